@@ -170,10 +170,8 @@ def test_leftovers_of_a_killed_writer_are_no_result(tmp_path, store):
 
 
 def test_a_missing_model_file_is_no_damage(tmp_path, store):
-    import torch
-
     stored = store(tmp_path)
-    artifacts = Artifacts(result=stored, predictions=stored.predictions(), state={"weight": torch.ones(2)})
+    artifacts = Artifacts(result=stored, predictions=stored.predictions(), files={"model.safetensors": b"weights"})
     save_result(tmp_path, run_of(stored), artifacts)
     assert (stored.folder / "model.safetensors").exists()
     (stored.folder / "model.safetensors").unlink()
@@ -321,14 +319,12 @@ def test_the_write_test_of_a_results_folder_follows_no_link(tmp_path):
 def test_a_full_disk_while_writing_weights_is_a_results_error(tmp_path, store):
     import resource
 
-    import torch
-
     stored = store(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(ResultsError, match="File too large") as caught:
-            artifacts = Artifacts(result=stored, state={"w": torch.zeros(100_000)})
+            artifacts = Artifacts(result=stored, files={"model.safetensors": bytes(400_000)})
             save_result(tmp_path / "other", run_of(stored), artifacts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,12 +1,37 @@
 """zoo: a plugin-based model zoo and benchmark harness for medical imaging.
 
-Plugins import what they need from here: `from zoo import ModelSpec, hookimpl`. This does not import torch.
+Plugins import what they need from here: `from zoo import ModelSpec, hookimpl`. Programs and notebooks call
+the functions of `zoo.api`, such as `zoo.bench`. Neither imports torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.api import (
+        Leaderboard as Leaderboard,
+    )
+    from zoo.api import (
+        TrainedModel as TrainedModel,
+    )
+    from zoo.api import (
+        audit_dataset as audit_dataset,
+    )
+    from zoo.api import (
+        bench as bench,
+    )
+    from zoo.api import (
+        load_model as load_model,
+    )
+    from zoo.api import (
+        load_results as load_results,
+    )
+    from zoo.api import (
+        open_dataset as open_dataset,
+    )
+    from zoo.api import (
+        predict as predict,
+    )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.models.building import load_weights
     from zoo.sources.arrays import read_npz_samples
@@ -93,6 +118,19 @@ _MODULES = (
 )
 
 
+# What programs and notebooks call; on the top floor, so that a plugin does not depend on it.
+_API = (
+    "Leaderboard",
+    "TrainedModel",
+    "audit_dataset",
+    "bench",
+    "load_model",
+    "load_results",
+    "open_dataset",
+    "predict",
+)
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata
@@ -103,8 +141,11 @@ def __getattr__(name: str) -> Any:
             if hasattr(module, name):
                 globals()[name] = getattr(module, name)
                 return globals()[name]
+    if name in _API:
+        globals()[name] = getattr(import_module("zoo.api"), name)
+        return globals()[name]
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_API, "__version__"]

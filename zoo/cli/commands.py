@@ -10,10 +10,12 @@ from zoo.cli.bundle import bundle_command
 from zoo.cli.cache import cache_command
 from zoo.cli.compare import compare_command
 from zoo.cli.doctor import doctor_command
+from zoo.cli.export import export_command
 from zoo.cli.help import GroupedCommands
 from zoo.cli.info import info_command
 from zoo.cli.list import list_command
 from zoo.cli.plugin import plugin_command
+from zoo.cli.predict import predict_command
 from zoo.cli.report import report_command
 from zoo.cli.score import score_command
 from zoo.cli.verify import verify_command
@@ -39,9 +41,11 @@ for command in (
     cache_command,
     compare_command,
     doctor_command,
+    export_command,
     info_command,
     list_command,
     plugin_command,
+    predict_command,
     report_command,
     score_command,
     verify_command,

@@ -81,7 +81,10 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
         pixels = source.samples.read(images[row])
         spacing = source.samples.spacing(images[row]) if source.samples.spacing else None
         square, placement = fit_with_placement(pixels, size, spacing)
-        return match_channels(square, channels, source, row), placement
+        matched = match_channels(square, channels)
+        if matched is None:
+            raise wrong_channels(source, row, pixels.shape[2])
+        return matched, placement
 
     first, _ = decode(0)
     path, placements = folder / "images.npy", []
@@ -130,15 +133,15 @@ def reserve(path: Path) -> None:
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def match_channels(pixels: Array, channels: int, source: OpenDataset, row: int) -> Array:
-    """Return (H, W, channels): repeat gray for a color dataset; refuse unequal channels in a gray one."""
+def match_channels(pixels: Array, channels: int) -> Array | None:
+    """Return (H, W, channels): gray is repeated, equal channels become gray; None if the channels do not fit."""
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], channels, axis=2)
     if pixels.shape[2] == channels:
         return pixels
     if channels == 1 and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, :1]
-    raise wrong_channels(source, row, pixels.shape[2])
+    return None
 
 
 def measure_intensity(images: Path, train: Array) -> tuple[float, float]:

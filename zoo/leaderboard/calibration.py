@@ -13,22 +13,18 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.metrics.probabilities import confidences
 from zoo.evaluation.predictions import Predictions, SplitPredictions
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
+from zoo.evaluation.temperature import find_temperature, rescale
 from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
 from zoo.specs.metric import MetricRequest, ScoringContext
-from zoo.statistics.calibration import (
-    NUM_BINS,
-    equal_mass_bins,
-    fit_temperature,
-)
+from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval, wilson_interval
 from zoo.statistics.weighted import ratio
 
@@ -80,33 +76,6 @@ def merge_units(run: SplitPredictions, card: ScoringContext) -> SplitPredictions
 
 
 # --- temperatures ----------------------------------------------------------------------------------------------------
-def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str:
-    """Fit the temperature of one run, or return the reason why that is impossible."""
-    val = run.get("val")
-    if val is None:
-        return "no predictions of val"
-    targets = val.targets[~np.isnan(val.targets)]
-    if len(np.unique(targets)) < 2:
-        return "val holds one class only"
-    request = decide({"test": val}, card, "half").request
-
-    def loss(temperature: float) -> float:
-        return CALIBRATION_METRICS["log_loss"].compute(
-            replace(request, probabilities=rescale(val, temperature, card).probabilities)
-        )
-
-    try:
-        return fit_temperature(loss)
-    except Undefined as reason:
-        return str(reason)
-
-
-def rescale(part: Predictions, temperature: float, card: ScoringContext) -> Predictions:
-    """Rescale predictions to a temperature; 1 changes nothing."""
-    # calibration metrics do not use log odds
-    return replace(part, probabilities=card.task.answers.rescale(part.probabilities, temperature), log_odds=None)
-
-
 def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: ScoringContext) -> Runs:
     """Rescale the test split of every run; empty if any run has no temperature, because a mean needs all runs."""
     rescaled = []

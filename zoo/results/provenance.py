@@ -15,7 +15,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import VAL_RULE_FORMULA, choose_thresholds, decide, on_one_scale
 from zoo.evaluation.values import MIN_CASES, Score, count_cases
 from zoo.results.soundness import find_faults_of_run
-from zoo.results.store import WEIGHTS_FILE, Result
+from zoo.results.store import DELETABLE, Result
 from zoo.specs.dataset import Unit
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.statistics.intervals import NUM_RESAMPLES
@@ -73,7 +73,7 @@ def list_run_files(result: Result) -> list[dict[str, Any]]:
     for path in sorted({*result.folder.iterdir(), *(result.folder / name for name in result.checksums)}):
         checksum = result.checksums.get(path.name)
         exists = path.is_file()
-        state = "unchanged" if exists else "not kept" if path.name == WEIGHTS_FILE else "missing"
+        state = "unchanged" if exists else "not kept" if path.name in DELETABLE else "missing"
         if checksum is None:
             state = "the record itself" if path.name == "result.json" else "recomputed by `zoo score`"
         files.append(

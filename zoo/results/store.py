@@ -30,6 +30,8 @@ from zoo.tasks.kinds import TASKS, find_task
 
 RESULT_SCHEMA = 3
 WEIGHTS_FILE = "model.safetensors"
+REFERENCE_FILE = "reference.safetensors"  # features of val
+DELETABLE = (WEIGHTS_FILE, REFERENCE_FILE)  # only the best seed keeps them
 TIMING_FILE = "timing.json"
 TIMINGS = ("latency_seconds", "inference_images_per_second")
 Status = Literal["ok", "failed", "refused", "skipped", "timeout", "oom", "crashed"]
@@ -138,7 +140,7 @@ class Artifacts:
     predictions: Mapping[str, Predictions] = field(default_factory=dict)  # by split
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # by kind: scores, image_scores
     history: Sequence[Mapping[str, Any]] = ()  # one row per round
-    state: Mapping[str, Any] | None = None  # weights to keep
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of the trained model, by name
 
 
 # --- one run, one process --------------------------------------------------------------------------------------------
@@ -180,10 +182,8 @@ def save_result(root: Path, run: Run, artifacts: Artifacts) -> Path:
 def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
     """Write the files of one run; `result.json` holds the checksums of all files except the scores."""
     result = artifacts.result
-    if artifacts.state:
-        from safetensors.torch import save
-
-        (folder / WEIGHTS_FILE).write_bytes(save(dict(artifacts.state)))  # save_file does not report a full disk
+    for name, content in artifacts.files.items():
+        (folder / name).write_bytes(content)
     if artifacts.predictions:
         save_predictions(folder / "predictions.npz", dict(artifacts.predictions))
     if artifacts.history:
@@ -300,7 +300,7 @@ def load_result(folder: Path) -> Result:
         except PermissionError as error:
             raise unreadable_result(path) from error
         except OSError:
-            is_whole = name == WEIGHTS_FILE and not path.exists()  # only the best seed keeps its weights
+            is_whole = name in DELETABLE and not path.exists()
         if not is_whole:
             raise modified_file(path)
     return replace(result, cost={**result.cost, **read_timing(folder)})

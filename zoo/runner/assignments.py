@@ -25,6 +25,8 @@ from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights
 from zoo.tasks.task import Task
+from zoo.trained.card import recorded_reading
+from zoo.trained.seen import describe_images
 from zoo.training.batches import plan_steps
 
 
@@ -46,6 +48,7 @@ class Assignment:
     kept: Path | None = None  # its trained weights; None: train it (again)
     external: tuple[ExternalTest, ...] = ()
     libraries: tuple[str, ...] = ()  # distributions whose versions the result records in addition to the core's
+    source: Mapping[str, Any] = field(default_factory=dict)  # how images were read, for the card of a kept model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +58,7 @@ class Decoding:
     context: Context
     faults: dict[str, DataError] = field(default_factory=dict)
     datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
+    images: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # `describe_images` by dataset
 
     def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
         """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
@@ -69,6 +73,12 @@ class Decoding:
                 self.faults[run.data] = error
                 self.context.console.say(refusal(run.data, error))
         return self.datasets.get(key)
+
+    def describe(self, run: Run, source: OpenDataset) -> dict[str, Any]:
+        """How the images of a run were read, for the card of its model."""
+        if run.data not in self.images:
+            self.images[run.data] = describe_images(source)
+        return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
 
 
 def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
@@ -95,6 +105,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
         if done and not external:
             continue
         primary = plan.primary_metric or source.task.primary_metric
+        keep_weights = resolve_keep_weights(run, settings.keep_weights)
         assignments.append(
             Assignment(
                 run=run,
@@ -105,12 +116,13 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 primary_metric=primary,
                 results=settings.results,
                 cache=settings.cache,
-                keep_weights=resolve_keep_weights(run, settings.keep_weights),
+                keep_weights=keep_weights,
                 fresh=settings.fresh,
                 done=done,
                 kept=find_kept_weights(done),
                 external=external,
                 libraries=(*plan.libraries.get(run.model, ()), *([plugin] if plugin else [])),
+                source={} if keep_weights == "none" else decoding.describe(run, source),
             )
         )
     report_retraining(assignments, context.console)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.registry.context import Context
 from zoo.results.runs import Run, trained_and_tested
-from zoo.results.store import WEIGHTS_FILE, Result, open_results
+from zoo.results.store import DELETABLE, WEIGHTS_FILE, Result, open_results
 from zoo.runner.assignments import refusal
 from zoo.runner.audit_gate import audit_plan
 from zoo.runner.execution import carry_out
@@ -102,4 +102,5 @@ def keep_best_weights(results: Iterable[Result]) -> None:
         best = max(candidates, key=lambda r: -math.inf if r.details["val_score"] is None else r.details["val_score"])
         for result in candidates:
             if result is not best and result.folder and result.details.get("keep_weights") == "best":
-                (result.folder / WEIGHTS_FILE).unlink(missing_ok=True)  # another bench may delete it at the same time
+                for name in DELETABLE:
+                    (result.folder / name).unlink(missing_ok=True)  # another bench may delete it at the same time

@@ -44,7 +44,7 @@ class ExternalTest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedModel:
+class FittedModel:
     """A model after its run, with the training dataset's pixels and predictions of val."""
 
     module: nn.Module
@@ -54,7 +54,7 @@ class TrainedModel:
     weights: str  # their origin: "its own", "kept", or "trained again"
 
 
-def predict_external(test: ExternalTest, model: TrainedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
+def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
     """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
     The external images are normalized like those of the training dataset. If the model's run was finished by another

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,18 @@ from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters
 from zoo.models.features import GetFeatures, extract_features, keep_features
-from zoo.models.weights import InitialWeights, find_model_spec
+from zoo.models.weights import RANDOM, InitialWeights, find_model_spec
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work
-from zoo.runner.external import TrainedModel, predict_external
+from zoo.runner.external import FittedModel, predict_external
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
+from zoo.trained.keeping import Keepsake, model_files
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
 from zoo.training.fitting import FitRequest, Fitted, fit, reopen
 
@@ -100,24 +102,55 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
-    result = assignment.done
-    if result is None:
+    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
+    model = FittedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
+    if assignment.done is None:
         predictions = {"val": val}
         scores: dict[str, dict[str, Score]] = {}
         if run.purpose != "tune":
             predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
             scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        result = to_result(assignment, fitted, pixels.device, cost=cost, details=details)
-        state = state_of(fitted.module) if assignment.keep_weights != "none" else None
+        files = model_files(keepsake(assignment, spec, model, scores)) if assignment.keep_weights != "none" else {}
         artifacts = Artifacts(
-            result=result, predictions=predictions, scores=scores, history=fitted.history, state=state
+            result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
         )
         save_result(assignment.results, run, artifacts)
     checkpoints.drop()
-    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
-    model = TrainedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     for test in assignment.external:
         predict_external(test, model, metrics, assignment.results)
+
+
+def keepsake(
+    assignment: Assignment, spec: ModelSpec, model: FittedModel, scores: Mapping[str, Mapping[str, Score]]
+) -> Keepsake:
+    """What the files of a finished run's model are made from."""
+    run, details = assignment.run, model.result.details
+    return Keepsake(
+        run=run,
+        spec=spec,
+        module=model.module,
+        build=partial(build, spec, run, assignment.dataset, RANDOM),
+        dataset=assignment.dataset,
+        dataset_facts=assignment.dataset_facts,
+        source=assignment.source,
+        pixels=model.pixels,
+        val=model.val,
+        val_score=details["val_score"],
+        scores={name: asdict(score) for name, score in scores.get("scores", {}).items()},
+        versions=model.result.versions,
+        weights={
+            "init": run.init,
+            "tag": run.weights_tag,
+            "digest": run.weights_digest,
+            "license": details.get("weights_license") or license_of(spec, run.weights_tag),
+            "pretraining": details["pretraining"],
+        },
+    )
+
+
+def license_of(spec: ModelSpec, tag: str) -> str:
+    return next((weights.license for weights in spec.weights if weights.tag == tag), "") or spec.license
 
 
 def to_result(
@@ -232,8 +265,3 @@ def describe_local(weights: InitialWeights) -> dict[str, Any]:
 
 def null_if_nan(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def state_of(module: nn.Module) -> dict[str, Any]:
-    # Copies, because safetensors rejects tensors that share memory or are not contiguous (channels_last).
-    return {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}

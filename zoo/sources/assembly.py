@@ -105,6 +105,7 @@ def assemble(
         tables=tuple(root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=root, card_root=root),
         doubts=(*doubts, *facts.patients.doubts),
+        frames={name: part.model_dump() for name in ("slices", "frames") if (part := getattr(card, name))},
     )
     spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
     return Assembled(spec, samples, describe_channels(headers))

@@ -106,6 +106,7 @@ class Samples:
     `read_by`, if levels are measured on pixels, takes the train images and returns the `read` and `reading` that
     follow from them: no other image of a fold may affect how its images are read.
     `spacing(image)` returns the millimeters per pixel, of rows and of columns, or None if they are unknown.
+    `frames` has the card's choice of slices and frames, by which new files are read.
     """
 
     table: pandas.DataFrame
@@ -120,6 +121,7 @@ class Samples:
     doubts: tuple[AmbiguityNote, ...] = ()
     read_by: ReadBy | None = None
     spacing: Callable[[Any], tuple[float, float] | None] | None = None
+    frames: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,4 +83,5 @@ class ModelSpec:
     layer_groups: Callable[[nn.Module], list[list[nn.Parameter]]] | None = None  # stem first, head last
     find: Callable[[FetchRequest], ModelSpec] | None = None  # resolves any model called "NAME:..." on request
     priority: int = 0  # of several plugins with a model of this name, the plain name means the highest priority
+    code: str = ""  # lines of the library's own that set `model`, with {num_outputs}, {channels} and {image_size}
     prefixes: tuple[str, ...] = ()  # other spellings of "PLUGIN:" in front of the models of this plugin

@@ -109,6 +109,8 @@ class ClassHead(Head):
 class ClassAnswers(Answers):
     """Probabilities (N, L) that sum to 1."""
 
+    formula = "softmax(logits)"
+
     def find_fault(self, answers: Array, num_labels: int) -> str:
         fault = find_fault_of_probabilities(answers, num_labels)
         if not fault and len(answers) and np.abs(answers.sum(axis=1) - 1).max() > PROBABILITY_TOLERANCE:

@@ -94,6 +94,8 @@ class FlagHead(Head):
 class FlagAnswers(Answers):
     """Independent probabilities (N, L)."""
 
+    formula = "sigmoid(logits)"
+
     def find_fault(self, answers: Array, num_labels: int) -> str:
         return find_fault_of_probabilities(answers, num_labels)
 

@@ -43,6 +43,8 @@ class GradeHead(Head):
 
 
 class GradeAnswers(ClassAnswers):
+    formula = "P(grade > k) = sigmoid(logits); the probability of a grade is the difference of neighbors"
+
     def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:
         return cumulative_to_classes(logits)
 

@@ -74,6 +74,8 @@ class NumberHead(Head):
 class NumberAnswers(Answers):
     """Predicted values (N, 1)."""
 
+    formula = "logits * target_scale[1] + target_scale[0], of card.json"
+
     def find_fault(self, answers: Array, num_labels: int) -> str:
         return find_array_fault(answers, 1)
 

@@ -131,6 +131,8 @@ class Head(ABC):
 class Answers(ABC):
     """The stored predictions of N samples, computed from their logits: usually probabilities (N, C)."""
 
+    formula = ""  # from logits to answers, for whoever uses an exported model
+
     @abstractmethod
     def find_fault(self, answers: Array, num_labels: int) -> str:
         """The fault in the shape, dtype or values of stored answers of N samples, or ""."""

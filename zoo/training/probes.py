@@ -10,6 +10,7 @@ from zoo.data.dataset import DecodedFold
 from zoo.errors import RunError
 from zoo.models.features import Extract, Features
 from zoo.specs.protocol import Protocol
+from zoo.tasks.task import Answers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,23 +70,35 @@ def fit_knn(features: Features, dataset: DecodedFold, protocol: Protocol) -> nn.
     Each of the k nearest training images votes for its target with weight exp(cosine similarity / temperature).
     """
     import torch
-    from torch import nn
     from torch.nn.functional import normalize
 
     bank = normalize(features.batch(torch.from_numpy(dataset.index("train"))), dim=1)
-    votes = (
-        torch.from_numpy(dataset.task.targets.votes(encode(dataset, "train"), len(dataset.labels)))
-        .float()
-        .to(features.device)
+    votes = torch.from_numpy(dataset.task.targets.votes(encode(dataset, "train"), len(dataset.labels)))
+    return make_vote(
+        bank, votes.float().to(features.device), protocol.neighbors, protocol.temperature, dataset.task.answers
     )
-    known = ~votes.isnan()
-    k, temperature, answers = min(protocol.neighbors, len(bank)), protocol.temperature, dataset.task.answers
+
+
+def make_vote(bank: Tensor, votes: Tensor, neighbors: int, temperature: float, answers: Answers) -> nn.Module:
+    """The head of `fit_knn` over training features (N, D), normalized, and votes (N, C), NaN where unknown."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import normalize
 
     class NeighborVote(nn.Module):
+        bank: Tensor
+        votes: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("bank", bank)
+            self.register_buffer("votes", votes)
+
         def forward(self, features: Tensor) -> Tensor:
-            similarity, nearest = (normalize(features, dim=1) @ bank.T).topk(k, dim=1)
+            known, k = ~self.votes.isnan(), min(neighbors, len(self.bank))
+            similarity, nearest = (normalize(features, dim=1) @ self.bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
-            share = (weight * votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
+            share = (weight * self.votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
             return torch.from_numpy(answers.to_logits(share.double().cpu().numpy())).float()
 
     return NeighborVote()

@@ -26,6 +26,7 @@ INDEX = Path(__file__).with_name("index.json")
 CODE_LICENSE = "Apache-2.0"  # of timm, for an architecture without weights
 
 
+CODE = 'import timm\n\nmodel = timm.create_model("{name}", num_classes={{num_outputs}}, in_chans={{channels}}{size})'
 PRIORITY = 2  # `resnet18` means this plugin's, whichever others are installed
 STARTER = Suite(
     name="starter",
@@ -98,6 +99,7 @@ def describe_model(index: dict[str, Any], endpoint: str, name: str) -> ModelSpec
         features=features if has_features else None,
         layer_groups=layer_groups,
         priority=PRIORITY,
+        code=CODE.format(name=name, size=", img_size={image_size}" if resizable else ""),
     )
 
 

@@ -51,6 +51,7 @@ def describe_model(name: str, entry: dict[str, Any]) -> ModelSpec:
         first_conv=entry["first_conv"],
         fetch_weights=partial(fetch_weights, {weight.tag: weight.url for weight in weights}),
         layer_groups=layer_groups,
+        code=f"from torchvision.models import get_model\n\nmodel = get_model({name!r}, weights=None)",
         priority=1,  # below zoo-timm's 2
     )
 

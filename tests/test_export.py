@@ -1,0 +1,87 @@
+"""`zoo export`: exported models give torch's logits, or nothing is written."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from zoo.errors import RunError
+from zoo.registry.opening import open_registry
+from zoo.trained import exporting
+from zoo.trained.opening import open_model
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def trained(zoo, tiny_data, tmp_path_factory):
+    """A timm network of one step on gray images, and a network of the tests' own plugin."""
+    folder = tmp_path_factory.mktemp("export")
+    common = ("--datasets", tiny_data / "folders", "--weights", "none", "--seeds", "1", "--results", folder)
+    budget = ("--protocol", "quick", "--set", "steps=2", "--set", "rounds=1", "--set", "image_size=32")
+    for protocol in (budget, ("--protocol", "knn", "--set", "image_size=32")):
+        done = zoo("bench", "--models", "tiny_cnn,zoo-timm:resnet10t", *common, *protocol)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def export(zoo, trained, tmp_path):
+    def run(model, target):
+        return zoo("export", model, "--to", target, "-o", tmp_path / "out", "--results", trained)
+
+    return run
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch-export", "safetensors"])
+@pytest.mark.parametrize("model", ["tiny_cnn", "resnet10t"])
+def test_an_exported_model_has_torchs_logits(export, tmp_path, model, target):
+    if target == "onnx":
+        pytest.importorskip("onnxruntime")
+    done = export(f"folders/{model}/quick@2+image_size=32+rounds=1+steps=2", target)
+    assert done.returncode == 0, done.stderr
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["largest_difference"] <= 1e-4
+    assert parity["flipped_decisions"] == 0
+    assert "not a medical device" in done.stdout
+
+
+def test_the_loader_of_a_timm_model_needs_no_zoo(export, tmp_path):
+    export("folders/resnet10t/quick@2+image_size=32+rounds=1+steps=2", "safetensors")
+    code = (
+        "import runpy, sys, torch\n"
+        "found = runpy.run_path(sys.argv[1])\n"
+        "assert not any(name.split('.')[0] == 'zoo' for name in sys.modules)\n"
+        "print(found['logits'](torch.zeros(1, 1, 32, 32)).shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out" / "load.py"], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "torch.Size([1, 2])", done.stderr
+
+
+def test_an_exported_folder_predicts_as_the_run_does(zoo, export, trained, tiny_data, tmp_path):
+    model = "folders/tiny_cnn/quick@2+image_size=32+rounds=1+steps=2"
+    export(model, "safetensors")
+    images = tiny_data / "folders" / "test"
+    answers = [zoo("predict", name, images, "--results", trained).stdout for name in (model, tmp_path / "out")]
+    assert answers[0] == answers[1] != ""
+
+
+def test_a_neighbor_vote_is_refused_for_onnx_and_has_another_way(export):
+    done = export("folders/tiny_cnn/knn@1+image_size=32", "onnx")
+    assert done.returncode != 0
+    assert "--to safetensors" in done.stderr
+
+
+def test_a_difference_from_torch_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+    folder = next(trained.glob("folders/resnet10t*/quick*/"))
+    model = open_model(folder, open_registry(), tmp_path, "cpu")
+    wrong = exporting.torch_responder(exporting.graph_of(model))
+    monkeypatch.setitem(exporting.WRITERS, "torch-export", lambda *_: lambda levels: wrong(levels) + np.float64(0.01))
+    with pytest.raises(RunError) as caught:
+        exporting.export_model(model, "torch-export", tmp_path / "out")
+    assert caught.value.code == "parity"
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,177 @@
+"""`zoo predict`: new files are read as in training, and the answers are those of the bench."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.results.store import load_results
+from zoo.trained.outside import make_reference
+
+pytestmark = pytest.mark.integration
+
+SETS = ("folders", "table", "multilabel", "ordinal", "regression", "patients")
+PROBES = ("linear-probe@1", "knn@1")
+QUICK = "quick@2+rounds=1+steps=6"
+
+
+@pytest.fixture(scope="module")
+def trained(zoo, tiny_data, tmp_path_factory):
+    """Results of every task by fine-tuning with two seeds, and of one task by frozen networks."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = ",".join(str(tiny_data / name) for name in SETS)
+    budget = ("--set", "steps=6", "--set", "rounds=1")
+    common = ("--models", "tiny_cnn", "--weights", "none", "--results", folder)
+    tuned = zoo(
+        "bench", *common, "--datasets", data, "--protocol", "quick", *budget, "--seeds", "0,1", "--keep-weights", "all"
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    for protocol in PROBES:
+        done = zoo("bench", *common, "--datasets", tiny_data / "table", "--protocol", protocol.partition("@")[0])
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(trained):
+    return load_results(trained)[0]
+
+
+@pytest.fixture
+def predict(zoo, trained, tmp_path):
+    """Run `zoo predict` and return its process and its rows by image name."""
+
+    def run(model, *inputs, **settings):
+        output = tmp_path / "out.csv"
+        done = zoo("predict", model, *inputs, "-o", output, "--results", trained, **settings)
+        if not output.exists():
+            return done, {}
+        with output.open(encoding="utf-8") as stream:
+            return done, {row["image"]: row for row in csv.DictReader(stream)}
+
+    return run
+
+
+def numbers(row):
+    return [float(value) for name, value in row.items() if name.startswith(("probability", "prediction"))]
+
+
+def stored_test(results, dataset, protocol):
+    """The sample ids of test, and the mean answer of the runs that kept their weights."""
+    runs = [r for r in results if (r.run["dataset"], r.run["protocol_label"]) == (dataset, protocol)]
+    parts = [r.predictions()["test"] for r in runs if (r.folder / "model.safetensors").exists()]
+    return parts[0].sample_ids, np.mean([part.probabilities for part in parts], axis=0)
+
+
+@pytest.mark.parametrize("dataset", [name for name in SETS if name != "patients"])
+def test_new_files_get_the_probabilities_of_the_bench(predict, results, tiny_data, dataset):
+    done, rows = predict(f"{dataset}/tiny_cnn/{QUICK}", tiny_data / dataset)
+    assert done.returncode == 0, done.stderr
+    names, expected = stored_test(results, dataset, QUICK)
+    answered = [numbers(rows[str(tiny_data / dataset / name)]) for name in names]
+    np.testing.assert_allclose(answered, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROBES)
+def test_a_frozen_network_answers_as_in_the_bench(predict, results, tiny_data, protocol):
+    done, rows = predict(f"table/tiny_cnn/{protocol}", tiny_data / "table")
+    assert done.returncode == 0, done.stderr
+    names, expected = stored_test(results, "table", protocol)
+    answered = [numbers(rows[str(tiny_data / "table" / name)]) for name in names]
+    np.testing.assert_allclose(answered, expected, atol=1e-5)
+
+
+def test_a_linear_probe_is_stored_with_the_keys_of_the_architecture(trained):
+    from safetensors import safe_open
+
+    (path,) = trained.glob("table/tiny_cnn*/linear-probe*/model.safetensors")
+    with safe_open(path, framework="pt") as stream:
+        assert set(stream.keys()) == {"conv.weight", "conv.bias", "fc.weight", "fc.bias"}
+        assert stream.metadata()["card"] == "card.json"
+
+
+def test_a_patients_images_are_one_answer_only_if_they_are_frames_of_a_file(predict, tiny_data):
+    done, rows = predict("patients/tiny_cnn", tiny_data / "patients")
+    assert done.returncode == 0, done.stderr
+    assert len(rows) == 60
+
+
+def test_what_training_would_refuse_is_refused_by_name_and_the_rest_goes_on(predict, tiny_data, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    good = next((tiny_data / "folders").rglob("*.png"))
+    (folder / "good.png").write_bytes(good.read_bytes())
+    (folder / "cut.png").write_bytes(good.read_bytes()[:60])
+    size = Image.open(good).size
+    Image.fromarray(np.zeros(size, np.uint16)).save(folder / "deep.png")
+    color = np.zeros((*size, 3), np.uint8)
+    color[..., 0] = 200
+    Image.fromarray(color).save(folder / "color.png")
+    (folder / "notes.txt").write_text("not an image")
+    done, rows = predict("folders/tiny_cnn", folder, folder / "notes.txt")
+    assert done.returncode == 3
+    refused = {name.rpartition("/")[2] for name, row in rows.items() if row["status"] == "refused"}
+    assert refused == {"cut.png", "deep.png", "color.png", "notes.txt"}
+    assert "uint16" in rows[str(folder / "deep.png")]["problem"]
+    assert rows[str(folder / "good.png")]["decision"] in ("clear", "nodule")
+
+
+def test_an_image_of_another_size_is_outside(predict, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)).save(tmp_path / "large.png")
+    _, rows = predict("folders/tiny_cnn", tmp_path / "large.png")
+    assert "other image size" in rows[str(tmp_path / "large.png")]["outside"]
+
+
+def test_json_has_the_same_answers(zoo, predict, trained, tiny_data, tmp_path):
+    image = next((tiny_data / "folders").rglob("*.png"))
+    _, rows = predict("folders/tiny_cnn", image)
+    done = zoo("predict", "folders/tiny_cnn", image, "-o", tmp_path / "out.json", "--results", trained)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert len(document["runs"]) == 2
+    assert document["images"][0]["probability: nodule"] == float(rows[str(image)]["probability: nodule"])
+    assert "not a medical device" in document["notice"]
+
+
+def test_a_name_that_fits_several_protocols_lists_them(predict, tiny_data):
+    done, _ = predict("table/tiny_cnn", tiny_data / "table")
+    assert done.returncode == 2
+    assert "table/tiny_cnn/knn@1" in done.stderr
+
+
+def test_an_npz_is_read_row_by_row(predict, tiny_data):
+    done, rows = predict("folders/tiny_cnn", tiny_data / "binary.npz")
+    assert done.returncode == 0, done.stderr
+    assert len(rows) == 160
+
+
+def test_an_edited_card_is_refused(zoo, trained, tiny_data, tmp_path):
+    import shutil
+
+    source = next(trained.glob("folders/tiny_cnn*/*/card.json")).parent
+    shutil.copytree(source, tmp_path / "model")
+    card = tmp_path / "model" / "card.json"
+    card.write_text(card.read_text().replace('"nodule"', '"tumor"'))
+    done = zoo("predict", tmp_path / "model", tiny_data / "folders", "--results", trained)
+    assert done.returncode == 5
+    assert "card.json: changed after it was written" in done.stderr
+
+
+def test_a_model_without_kept_weights_is_named(zoo, trained, tiny_data):
+    done = zoo("predict", "folders/constant", tiny_data / "folders", "--results", trained)
+    assert done.returncode == 2
+    assert "folders/tiny_cnn" in done.stderr
+
+
+def test_the_limit_of_val_does_not_count_neighbors_of_the_same_patient():
+    random = np.random.default_rng(0)
+    own = random.normal(size=(30, 8))
+    twice = np.concatenate([own, own])  # two equal images per patient
+    patients = np.tile(np.arange(30), 2)
+    reference = make_reference(twice, patients)
+    alone = make_reference(twice, np.arange(60))
+    assert reference.limit > alone.limit
+    assert (reference.distances(own) <= reference.limit).mean() > 0.9
+    assert (reference.distances(-own) > 0).all()

@@ -1,0 +1,299 @@
+"""zoo from Python: the commands as functions. `import zoo` gives them without importing torch or pandas."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import DataError, ResultsError, UsageError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from zoo.data.opening import OpenDataset
+    from zoo.leaderboard.boards import Board
+    from zoo.leaderboard.pairwise import Contrast
+    from zoo.results.store import Result
+    from zoo.specs.suite import Suite
+    from zoo.trained.card import ModelCard
+    from zoo.trained.opening import OpenModel
+
+NameOrNames = str | Path | Sequence[str | Path]
+
+
+def bench(
+    models: NameOrNames = (),
+    datasets: NameOrNames = (),
+    *,
+    suite: str = "",
+    results: str | Path = "results",
+    **options: Any,
+) -> Leaderboard:
+    """Train and test every model on every dataset, as `zoo bench` does, and return the leaderboard.
+
+    `options` are the other flags of the command: `protocol="quick"`, `seeds=3`, `settings={"epochs": 3}` for `--set`,
+    `device="cpu"`. Finished runs in `results` are reused. After KeyboardInterrupt the leaderboard has the runs that
+    were finished. Raises the `ZooError` that the command would print, and DataError if every dataset is refused.
+    """
+    from zoo.registry.context import Context
+    from zoo.registry.opening import open_registry
+    from zoo.results.plans import save_plan
+    from zoo.runner.bench import bench as run_bench
+    from zoo.system.progress import Console
+    from zoo.system.settings import Settings
+
+    registry = open_registry()
+    known = {each.name for each in fields(Settings)} - {"results", "cache"}
+    settings = Settings(results=Path(results), **{name: value for name, value in options.items() if name in known})
+    changes = {name: value for name, value in options.items() if name not in known}
+    requested = compose_suite(suite, {"models": as_names(models), "datasets": as_names(datasets), **changes})
+    before = {result.id for result in read_all(settings.results)}
+    try:
+        outcome = run_bench(requested, Context(registry=registry, settings=settings, console=Console()))
+    except KeyboardInterrupt:
+        return Leaderboard([result for result in read_all(settings.results) if result.id not in before])
+    save_plan(outcome.runs, settings.results)
+    if all(run.dataset in outcome.refused for run in outcome.runs):
+        name, (code, message) = next(iter(outcome.refused.items()))
+        raise DataError(f"{name}: {message}", code=code)
+    return Leaderboard(list(outcome.results.values()))
+
+
+def compose_suite(name: str, changes: Mapping[str, Any]) -> Suite:
+    """The suite of a call: a named one, the quickstart without datasets, with the arguments in place of its values."""
+    from zoo.registry.opening import open_registry
+    from zoo.runner.suites import load_suite, parse_seeds
+    from zoo.specs.suite import Suite, suite_keys
+
+    unknown = sorted(set(changes) - set(suite_keys()))
+    if unknown:
+        raise UsageError(f"bench: unknown option {unknown[0]!r}", fix=f"the options are {', '.join(suite_keys())}")
+    given = {key: value for key, value in changes.items() if value not in ((), "", None)}
+    if name:
+        suite = load_suite(name, open_registry().suites)
+    else:
+        suite = Suite(name="python") if "datasets" in given else load_suite("quickstart")
+    for key in ("metrics", "test_on"):
+        if key in given:
+            given[key] = as_names(given[key])
+    if "seeds" in given:
+        seeds = given["seeds"]
+        given["seeds"] = parse_seeds(",".join(map(str, seeds)) if isinstance(seeds, Sequence) else str(seeds))
+    for key in ("settings", "label_map"):
+        if key in given:
+            given[key] = tuple(sorted((str(field), str(value)) for field, value in dict(given[key]).items()))
+    return replace(suite, **given)
+
+
+def as_names(names: NameOrNames) -> tuple[str, ...]:
+    """NameOrNames as the command takes them; one may be given alone."""
+    return (str(names),) if isinstance(names, str | Path) else tuple(map(str, names))
+
+
+def load_results(*places: str | Path) -> Leaderboard:
+    """The leaderboard of stored results: folders and bundles; without any, the folder `results`."""
+    from zoo.registry.opening import open_registry
+    from zoo.results.bundles import is_bundle
+    from zoo.results.verifying import load_bundle
+
+    found: dict[str, Result] = {}
+    for place in map(Path, places or ("results",)):
+        if is_bundle(place):
+            results = load_bundle(place, open_registry(), lambda _, __: None)
+        elif place.is_dir():
+            results = read_all(place)
+        else:
+            raise ResultsError(f"{place}: not a results folder or bundle", fix="correct the path, or run `zoo bench`")
+        found |= {result.id: result for result in results if result.id not in found}
+    if not found:
+        raise ResultsError(f"no results below {', '.join(map(str, places)) or 'results'}", fix="run `zoo bench` first")
+    return Leaderboard(list(found.values()))
+
+
+def read_all(folder: Path) -> list[Result]:
+    """The readable results of a folder; a warning for each damaged one."""
+    import warnings
+
+    from zoo.results.store import load_results as load_folder
+
+    if not folder.is_dir():
+        return []
+    results, damaged = load_folder(folder)
+    for line in damaged:
+        warnings.warn(f"left out: {line}", stacklevel=3)
+    return results
+
+
+class Leaderboard:
+    """The boards of some results: one for each dataset, protocol and image size."""
+
+    def __init__(self, results: Sequence[Result]) -> None:
+        from zoo.leaderboard.boards import build_leaderboard
+        from zoo.registry.opening import open_registry
+
+        self.results = list(results)
+        self.boards: list[Board] = build_leaderboard(self.results, open_registry().metrics)
+
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        """Model, dataset, status and message of each run that did not finish."""
+        return [
+            {
+                "model": result.run["shown"],
+                "dataset": result.run["dataset"],
+                "status": result.status,
+                "message": result.error["message"] if result.error else "",
+            }
+            for result in self.results
+            if not result.ok
+        ]
+
+    def write(self, form: str) -> str:
+        """The boards in a format of `zoo report`: terminal, markdown, csv, json, html or latex."""
+        from zoo.report.formats import write_boards
+
+        return write_boards(self.boards, form)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows of `zoo report --format csv`; undefined values are NaN."""
+        import pandas
+
+        return pandas.read_csv(io.StringIO(self.write("csv")))
+
+    def compare(self, first: str, second: str, *, dataset: str | None = None) -> Comparison:
+        """Test two models against each other on every board that has both, as `zoo compare` does."""
+        from zoo.leaderboard.pairwise import compare_models
+
+        boards = [board for board in self.boards if dataset in (None, board.dataset)]
+        return Comparison(compare_models(boards, first, second))
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write the page of `zoo report --format html`."""
+        from zoo.system.files import written_whole
+
+        path = Path(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(self.write("html"), encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        return self.write("terminal")
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(board.dataset for board in self.boards))
+        return f"<Leaderboard of {len(self.results)} runs: {names}>"
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, as a notebook shows it."""
+        page = html.escape(self.write("html"), quote=True)
+        return f'<iframe title="leaderboard" srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
+
+
+class Comparison:
+    """Two models compared on every board that has both."""
+
+    def __init__(self, contrasts: Sequence[Contrast]) -> None:
+        self.contrasts = list(contrasts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `zoo compare --json`."""
+        from zoo.report.pairs import pair_to_document
+
+        return pair_to_document(self.contrasts)
+
+    def __str__(self) -> str:
+        from zoo.report.pairs import pair_to_terminal
+
+        return pair_to_terminal(self.contrasts)
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained model: one that `zoo bench` kept, all its kept seeds, or an exported folder."""
+
+    models: Sequence[OpenModel]
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the first seed."""
+        return self.models[0].card
+
+    def predict(self, images: NameOrNames) -> pandas.DataFrame:
+        """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`."""
+        import pandas
+
+        from zoo.report.new_answers import CsvWriter
+        from zoo.system.files import cache_root
+        from zoo.trained.inputs import list_images
+        from zoo.trained.predicting import find_rules, predict_images
+
+        writer = CsvWriter(io.StringIO(newline=""), self.models, ())
+        listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root())
+        answers = predict_images(self.models, listed, find_rules(self.models))
+        return pandas.DataFrame([writer.describe(answer) for answer in answers])
+
+    def export(self, target: str, output: str | Path) -> Path:
+        """Export the first seed as `zoo export` does: "onnx", "torch-export" or "safetensors"."""
+        from zoo.trained.exporting import export_model
+
+        export_model(self.models[0], target, Path(output))
+        return Path(output)
+
+    def __repr__(self) -> str:
+        return f"<TrainedModel {self.card.name}, {len(self.models)} seed{'s' * (len(self.models) > 1)}>"
+
+
+def load_model(name: str | Path, *, results: str | Path = "results", device: str = "auto") -> TrainedModel:
+    """Open a trained model by DATASET/MODEL, a run's id or its folder, as `zoo predict` does."""
+    from zoo.registry.opening import open_registry
+    from zoo.system.devices import resolve_device
+    from zoo.system.files import cache_root
+    from zoo.trained.opening import find_models, open_model
+
+    folders = find_models(str(name), Path(results))
+    registry, place = open_registry(), resolve_device(device)
+    return TrainedModel([open_model(folder, registry, cache_root(), place) for folder in folders])
+
+
+def predict(
+    model: str | Path, images: NameOrNames, *, results: str | Path = "results", device: str = "auto"
+) -> pandas.DataFrame:
+    """Predict new images with a trained model: `load_model(model).predict(images)`."""
+    return load_model(model, results=results, device=device).predict(images)
+
+
+def audit_dataset(dataset: str | Path) -> dict[str, Any]:
+    """Audit a dataset by name or path, as `zoo audit --json` does: verdict and findings."""
+    from zoo.audit.examine import examine_named
+
+    examined = examine_named(str(dataset), make_context())
+    if len(examined) > 1:
+        raise UsageError(f"{dataset} is {len(examined)} datasets", fix="name one of them")
+    return dict(examined[0].audit.describe())
+
+
+def open_dataset(dataset: str | Path) -> OpenDataset:
+    """Open a dataset by name or path: its spec, its table, targets and digests; `samples.read` reads an image."""
+    from zoo.data.lookup import open_named
+    from zoo.registry.opening import open_registry
+    from zoo.system.progress import Console
+
+    opened = open_named(str(dataset), open_registry(), Console())
+    if len(opened) > 1:
+        raise UsageError(f"{dataset} is {len(opened)} datasets", fix="name one of them")
+    return opened[0][0]
+
+
+def make_context() -> Any:
+    from zoo.registry.context import Context
+    from zoo.registry.opening import open_registry
+    from zoo.system.progress import Console
+    from zoo.system.settings import Settings
+
+    return Context(registry=open_registry(), settings=Settings(), console=Console())

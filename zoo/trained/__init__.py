@@ -1,0 +1,1 @@
+"""Trained models after their bench: their cards, and what is done with them."""

@@ -1,0 +1,122 @@
+"""The card of a trained model: how a new file is read, and how outputs become an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ResultsError
+from zoo.images.reading import AS_STORED, Reading
+from zoo.specs.dataset import Samples
+from zoo.system.files import SEAL, digest_of, read_regular, unseal
+from zoo.tasks.kinds import find_task
+from zoo.tasks.task import Task
+
+CARD_FILE = "card.json"
+CARD_SCHEMA = 1
+NOTICE = "research use only; not a medical device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is needed to read a new file as in training and to answer as on the test split; plain data.
+
+    `reading` has the fields of a `Reading` that differ from the default; None if a plugin's code read the images, so
+    that new files are read as they are stored. `thresholds` are probabilities, `cuts` the same on the scale of the log
+    odds; both are None for tasks without thresholds.
+    """
+
+    run: str
+    model: str  # distribution:architecture
+    shown: str
+    network: str
+    protocol: str
+    method: str
+    protocol_fields: Mapping[str, Any]
+    seed: int
+    fold: int
+    layout: str  # "plain": the architecture's own keys; "joined": `backbone.` and `head.`
+    task: str
+    labels: tuple[str, ...]
+    positive: int | None
+    unit: str
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    intensity: tuple[float, float]  # the levels that become 0 and 1
+    target_scale: tuple[float, float]
+    precision: str
+    reading: Mapping[str, Any] | None
+    seen: Mapping[str, Any]  # `describe_images`
+    thresholds: tuple[float, ...] | None
+    cuts: tuple[float, ...] | None
+    temperature: float | None
+    temperature_missing: str | None  # why there is none
+    outside: Mapping[str, Any] | None  # {"neighbors": k, "limit": d}; None without features
+    dataset: Mapping[str, Any]  # the description in the result
+    val_score: float | None  # of the primary metric; higher is better
+    scores: Mapping[str, Any]
+    versions: Mapping[str, str]
+    weights: Mapping[str, Any] = field(default_factory=dict)  # tag, digest, license, pretraining
+    notice: str = NOTICE
+
+    @property
+    def task_kind(self) -> Task:
+        return find_task(self.task)
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset['name']}/{self.shown}"
+
+    @property
+    def file_reading(self) -> Reading:
+        return Reading(**{name: tuple_of(value) for name, value in (self.reading or {}).items()})
+
+
+def tuple_of(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def recorded_reading(samples: Samples) -> dict[str, Any] | None:
+    """The `reading` of a card; None if a plugin's code read the images."""
+    known = {each.name for each in fields(AS_STORED)}
+    is_ours = samples.origin is not None and set(samples.reading) <= known
+    return dict(samples.reading) if is_ours else None
+
+
+def card_bytes(card: ModelCard) -> bytes:
+    """The sealed file of a card."""
+    document = json.loads(json.dumps({"schema": CARD_SCHEMA, **asdict(card)}, allow_nan=False))
+    sealed = {**document, SEAL: digest_of(document)}
+    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_model_card(folder: Path) -> ModelCard:
+    """Read the card in a folder. Raises ResultsError if it is missing, changed, or of a newer version."""
+    path = folder / CARD_FILE
+    try:
+        document = json.loads(read_regular(path))
+    except FileNotFoundError:
+        raise ResultsError(
+            f"{folder}: has no {CARD_FILE}, so it is no trained model, or one of an older zoo",
+            fix="run the bench again with --fresh",
+            code="no-card",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: cannot be read: {error}", fix="restore it", code="damaged") from error
+    if not isinstance(document, dict) or SEAL not in document or not unseal(document):
+        raise ResultsError(
+            f"{path}: changed after it was written", fix="restore it, or run the bench again", code="damaged"
+        )
+    if (schema := document.pop("schema", None)) != CARD_SCHEMA:
+        raise ResultsError(
+            f"{path}: has schema {schema}; this version of zoo reads {CARD_SCHEMA}",
+            fix="upgrade zoo-bench",
+            code="newer-schema",
+        )
+    tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts")
+    return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})

@@ -1,0 +1,280 @@
+"""Export a trained model as ONNX, for torch.export, or as safetensors with a loader, and compare it with torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import RunError, UsageError, ZooError, message_of
+from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
+from zoo.system.files import folder_written_whole
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes
+from zoo.trained.loader import LOADER_FILE, write_loader
+from zoo.trained.modules import load_plain
+from zoo.trained.opening import OpenModel
+from zoo.trained.predicting import Rules, apply_rules, find_rules, make_answers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BATCHES = (1, 2, 5)
+TOLERANCE = 1e-3  # of a logit
+EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+OUTPUT_FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": WEIGHTS_FILE}
+Respond = Callable[[Array], Array]  # levels float32 (B, C, H, W) -> logits (B, outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How the exported model's answers differ from torch's on images of val."""
+
+    target: str
+    images: int
+    batches: tuple[int, ...]
+    largest_difference: float  # of a logit
+    flipped_decisions: int
+    tolerance: float = TOLERANCE
+
+    @property
+    def ok(self) -> bool:
+        return self.largest_difference <= self.tolerance and not self.flipped_decisions
+
+
+def export_model(model: OpenModel, target: str, output: Path) -> Parity:
+    """Write a folder with the exported model, its card and `parity.json`; nothing is written if they disagree.
+
+    The graph takes stored levels, float32 (B, C, size, size), and normalizes them itself; resizing and padding stay
+    outside, as libraries round them differently. Raises UsageError if a library is missing, RunError for a difference
+    above `TOLERANCE` or a flipped decision.
+    """
+    missing = [name for name in EXTRAS.get(target, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"--to {target} needs {', '.join(missing)}", fix="pip install 'zoo-bench[onnx]'", code="extra-missing"
+        )
+    if output.exists():
+        raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
+    card = model.card
+    if target != "safetensors" and card.layout != "plain":
+        raise UsageError(
+            f"{card.name}: a head of method {card.method} cannot be exported to {target}",
+            fix="use --to safetensors, or export a fine-tuned model or a linear probe",
+            code="export",
+        )
+    with folder_written_whole(output) as folder:
+        respond = WRITERS[target](model, folder)
+        parity = compare_with_torch(model, respond, target)
+        if not parity.ok:
+            raise RunError(
+                f"{card.name}: {target} differs from torch by {parity.largest_difference:.2g} of a logit, and flips "
+                f"{parity.flipped_decisions} of {parity.images} decisions",
+                fix="use another target; this one was not written",
+                code="parity",
+            )
+        (folder / CARD_FILE).write_bytes(card_bytes(card))
+        document = {
+            **asdict(parity),
+            "input": describe_input(card),
+            "answers": card.task_kind.answers.formula,
+            "notice": NOTICE,
+        }
+        (folder / "parity.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return parity
+
+
+def describe_input(card: ModelCard) -> dict[str, Any]:
+    """How a file becomes the graph's input."""
+    return {
+        "shape": ["batch", card.channels, card.image_size, card.image_size],
+        "dtype": "float32",
+        "values": f"levels as read, {card.seen['dtype']}; the graph maps {list(card.intensity)} to 0..1 and normalizes",
+        "resizing": "the longer side to the size, antialiased bilinear (Pillow), centered, padded with 0",
+    }
+
+
+# --- parity ----------------------------------------------------------------------------------------------------------
+def compare_with_torch(model: OpenModel, respond: Respond, target: str) -> Parity:
+    """Compare an exported model with torch in float32, on val's images in batches of 1, 2 and 5."""
+    levels = levels_of(model)
+    reference = torch_responder(graph_of(model))
+    rules, largest, flipped = find_rules([model]), 0.0, 0
+    for size in BATCHES:
+        for start in range(0, len(levels), size):
+            batch = levels[start : start + size]
+            expected, got = reference(batch), respond(batch)
+            largest = max(largest, float(np.abs(expected - got).max()))
+            flipped += count_flips(model.card, expected, got, rules)
+    return Parity(
+        target=target, images=len(levels), batches=BATCHES, largest_difference=largest, flipped_decisions=flipped
+    )
+
+
+def count_flips(card: ModelCard, expected: Array, got: Array, rules: Rules) -> int:
+    """The decisions that differ between two arrays of logits (B, outputs)."""
+    decided = [
+        [answer.decision for answer in apply_rules(card, rules, make_answers(card, [logits]))]
+        for logits in (expected, got)
+    ]
+    return sum(not np.array_equal(a, b) for a, b in zip(*decided, strict=True) if a is not None)
+
+
+def levels_of(model: OpenModel) -> Array:
+    """The kept images of val as stored levels, float32 (N, C, H, W). Raises UsageError if there are none."""
+    if model.images is None or not len(model.images):
+        raise UsageError(
+            f"{model.folder}: has no images of val to compare with", fix="export the run's own folder", code="no-images"
+        )
+    levels: Array = np.ascontiguousarray(model.images.transpose(0, 3, 1, 2)).astype(np.float32)
+    return levels
+
+
+def torch_responder(graph: nn.Module) -> Respond:
+    import torch
+
+    def respond(levels: Array) -> Array:
+        with torch.inference_mode():
+            logits: Array = graph(torch.from_numpy(levels)).double().numpy()
+        return logits
+
+    return respond
+
+
+def graph_of(model: OpenModel) -> nn.Module:
+    """The module with its normalization in front, in float32 on the CPU: stored levels to logits."""
+    import torch
+    from torch import nn
+
+    card = model.card
+    module = load_plain(card, model.folder / WEIGHTS_FILE, model.spec) if card.layout == "plain" else model.module
+
+    class Graph(nn.Module):
+        mean: Tensor
+        std: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            shape = (1, -1, 1, 1)
+            self.register_buffer("mean", torch.tensor(card.mean).reshape(shape), persistent=False)
+            self.register_buffer("std", torch.tensor(card.std).reshape(shape), persistent=False)
+
+        def forward(self, levels: Tensor) -> Tensor:
+            low, high = card.intensity
+            return self.module(((levels - low) / (high - low) - self.mean) / self.std)  # type: ignore[no-any-return]
+
+    return Graph().to("cpu").eval()
+
+
+@contextmanager
+def capture_failure(card: ModelCard, what: str) -> Iterator[None]:
+    """Turn the exception of an exporter into one line."""
+    try:
+        with warnings.catch_warnings(action="ignore"), quiet_logs():
+            yield
+    except ZooError:
+        raise
+    except Exception as error:  # exporters raise many types for what they do not support
+        reason = (message_of(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"{card.name}: {what} cannot express this model: {type(error).__name__}: {reason}",
+            fix="use --to safetensors",
+            code="export",
+        ) from error
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    import logging
+
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------
+def example(model: OpenModel) -> tuple[tuple[Tensor], dict[str, Any]]:
+    """Two images and the dynamic batch axis: a batch of one would be taken as a constant."""
+    import torch
+
+    levels = levels_of(model)
+    batch = np.concatenate([levels, levels])[:2]
+    return (torch.from_numpy(batch),), {"levels": {0: torch.export.Dim("batch")}}
+
+
+def write_onnx(model: OpenModel, folder: Path) -> Respond:
+    import onnxruntime
+    import torch
+
+    path, (inputs, dynamic) = folder / OUTPUT_FILES["onnx"], example(model)
+    with capture_failure(model.card, "ONNX"):
+        torch.onnx.export(
+            graph_of(model),
+            inputs,
+            path,
+            dynamo=True,
+            external_data=False,
+            input_names=["levels"],
+            output_names=["logits"],
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda levels: np.asarray(session.run(["logits"], {"levels": levels})[0], dtype=np.float64)
+
+
+def write_torch_export(model: OpenModel, folder: Path) -> Respond:
+    import torch
+
+    path, (inputs, dynamic) = folder / OUTPUT_FILES["torch-export"], example(model)
+    with capture_failure(model.card, "torch.export"):
+        program = torch.export.export(graph_of(model), inputs, dynamic_shapes=dynamic)
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
+    return torch_responder(loaded)
+
+
+def write_safetensors(model: OpenModel, folder: Path) -> Respond:
+    """The weights and features of val as they are, and `load.py` where plain library code gives the same logits."""
+    shutil.copyfile(model.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    save_reference(model, folder)
+    respond = torch_responder(graph_of(model))
+    if model.card.layout != "plain":
+        return respond
+    loaded = write_loader(model.card, model.spec, folder)
+    if loaded is None:
+        return respond
+    own = torch_responder(graph_of(replace(model, folder=folder)))
+    levels = levels_of(model)
+    if np.abs(loaded(levels) - own(levels)).max() > TOLERANCE:
+        (folder / LOADER_FILE).unlink()
+        return respond
+    return loaded
+
+
+def save_reference(model: OpenModel, folder: Path) -> None:
+    """Copy the features of val, without its images."""
+    if model.reference is None:
+        return
+    from safetensors.numpy import save_file
+
+    save_file({"features": model.reference.features.astype(np.float16)}, folder / REFERENCE_FILE)
+
+
+WRITERS: dict[str, Callable[[OpenModel, Path], Respond]] = {
+    "safetensors": write_safetensors,
+    "onnx": write_onnx,
+    "torch-export": write_torch_export,
+}

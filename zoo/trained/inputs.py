@@ -1,0 +1,183 @@
+"""List and read new images: files, folders, archives and npz; what cannot be read is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.arrays import Array
+from zoo.data.decoded import match_channels
+from zoo.errors import DataError, UsageError, ZooError, message_of
+from zoo.images.formats import (
+    frame_name,
+    has_tags,
+    is_image_name,
+    is_unnamed_image,
+    is_volume_name,
+    read_header,
+    read_image,
+    read_tag,
+    split_frame,
+)
+from zoo.images.reading import Header, check_regular
+from zoo.images.resizing import fit_square
+from zoo.sources.archives import find_unpacked, is_archive_name
+from zoo.sources.arrays import NpzImages, read_members
+from zoo.sources.cards import DatasetCard, Frames, Slices
+from zoo.sources.frames import choose_frames
+from zoo.sources.listing import list_folder
+from zoo.trained.card import ModelCard
+from zoo.trained.seen import find_difference
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NewImage:
+    """An image to predict, or the reason why it is refused."""
+
+    name: str  # as in the command: a path, "scan.dcm#12", or "set.npz/test/12"
+    file: str  # the name of its file or clip
+    source: Any = None  # (path, frame), or (reader, name) of an npz
+    header: Header | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)  # requested DICOM tags
+    refused: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadImage:
+    """A read image: its square (size, size, channels), and how its header differs from training; or its refusal."""
+
+    image: NewImage
+    pixels: Array | None = None
+    differs: str = ""
+    refused: str = ""
+    fix: str = ""
+
+
+def list_images(paths: Sequence[Path], card: ModelCard, cache: Path, tags: Sequence[str] = ()) -> Iterator[NewImage]:
+    """Yield the images of paths, one by one, with some DICOM tags. Raises UsageError for a path that does not exist."""
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder", fix="correct the path", code="data")
+    for path in paths:
+        if path.is_dir():
+            yield from list_below(path, path, card, tags)
+        elif is_archive_name(path.name) and not is_volume_name(path.name):
+            yield from list_below(find_unpacked(path, cache), path, card, tags)
+        elif path.suffix.lower() == ".npz":
+            yield from list_arrays(path)
+        else:
+            yield from list_frames(path, str(path), card, tags)
+
+
+def list_below(folder: Path, shown: Path, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
+    listing = list_folder(folder)
+    for name in listing.images:
+        yield from list_frames(folder / name, str(shown / name), card, tags)
+    for name in listing.unread_images:
+        yield NewImage(
+            name=str(shown / name),
+            file=str(shown / name),
+            refused="zoo does not read this format",
+            fix="convert it to PNG",
+        )
+
+
+def list_arrays(path: Path) -> Iterator[NewImage]:
+    """The images of an npz: each row of `images` or of arrays called `*_images`."""
+    read = NpzImages(path)
+    try:
+        members = read_members(path)
+    except DataError as error:
+        yield refuse_image(str(path), error)
+        return
+    names = [name for name in members if name == "images" or name.endswith("_images")]
+    if not names:
+        yield NewImage(
+            name=str(path),
+            file=str(path),
+            refused=f"has no array called images; it has {', '.join(members) or 'none'}",
+            fix="save the images as an array `images` (N, H, W) or (N, H, W, 3)",
+        )
+    for name in names:
+        split = name.removesuffix("_images")
+        for row in range(members[name].shape[0]):
+            shown = f"{path}/{split}/{row}"
+            yield NewImage(name=shown, file=shown, source=(read, f"{split}/{row}"))
+
+
+def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
+    """The image of a file, or its frames: the slices or frames that the training data's card selects."""
+    try:
+        check_regular(path)
+        if not (is_image_name(path.name) or is_unnamed_image(path)):
+            raise DataError(f"{path}: not an image that zoo reads", fix="convert it to PNG or DICOM", code="image")
+        header = read_header(path, card.file_reading)
+        if header.skip:
+            raise DataError(f"{path}: {header.skip}", fix="leave it out", code="image")
+        known = {name: read_tag(path, name) for name in tags if has_tags(path)}
+    except DataError as error:
+        yield refuse_image(shown, error)
+        return
+    chosen = choose_frames(frame_choice(card), header)
+    if not chosen.frames:
+        yield NewImage(name=shown, file=shown, refused="every slice has only one value", fix="leave it out")
+    for frame in chosen.frames:
+        yield NewImage(name=frame_name(shown, frame), file=shown, source=(path, frame), header=header, tags=known)
+
+
+def frame_choice(card: ModelCard) -> DatasetCard:
+    """The slices of volumes and frames of clips that training used."""
+    chosen = card.seen.get("frames") or {}
+    return DatasetCard(
+        slices=Slices(**chosen["slices"]) if chosen.get("slices") else None,
+        frames=Frames(**chosen["frames"]) if chosen.get("frames") else None,
+    )
+
+
+def refuse_image(name: str, error: Exception) -> NewImage:
+    problem, fix = problem_of(name, error)
+    return NewImage(name=name, file=split_frame(name)[0], refused=problem, fix=fix)
+
+
+def problem_of(name: str, error: Exception) -> tuple[str, str]:
+    """The message of an error without the path it starts with, and its fix."""
+    if isinstance(error, ZooError):
+        return error.message, error.fix
+    return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"
+
+
+def read_new_image(card: ModelCard, image: NewImage) -> ReadImage:
+    """Read an image as training did. What training would have refused is refused: depth, color, damage."""
+    if image.refused:
+        return ReadImage(image=image, refused=image.refused, fix=image.fix)
+    try:
+        pixels = read_pixels(card, image)
+        if str(pixels.dtype) != card.seen["dtype"]:
+            raise DataError(
+                f"{image.name}: {pixels.dtype}, but the training images are {card.seen['dtype']}",
+                fix="give it the bit depth of the training images",
+                code="mixed-depth",
+            )
+        square = match_channels(fit_square(pixels, card.image_size), card.channels)
+        if square is None:
+            raise DataError(
+                f"{image.name}: {pixels.shape[2]} channels, but the training images are gray",
+                fix="convert it to gray, or leave it out",
+                code="channels",
+            )
+    except Exception as error:  # a codec may raise anything; the other images are predicted
+        problem, fix = problem_of(image.name, error)
+        return ReadImage(image=image, refused=problem, fix=fix)
+    height, width = pixels.shape[:2]
+    header = image.header or Header(width=width, height=height, channels=1 if pixels.ndim == 2 else 3)
+    return ReadImage(image=image, pixels=square, differs=find_difference(header, card))
+
+
+def read_pixels(card: ModelCard, image: NewImage) -> Array:
+    place, which = image.source
+    if isinstance(place, NpzImages):
+        return place(which)
+    return read_image(place, which, card.file_reading)

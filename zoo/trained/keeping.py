@@ -1,0 +1,131 @@
+"""Make the files that carry a trained model: weights, card, and the features of val."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.dataset import DecodedFold
+from zoo.data.decoded import map_images
+from zoo.data.pixels import Pixels
+from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.temperature import find_temperature
+from zoo.evaluation.thresholds import choose_cuts, choose_thresholds, scale_of
+from zoo.results.runs import Run
+from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
+from zoo.specs.model import ModelSpec
+from zoo.specs.protocol import resolved_fields
+from zoo.trained.card import CARD_FILE, ModelCard, card_bytes
+from zoo.trained.modules import FeatureTap, forward_rows, merged_state, state_of
+from zoo.trained.outside import Reference, make_reference
+
+NUM_IMAGES = 8  # of val, to compare an exported model with torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Keepsake:
+    """What the files of a trained model are made from."""
+
+    run: Run
+    spec: ModelSpec
+    module: nn.Module
+    build: Callable[[], nn.Module]  # the architecture with random weights
+    dataset: DecodedFold
+    dataset_facts: Mapping[str, Any]
+    source: Mapping[str, Any]  # `describe_images` and the reading
+    pixels: Pixels
+    val: Predictions
+    val_score: float | None
+    scores: Mapping[str, Any]
+    versions: Mapping[str, str]
+    weights: Mapping[str, Any]
+
+
+def model_files(kept: Keepsake) -> dict[str, bytes]:
+    """The files by name. The weights have the keys of the architecture where a frozen network's head fits it."""
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save
+
+    method = kept.run.protocol.method
+    merged = None if method == "finetune" else merged_state(kept.module, kept.spec, kept.build, kept.pixels)
+    layout = "plain" if method == "finetune" or merged else "joined"
+    reference = reference_of(kept)
+    card = make_model_card(kept, layout, reference)
+    metadata = {"format": "pt", "card": CARD_FILE, "model": card.model, "task": card.task, "run": card.run}
+    files = {WEIGHTS_FILE: save(merged or state_of(kept.module), metadata), CARD_FILE: card_bytes(card)}
+    features = {"features": reference.features.astype(np.float16)} if reference else {}
+    files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features})
+    return files
+
+
+def some_images(dataset: DecodedFold) -> Array:
+    """A few decoded images of val, spread over it."""
+    rows = dataset.index("val")
+    return np.ascontiguousarray(map_images(dataset.images)[rows[:: -(-len(rows) // NUM_IMAGES)]])
+
+
+def reference_of(kept: Keepsake) -> Reference | None:
+    tap = FeatureTap(kept.module.eval(), kept.spec, kept.run.protocol.method)
+    if not tap.has_features:
+        return None
+    rows = kept.dataset.index("val")
+    features = forward_rows(tap, kept.pixels, rows, kept.run.precision)[1]
+    tap.remove()
+    assert features is not None
+    return make_reference(features, kept.dataset.patients[rows])
+
+
+def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) -> ModelCard:
+    """The card of a trained model; thresholds and temperature are chosen on val."""
+    run, dataset, pixels = kept.run, kept.dataset, kept.pixels
+    context = dataset.card
+    val = kept.val.by_unit(context.unit_of("val"))
+    cuts = choose_cuts(val, context, run.protocol.threshold, scale_of(val)[0])
+    thresholds = choose_thresholds(val, context, run.protocol.threshold)
+    calibrated = dataset.task.presentation.calibrated
+    images = replace(context, unit="image", val_unit=None)  # units are rows from here on
+    temperature = find_temperature({"val": val}, images) if calibrated else "the task has no probabilities to rescale"
+    return ModelCard(
+        run=run.id,
+        model=run.model,
+        shown=run.shown,
+        network=run.network,
+        protocol=run.protocol.label,
+        method=run.protocol.method,
+        protocol_fields=resolved_fields(run.protocol),
+        seed=run.seed,
+        fold=run.fold,
+        layout=layout,
+        task=dataset.task.name,
+        labels=dataset.labels,
+        positive=dataset.positive,
+        unit=dataset.unit,
+        image_size=run.image_size,
+        channels=dataset.channels,
+        mean=tuple(pixels.mean.flatten().tolist()),
+        std=tuple(pixels.std.flatten().tolist()),
+        intensity=dataset.intensity,
+        target_scale=dataset.target_scale,
+        precision=run.precision,
+        reading=kept.source["reading"],
+        seen={**kept.source["images"], "dtype": str(map_images(dataset.images).dtype)},
+        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
+        cuts=None if cuts is None else tuple(cuts.tolist()),
+        temperature=None if isinstance(temperature, str) else temperature,
+        temperature_missing=temperature if isinstance(temperature, str) else None,
+        outside={"neighbors": reference.neighbors, "limit": reference.limit} if reference else None,
+        dataset=kept.dataset_facts,
+        val_score=kept.val_score,
+        scores=kept.scores,
+        versions=kept.versions,
+        weights=kept.weights,
+    )

@@ -1,0 +1,118 @@
+"""Find and open trained models: a row of a results folder, a run's id, or a folder with a card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.arrays import Array
+from zoo.errors import ResultsError, UsageError, nearest
+from zoo.evaluation.predictions import Predictions, load_predictions
+from zoo.models.layout import place
+from zoo.models.weights import find_model_spec
+from zoo.registry.lookup import Registry
+from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
+from zoo.specs.model import ModelSpec
+from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
+from zoo.trained.modules import FeatureTap, rebuild
+from zoo.trained.outside import Reference
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenModel:
+    """A trained model that is ready to predict."""
+
+    card: ModelCard
+    spec: ModelSpec
+    folder: Path
+    module: nn.Module
+    tap: FeatureTap
+    device: str
+    reference: Reference | None
+    val: Predictions | None  # stored predictions of val; an exported folder has none
+    images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
+
+
+def find_models(name: str, results: Path) -> list[Path]:
+    """The folders of a trained model with kept weights, by seed: `name` is a folder, a run's id, or
+    DATASET/MODEL with or without /PROTOCOL."""
+    path = Path(name)
+    if (path / CARD_FILE).is_file():
+        return [path]
+    cards = {
+        folder: read_model_card(folder) for folder in find_result_folders(results) if (folder / CARD_FILE).exists()
+    }
+    if not cards:
+        raise ResultsError(
+            f"{results}: no trained models", fix="run `zoo bench` first, or name its folder: --results FOLDER"
+        )
+    by_id = {folder: card for folder, card in cards.items() if len(name) >= 4 and card.run.startswith(name)}
+    matches = by_id or {folder: card for folder, card in cards.items() if name in names_in_command(card)}
+    if not matches:
+        names = sorted({card.name for card in cards.values()})
+        raise UsageError(
+            f"unknown trained model {name!r}",
+            fix=f"{nearest(name, names)} {results} has {', '.join(names[:6])}".strip(),
+            code="unknown-model",
+        )
+    kept = {folder: card for folder, card in matches.items() if (folder / WEIGHTS_FILE).exists()}
+    if not kept:
+        raise ResultsError(
+            f"{name}: no weights are kept",
+            fix="run the same bench with --keep-weights best, or all",
+            code="no-weights",
+        )
+    rows = sorted({f"{card.name}/{card.protocol}" for card in kept.values()})
+    if len(rows) > 1:
+        raise UsageError(f"{name!r} is {len(rows)} models", fix=f"name one: {', '.join(rows)}", code="ambiguous")
+    return sorted(kept, key=lambda folder: (kept[folder].fold, kept[folder].seed))
+
+
+def best_of(folders: Sequence[Path]) -> Path:
+    """The folder of the seed with the best val score; ties go to the first."""
+    scores = [-math.inf if (score := read_model_card(folder).val_score) is None else score for folder in folders]
+    return folders[scores.index(max(scores))]
+
+
+def names_in_command(card: ModelCard) -> Sequence[str]:
+    return card.name, f"{card.name}/{card.protocol}", f"{card.dataset['name']}/{card.model}"
+
+
+def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
+    """Open a trained model. Raises PluginError, WeightsError or ResultsError if it cannot be built as it was."""
+    card = read_model_card(folder)
+    spec = find_model_spec(card.model, registry, cache)
+    arrays = read_arrays(folder)
+    module = rebuild(card, folder / WEIGHTS_FILE, spec)
+    return OpenModel(
+        card=card,
+        spec=spec,
+        folder=folder,
+        module=module,
+        tap=FeatureTap(place(module, device, card.precision, card.image_size), spec, card.method),
+        device=device,
+        reference=as_reference(card, arrays),
+        images=arrays.get("images"),
+        val=load_predictions(path).get("val") if (path := folder / "predictions.npz").exists() else None,
+    )
+
+
+def read_arrays(folder: Path) -> dict[str, Array]:
+    """What is kept of val beside the weights: `features`, and in a run's folder `images`."""
+    from safetensors.numpy import load_file
+
+    path = folder / REFERENCE_FILE
+    return dict(load_file(path)) if path.exists() else {}
+
+
+def as_reference(card: ModelCard, arrays: dict[str, Array]) -> Reference | None:
+    if card.outside is None or "features" not in arrays:
+        return None
+    features = arrays["features"].astype("float32")
+    return Reference(features=features, neighbors=card.outside["neighbors"], limit=card.outside["limit"])

@@ -1,0 +1,48 @@
+"""Describe the images of a training set, to recognize new images of another kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoo.data.opening import OpenDataset
+from zoo.images.formats import is_image_name, is_unnamed_image, read_header
+from zoo.images.reading import Header
+from zoo.trained.card import ModelCard
+
+MAX_HEADERS = 256
+MAX_DECODED = 16
+
+
+def describe_images(source: OpenDataset) -> dict[str, Any]:
+    """Modalities as in DICOM, longest sides in pixels, and whether any image is gray, of images spread over the set.
+
+    Without files of their own, images are decoded.
+    """
+    files = [path for path in dict.fromkeys(source.samples.files) if is_image_name(path.name) or is_unnamed_image(path)]
+    if files:
+        headers = [read_header(path) for path in files[:: max(1, -(-len(files) // MAX_HEADERS))]]
+    else:
+        images = source.samples.table["image"].tolist()
+        arrays = [source.samples.read(image) for image in images[:: max(1, -(-len(images) // MAX_DECODED))]]
+        headers = [
+            Header(width=array.shape[1], height=array.shape[0], channels=1 if array.ndim == 2 else 3)
+            for array in arrays
+        ]
+    sides = [max(header.width, header.height) for header in headers if not header.skip]
+    return {
+        "modalities": sorted({header.modality for header in headers if header.modality}),
+        "longest_side": [min(sides), max(sides)] if sides else None,
+        "gray": any(header.channels == 1 for header in headers),
+        "examined": len(headers),
+        "frames": dict(source.samples.frames),
+    }
+
+
+def find_difference(header: Header, card: ModelCard) -> str:
+    """How an image differs from those of training by its header: "modality", "size", "channels" or ""."""
+    modalities, limits = card.seen["modalities"], card.seen["longest_side"]
+    if modalities and header.modality and header.modality not in modalities:
+        return "modality"
+    if limits and not limits[0] / 2 <= max(header.width, header.height) <= limits[1] * 2:
+        return "size"
+    return "channels" if card.channels > 1 and header.channels == 1 and not card.seen["gray"] else ""
