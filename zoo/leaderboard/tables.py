@@ -50,6 +50,7 @@ class ReportOptions:
     reach: ThresholdTarget | None = None  # sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # add the mean probability of each model's seeds as a row
     by: tuple[GroupBy, ...] = ()  # groups that are scored separately
+    recipes: bool = False  # one board of all protocols and initial weights on the same data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +61,7 @@ class ScoredRow:
     baseline: bool
     stored: Runs
     seeds: tuple[int, ...]
+    threshold: ThresholdRule | None = None  # None: the board's
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,6 +74,10 @@ class SectionRequest:
     primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
+
+    def rule_of(self, row: ScoredRow) -> ThresholdRule:
+        """The rule for the thresholds of a row."""
+        return row.threshold or self.threshold
 
     @property
     def case_name(self) -> str:

@@ -11,6 +11,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
+from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.statements import statements, title
@@ -49,8 +50,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
             items.append(
                 {
                     "dataset": board.dataset,
-                    "protocol": board.protocol,
-                    "init": board.init,
+                    **recipe_of(board, row),
                     "model": row.model,
                     "label": row.label,
                     "qualified": row.qualified,
@@ -66,6 +66,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "reason": (score.reason and score.reason.text) if score else "no finished run",
                     "seeds": len(row.seeds),
                     "seed_sd": row.seed_sd.get(board.primary_metric),
+                    "deterministic": row.deterministic,
                     "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
                     "scores": {name: each.describe() for name, each in row.scores.items()},
                     "cost": dict(row.cost),
