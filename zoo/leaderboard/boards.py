@@ -17,7 +17,7 @@ from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Reason, Runs, Score
-from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
+from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
     ShuffleVerdict,
@@ -81,6 +81,7 @@ class Row:
     tuned: str = ""
     num_tuning_runs: int = 0
     pretraining: tuple[str, ...] | None = None  # datasets of its initial weights; None: unknown
+    key: tuple[Any, ...] = field(default=(), repr=False)  # what it has in common with its runs on another dataset
     variant: str = ""  # what distinguishes it from rows of the same name on its board
     errors: tuple[str, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
@@ -150,6 +151,13 @@ class Board:
         return "external" in self.facts
 
     @property
+    def training_key(self) -> tuple[Any, ...]:
+        """The key shared by a board and the external validations of its models."""
+        facts = self.facts
+        data = facts["name"], facts["content_hash"], facts["split_hash"], self.bundle
+        return data if self.recipes else (*data, self.protocols, self.init)
+
+    @property
     def control_key(self) -> tuple[str, ...]:
         """The key shared by a board and its control, the same runs on shuffled labels."""
         facts = self.facts
@@ -213,7 +221,33 @@ def build_leaderboard(
         for board in boards
         if board
     ]
-    return counted + list(shuffled.values())
+    return compare_sites(counted) + list(shuffled.values())
+
+
+def compare_sites(boards: Sequence[Board]) -> list[Board]:
+    """Add to each external validation the scores of its models on their own test split, if their board is there."""
+    homes = {board.training_key: board for board in boards if not board.is_external}
+    compared = []
+    for board in boards:
+        home = homes.get(board.training_key) if board.is_external else None
+        if home is not None:
+            board = replace(board, sections=(build_external_section(board, home), *board.sections))
+        compared.append(board)
+    return compared
+
+
+def build_external_section(board: Board, home: Board) -> Section:
+    own = {row.key: row for row in home.rows}
+    rows = []
+    for row in board.rows:
+        at_home, there = (
+            tested.scores.get(board.primary_metric, external.NO_RUN) if tested else external.NO_RUN
+            for tested in (own.get(row.key), row)
+        )
+        seeds = own[row.key].seeds if row.key in own else ()
+        rows.append(external.TestedTwice(label=row.label, home=at_home, there=there, seeds=(seeds, row.seeds)))
+    datasets = clean(board.facts["name"]), clean(board.facts["external"]["dataset"])
+    return external.build_section(rows, board.primary_metric, datasets, board.higher_is_better)
 
 
 def build_controls(
@@ -505,6 +539,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         scores=scores,
         seed_sd=seed_sd,
         deterministic=deterministic,
+        key=(run["protocol_label"], run["init"], *row_key(results[0])),
         init=run["init"],
         protocol=run["protocol_label"],
         threshold=run["protocol"]["threshold"],

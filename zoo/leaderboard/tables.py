@@ -26,6 +26,7 @@ class Section:
     notes: tuple[str, ...] = ()
     compact: tuple[str, ...] = ()  # the columns shown on a terminal; empty: all
     compact_rows: int | None = None  # the number of rows shown on a terminal; None: all
+    always: bool = False  # shown on a terminal without `--details` too
     details: Mapping[str, Any] = field(default_factory=dict)  # plain data for JSON only, as curves
 
 

@@ -86,7 +86,7 @@ def print_summary(board: Board, console: Console, layout: Layout) -> None:
     print_table(board, console)
     console.print()
     for section in board.sections:
-        if section.name in layout.sections:
+        if section.always or section.name in layout.sections:
             print_section(section, console)
 
 
