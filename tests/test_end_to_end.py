@@ -482,7 +482,9 @@ def test_a_head_on_given_weights_is_fitted_once_and_its_features_are_computed_on
     assert (row["deterministic"], row["seeds"], row["coverage"]) == (True, 1, "1/1")
     (features,) = (tmp_path / "cache" / "features").glob("*.safetensors")
     written = features.read_bytes(), features.stat().st_ino
-    assert bench(*arguments, "--protocol", "knn", **environment)[0] == 0
+    status, document, _ = bench(*arguments, "--protocol", "knn,linear-probe", **environment)
+    rows = {row["label"] for row in document["leaderboard"] if row["model"] == "tiny_pretrained"}
+    assert status == 0 and rows == {"tiny_pretrained.demo · knn", "tiny_pretrained.demo · linear-probe"}
     (features,) = (tmp_path / "cache" / "features").glob("*.safetensors")
     assert (features.read_bytes(), features.stat().st_ino) == written
 

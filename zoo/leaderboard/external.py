@@ -35,7 +35,7 @@ def build_section(rows: Sequence[TestedTwice], metric: str, datasets: tuple[str,
         notes=(
             f"drop: {'home less there' if higher else 'there less home'}, so above 0 is worse there; an interval that "
             "contains 0 shows no drop",
-            "interval of the drop: 95 %, MOVER of the two intervals, as the patients are different ones",
+            "interval of the drop: 95 %, MOVER of the two intervals, because the patients differ",
             *(note for row in rows for note in seed_notes(row)),
         ),
         always=True,

@@ -52,10 +52,13 @@ def keep_recipe(text: str) -> str:
 
 
 def break_name(name: str, width: int) -> str:
-    """Break a name that is longer than `width` cells into lines, after a separator if there is one."""
+    """Break a name that is longer than `width` cells into lines: before its recipe, else after a separator."""
     from rich.cells import cell_len, chop_cells
 
-    name = keep_recipe(name.replace(" *", "\xa0*"))  # the mark of a deviation never stands alone
+    name = name.replace(" *", "\xa0*")  # the mark of a deviation never stands alone
+    model, dot, recipe = name.rpartition(" · ")
+    if dot and cell_len(name) > width:
+        return "\n".join(break_name(part, width) for part in (model, f"·\xa0{recipe}"))
     lines, line = [], ""
     for part in filter(None, BREAKS.findall(name)):
         if line and cell_len(line + part.rstrip()) > width:
