@@ -169,6 +169,7 @@ def test_sentences_name_the_recipe_of_their_row(tmp_path, store):
 def test_two_recipes_of_one_model_can_be_compared(folder):
     (found,) = compare_models(boards_of(folder), "net.demo · tutorial", "net.demo · linear-probe")
     assert found.tested is not None
+    assert compare_models(boards_of(folder), "net · tutorial", "net · linear-probe")[0].tested == found.tested
 
 
 def test_the_verdict_on_shuffled_labels_of_each_recipe_stands_on_the_board(tmp_path, store):
@@ -232,6 +233,8 @@ def test_machines_read_the_protocol_and_initial_weights_of_each_row(board):
             ("scratch@1", "random"),
             ("baseline@1", "random"),
         ]
+    tied = {label: rows[label]["tied_with"] for label in LABELS}
+    assert {label: lines[label]["tied_with"].split("; ") if tied[label] else [] for label in LABELS} == tied
     assert [rows[label]["deterministic"] for label in LABELS] == [False, True, False, False]
 
 

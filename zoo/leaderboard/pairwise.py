@@ -108,7 +108,7 @@ def find_label(boards: Sequence[Board], name: str) -> str:
     labels = sorted({row.label for row in rows})
     if name in labels:
         return name
-    matches = sorted({row.label for row in rows if name in (row.model, row.qualified)})
+    matches = sorted({row.label for row in rows if name in (row.name, row.model, row.qualified)})
     if len(matches) == 1:
         return matches[0]
     if matches:

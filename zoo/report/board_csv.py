@@ -45,7 +45,7 @@ def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]
         "coverage": f"{row.coverage[0]} of {row.coverage[1]}",
         "deterministic": int(row.deterministic),
         "rank": board.rank(place),
-        "tied_with": " ".join(board.tied_with(place)),
+        "tied_with": ("; " if board.recipes else " ").join(board.tied_with(place)),
     }
     for name in metrics:
         score = row.scores.get(name)
