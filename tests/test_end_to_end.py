@@ -467,17 +467,24 @@ def test_weights_of_a_folder_are_used_and_missing_ones_are_marked_on_the_row(ben
     assert "NO PRETRAINED WEIGHTS for tiny_pretrained" in told
 
 
-def test_features_of_pretrained_weights_are_computed_once_for_all_seeds_and_heads(bench, tiny_data, tmp_path, seeds):
+def test_a_head_on_given_weights_is_fitted_once_and_its_features_are_computed_once_for_all_heads(
+    bench, tiny_data, tmp_path, seeds
+):
     (kept,) = seeds[0].rglob("model.safetensors")
     save_as_source_weights(kept, tmp_path / "tiny_pretrained.demo.safetensors")
     arguments = ["-m", "tiny_pretrained", "-d", tiny_data / "binary.npz", "--weights-dir", tmp_path, "--seeds", 2]
     arguments += [*SETTINGS, "--results", tmp_path / "results"]
     environment = {"ZOO_CACHE": str(tmp_path / "cache")}
     status, document, _ = bench(*arguments, "--protocol", "linear-probe", **environment)
-    assert status == 0 and len(runs_of(document, "tiny_pretrained")) == 2
+    (run,) = runs_of(document, "tiny_pretrained")
+    assert (status, run["seed"]) == (0, 0)
+    (row,) = [row for row in document["leaderboard"] if row["model"] == "tiny_pretrained"]
+    assert (row["deterministic"], row["seeds"], row["coverage"]) == (True, 1, "1/1")
     (features,) = (tmp_path / "cache" / "features").glob("*.safetensors")
     written = features.read_bytes(), features.stat().st_ino
-    assert bench(*arguments, "--protocol", "knn", **environment)[0] == 0
+    status, document, _ = bench(*arguments, "--protocol", "knn,linear-probe", **environment)
+    rows = {row["label"] for row in document["leaderboard"] if row["model"] == "tiny_pretrained"}
+    assert status == 0 and rows == {"tiny_pretrained.demo · knn", "tiny_pretrained.demo · linear-probe"}
     (features,) = (tmp_path / "cache" / "features").glob("*.safetensors")
     assert (features.read_bytes(), features.stat().st_ino) == written
 

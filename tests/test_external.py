@@ -99,6 +99,9 @@ def test_external_validation_has_its_own_board(tested, zoo):
     external = rows["here -> there (external)"]
     mean = np.mean([result.scores()["auroc"].value for result in stored(results)])
     assert external["value"] == pytest.approx(mean) and external["value"] != rows["here"]["value"]
+    text = zoo("report", "--results", results).stdout
+    table = text[text.index("auroc at home (here) and there (there)") :].splitlines()
+    assert [line.split()[0] for line in table[1:5]] == ["model", "tiny_cnn", "thumbnails", "constant"]
     text = zoo("report", "--details", "--results", results).stdout
     assert "here -> there (external) · binary · 80 train / 80 val /" in text
     assert "external: trained on here; tested on there (" in text

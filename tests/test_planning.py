@@ -174,6 +174,54 @@ def test_weights_on_disk_are_in_the_identity(plan, tmp_path):
     assert ids[0] != ids[1]
 
 
+# --- protocols -------------------------------------------------------------------------------------------------------
+def plan_under(tiny_data, tmp_path, *protocols, **changes):
+    """Plan a model whose weights are found, under some protocols."""
+    (tmp_path / "tagged.demo.pth").write_bytes(b"a")
+    settings = Settings(results=tmp_path / "results", weights_dir=tmp_path, device="cpu", offline=True)
+    fields = {"datasets": (str(tiny_data / "binary.npz"),), "models": ("tagged",), "seeds": (3, 4), **changes}
+    suite = Suite(name="flags", protocol=protocols, **{"settings": (("image_size", "16"),), **fields})
+    return plan_bench(suite, Context(registry=REGISTRY, settings=settings, console=Console(stream=io.StringIO())))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("changes", "seeds"),
+    [
+        ({}, [0]),
+        ({"weights": "none"}, [3, 4]),  # the network is drawn
+        ({"settings": (("stem", "small"),)}, [3, 4]),  # so is the stem
+        ({"shuffle_labels": True}, [3, 4]),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["linear-probe", "knn"])
+def test_a_head_on_given_weights_is_fitted_once(tiny_data, tmp_path, protocol, changes, seeds):
+    runs = plan_under(tiny_data, tmp_path, protocol, **changes).runs
+    assert [run.seed for run in runs if run.shown == "tagged"] == seeds
+
+
+@pytest.mark.integration
+def test_several_protocols_have_the_runs_of_each_and_one_set_of_baselines(tiny_data, tmp_path):
+    both = plan_under(tiny_data, tmp_path, "finetune", "knn")
+    alone = [plan_under(tiny_data, tmp_path, name) for name in ("finetune", "knn")]
+    assert sorted(run.id for run in both.runs) == sorted({run.id for plan in alone for run in plan.runs})
+    assert [(run.shown, run.protocol.name, run.seed) for run in both.runs] == [
+        ("tagged", "finetune", 3),
+        ("tagged", "finetune", 4),
+        ("tagged", "knn", 0),
+        ("constant", "baseline", 0),
+        ("thumbnails", "baseline", 0),
+    ]
+
+
+@pytest.mark.integration
+def test_a_setting_changes_the_protocols_that_use_it(tiny_data, tmp_path):
+    plan = plan_under(tiny_data, tmp_path, "finetune", "knn", settings=(("neighbors", "5"), ("steps", "4")))
+    assert [protocol.label for protocol in plan.protocols] == ["finetune@1+steps=4", "knn@1+neighbors=5"]
+    with pytest.raises(UsageError, match="regularizations"):
+        plan_under(tiny_data, tmp_path, "finetune", "knn", settings=(("regularizations", "1"),))
+
+
 # --- datasets --------------------------------------------------------------------------------------------------------
 def test_an_unusable_dataset_is_refused_and_the_others_run(plan, tiny_data):
     actual = plan("binary.npz", "nowhere")

@@ -14,14 +14,15 @@ from PIL import Image
 from zoo.errors import ResultsError
 from zoo.registry.context import Context
 from zoo.registry.opening import open_registry
-from zoo.results.store import load_results
+from zoo.results.store import load_result, load_results
 from zoo.runner import decoding
 from zoo.runner.assignments import assign_runs, longest_first
 from zoo.runner.bench import bench as run_bench
 from zoo.runner.bench import keep_best_weights
 from zoo.runner.execution import conclude_all
 from zoo.runner.planning import plan_bench
-from zoo.runner.run import claim_and_execute
+from zoo.runner.run import claim_and_execute, execute_run
+from zoo.specs.model import BuildRequest
 from zoo.specs.suite import Suite
 from zoo.system.machine import can_fork
 from zoo.system.progress import Console
@@ -65,6 +66,39 @@ def assignments(registry, tiny_data, tmp_path):
     context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
     plan = plan_bench(suite, context)
     return assign_runs(plan.runs, plan, context)[0]
+
+
+@pytest.mark.parametrize("protocol", ["linear-probe", "knn"])
+def test_a_head_on_given_weights_predicts_the_same_bits_for_every_seed(registry, tiny_data, tmp_path, protocol):
+    import torch
+    from safetensors.torch import save_file
+
+    random, spec = torch.Generator().manual_seed(0), registry.models["tiny_pretrained"]
+    module = spec.build(BuildRequest(num_outputs=10, channels=3, image_size=16))
+    state = {name: torch.randn(part.shape, generator=random) for name, part in module.state_dict().items()}
+    save_file(state, tmp_path / "tiny_pretrained.demo.safetensors")
+    suite = replace(
+        SUITE,
+        models=("tiny_pretrained",),
+        datasets=(str(tiny_data / "binary.npz"),),
+        protocol=protocol,
+        settings=(("image_size", "16"),),
+    )
+    predictions = []
+    for seed in (0, 1):  # each with a cache of its own, so that the second cannot reuse the features of the first
+        settings = Settings(
+            results=tmp_path / "r", cache=tmp_path / f"cache{seed}", weights_dir=tmp_path, device="cpu", offline=True
+        )
+        context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))
+        plan = plan_bench(suite, context)
+        run = replace(next(run for run in plan.runs if run.shown == "tiny_pretrained"), seed=seed)
+        (assignment,) = assign_runs([run], plan, context)[0]
+        execute_run(assignment, "cpu", lambda _: None, registry=registry)
+        predictions.append(load_result(settings.results / run.folder).predictions())
+    for split in ("val", "test"):
+        one, other = (part[split] for part in predictions)
+        assert one.probabilities.tobytes() == other.probabilities.tobytes()
+        assert len(np.unique(one.probabilities)) > 2
 
 
 def weights_below(root):

@@ -114,7 +114,7 @@ def test_the_tuning_budget_is_shown_even_if_it_is_zero(tmp_path, store):
 
 def test_the_last_line_names_the_limits_of_a_board(tmp_path, store):
     store(tmp_path)
-    assert statements(board_of(tmp_path))[-1] == NOT_SHOWN.format("other hospitals")
+    assert statements(board_of(tmp_path))[-1] == NOT_SHOWN.format("other hospitals", "this one")
 
 
 def test_a_unit_other_than_the_patient_keeps_its_name(tmp_path, store):

@@ -393,9 +393,29 @@ def test_a_difference_without_variance_has_the_smallest_sign_flip_p():
     assert pairs.p.item() == 2.0**-11
 
 
-@pytest.mark.parametrize(("patients", "seeds"), [(1, 2), (5, 1)])
-def test_one_patient_or_one_seed_is_an_error(patients, seeds):
-    with pytest.raises(ValueError, match="two patients, and two seeds"):
+def test_a_deterministic_model_is_a_constant_of_the_t_test_of_the_seeds():
+    seeds = np.array([0.80, 0.82, 0.84])
+    pairs = compare_pairs(np.zeros((2, 40)), [seeds, np.array([0.79])])
+    expected = scipy.stats.ttest_1samp(seeds, 0.79)
+    assert (pairs.p.item(), pairs.df.item()) == approx((expected.pvalue, 2.0))
+
+
+def test_a_deterministic_model_does_not_lower_the_seed_variance_of_others():
+    seeds = [np.array([0.80, 0.80]), np.array([0.70, 0.76])]
+    pairs = compare_pairs(np.zeros((3, 40)), [*seeds, np.array([0.9])])
+    assert pairs.seed_variance[0] == compare_pairs(np.zeros((2, 40)), seeds).seed_variance[0]
+
+
+def test_equal_seeds_and_a_single_score_give_the_same_test():
+    influence = np.random.default_rng(0).normal(size=(2, 60))
+    once = compare_pairs(influence, [np.array([0.9]), np.array([0.8])])
+    thrice = compare_pairs(influence, [np.full(3, 0.9), np.full(3, 0.8)])
+    assert (once.p, once.df, once.variance) == (thrice.p, thrice.df, thrice.variance)
+
+
+@pytest.mark.parametrize(("patients", "seeds"), [(1, 2), (5, 0)])
+def test_one_patient_or_no_score_is_an_error(patients, seeds):
+    with pytest.raises(ValueError, match="two patients, and a score"):
         compare_pairs(np.zeros((2, patients)), [np.zeros(seeds)] * 2)
 
 

@@ -68,6 +68,15 @@ def test_a_file_becomes_a_suite(tmp_path):
     )
 
 
+def test_a_suite_names_one_protocol_or_several():
+    assert parse_suite({**DOCUMENT, "protocol": "knn"}, "mine.toml").protocols == ("knn",)
+    several = parse_suite({**DOCUMENT, "protocol": ["knn", "finetune"]}, "mine.toml")
+    assert several.protocols == ("knn", "finetune") == Suite(name="s", protocol=("knn", "finetune")).protocols
+    for wrong in ([], "", 7, [7]):
+        with pytest.raises(UsageError, match="protocol"):
+            parse_suite({**DOCUMENT, "protocol": wrong}, "mine.toml")
+
+
 def test_what_a_file_does_not_say_is_the_default():
     suite = parse_suite(DOCUMENT, "mine.toml")
     assert (suite.models, suite.protocol, suite.seeds, suite.weights) == (

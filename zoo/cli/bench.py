@@ -93,7 +93,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def suite_option(name: str, key: SuiteKey, kind: Any) -> Callable[..., Any]:
     """The flag of a field, by the field's type."""
     texts: dict[str, Any] = {"help": key.help, **({"metavar": key.metavar} if key.metavar else {})}
-    if kind == tuple[str, ...] or (kind == PAIRS and "," in key.metavar):
+    if tuple[str, ...] in (kind, *get_args(kind)) or (kind == PAIRS and "," in key.metavar):
         return several(*key.flags, kind=key.names, **texts)
     if kind is bool:
         return click.option(*key.flags, is_flag=True, **texts)
@@ -159,6 +159,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     console = Console()
     with console.counting("starting"):
         from zoo.leaderboard.boards import SECTIONS, build_leaderboard
+        from zoo.leaderboard.tables import ReportOptions
         from zoo.registry.context import Context
         from zoo.registry.loading import quiet_stdout
         from zoo.results.plans import save_plan
@@ -181,7 +182,11 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
                 scored = load_scored_runs(settings.results)
                 # perf: the sections are not printed after a bench, and take a third of the time
                 boards = build_leaderboard(
-                    outcome.results.values(), registry.metrics, sections=SECTIONS if as_json else (), scored_runs=scored
+                    outcome.results.values(),
+                    registry.metrics,
+                    ReportOptions(recipes=len(suite.protocols) > 1),
+                    sections=SECTIONS if as_json else (),
+                    scored_runs=scored,
                 )
     if as_json:
         document = describe_outcome(outcome, boards)
@@ -240,7 +245,8 @@ def print_boards(boards: Sequence[Board], results: Path) -> None:
     """Print the boards, and the command that shows more of them."""
     from zoo.report.formats import Layout, write_boards
 
-    flag = "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
+    flag = " --recipes" if any(board.recipes for board in boards) else ""
+    flag += "" if results == Path("results") else f" --results {shlex.quote(clean(results))}"
     layout = Layout(width=terminal_width(), color=in_color(), more=f"zoo report --details{flag}")
     click.echo(write_boards(boards, "terminal", layout), nl=False)
     if boards:

@@ -16,14 +16,21 @@ from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 @click.argument("models", type=Name("model"), nargs=2, metavar="MODEL MODEL")
 @click.option("--dataset", type=Name("dataset"), metavar="NAME", help="Only the boards of this dataset.")
 @click.option("--protocol", type=Name("protocol"), metavar="NAME", help="Only the boards of this protocol.")
+@click.option("--recipes", is_flag=True, help="Name models with their recipe: 'resnet18 · finetune@1'.")
 @click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders and bundles.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def compare_command(
-    models: tuple[str, str], dataset: str | None, protocol: str | None, folders: tuple[Path, ...], as_json: bool
+    models: tuple[str, str],
+    dataset: str | None,
+    protocol: str | None,
+    recipes: bool,
+    folders: tuple[Path, ...],
+    as_json: bool,
 ) -> None:
     """Test two models against each other on every board that has both, and show where they disagree."""
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.leaderboard.pairwise import compare_models, select_results
+    from zoo.leaderboard.tables import ReportOptions
     from zoo.registry.loading import quiet_stdout
     from zoo.report.pairs import pair_to_document, pair_to_terminal
 
@@ -34,7 +41,8 @@ def compare_command(
         # perf: a comparison needs neither the other metrics' intervals nor the sections of a board
         primary = {r.details.get("primary_metric") for r in chosen}
         metrics = {name: spec for name, spec in registry.metrics.items() if name in primary}
-        contrasts = compare_models(build_leaderboard(chosen, metrics, sections=()), *models)
+        boards = build_leaderboard(chosen, metrics, ReportOptions(recipes=recipes), sections=())
+        contrasts = compare_models(boards, *models)
     if as_json:
         click.echo(json.dumps(pair_to_document(contrasts), indent=1, allow_nan=False, ensure_ascii=False))
     else:

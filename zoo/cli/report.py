@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Add a table of the mean probability of each model's seeds.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
+@click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
     folders: tuple[Path, ...],
@@ -81,7 +82,7 @@ def report_command(
             color=output is None and in_color(),
             details=flags["details"],
             sections=requested_sections(flags),
-            more=details_command(folders),
+            more=details_command(folders, recipes=flags["recipes"]),
         )
         text = write_boards(boards, form, layout)
     if output is None:
@@ -119,8 +120,9 @@ def requested_sections(flags: dict[str, Any]) -> frozenset[str]:
     return frozenset(section for section, names in by_section.items() if any(flags[name] for name in names))
 
 
-def details_command(folders: Sequence[Path]) -> str:
-    return " ".join(["zoo report --details", *(f"--results {shlex.quote(clean(folder))}" for folder in folders)])
+def details_command(folders: Sequence[Path], recipes: bool) -> str:
+    flags = ["--recipes"] * recipes + [f"--results {shlex.quote(clean(folder))}" for folder in folders]
+    return " ".join(["zoo report --details", *flags])
 
 
 def refuse_ignored(flags: Sequence[str]) -> None:
@@ -145,6 +147,7 @@ def options_from_flags(flags: dict[str, Any]) -> ReportOptions:
         reach=targets[0] if targets else None,
         by=parse_by(flags["by"]),
         ensembles=flags["ensembles"],
+        recipes=flags["recipes"],
     )
 
 

@@ -21,6 +21,7 @@ class Evidence:
     patients: Array  # (n,) str
     influence: Array  # (n,) of each patient on the score, averaged over seeds
     seed_scores: Array  # (S,)
+    deterministic: bool = False  # the score does not depend on the seed: S is 1
 
 
 def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, threshold: ThresholdRule) -> Evidence:

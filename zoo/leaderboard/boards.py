@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import Undefined
+from zoo.errors import Undefined, clean
 from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Runs, Score
-from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
+from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
 from zoo.leaderboard.sanity_checks import (
     SCORED,
     ShuffleVerdict,
@@ -30,7 +31,7 @@ from zoo.leaderboard.sanity_checks import (
 )
 from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
-from zoo.results.runs import SHUFFLED, trained_and_tested
+from zoo.results.runs import SHUFFLED, read_run, trained_and_tested
 from zoo.results.store import Provenance, Result
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -64,9 +65,14 @@ class Row:
     qualified: str  # distribution:architecture
     network: str = ""  # models.identity.identify_network
     weights: str  # tag; "random init"
+    init: str  # kind of initial weights
     baseline: bool
     scores: Mapping[str, Score]
     seed_sd: Mapping[str, float | None]  # standard deviation between the seeds' scores
+    deterministic: bool = False  # every seed has the same outcome, so one run counts as all
+    protocol: str  # its label
+    recipe: str = ""  # the short name of its protocol, on a board of recipes
+    threshold: ThresholdRule = "val"
     seeds: tuple[int, ...]
     coverage: tuple[int, int]  # runs that count, runs expected
     num_finished: int = 0  # finished runs; a seed counts if all its folds finished
@@ -76,6 +82,7 @@ class Row:
     tuned: str = ""
     num_tuning_runs: int = 0
     pretraining: tuple[str, ...] | None = None  # datasets of its initial weights; None: unknown
+    key: tuple[Any, ...] = field(default=(), repr=False)  # what it has in common with its runs on another dataset
     variant: str = ""  # what distinguishes it from rows of the same name on its board
     failures: tuple[Failure, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
@@ -90,19 +97,31 @@ class Row:
         """The model with its weights tag, unless the name ends with it: what `zoo compare` takes."""
         plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
         name = self.model if plain else f"{self.model}.{self.weights}"
-        return f"{name}[{self.variant}]" if self.variant else name
+        return self.with_recipe(f"{name}[{self.variant}]" if self.variant else name)
+
+    @property
+    def name(self) -> str:
+        """The model, for sentences about this row."""
+        return self.with_recipe(self.model)
+
+    def with_recipe(self, name: str) -> str:
+        return f"{name} · {self.recipe}" if self.recipe and not self.baseline else name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """All comparable rows: one dataset, content, split, protocol and kind of initial weights."""
+    """All comparable rows: one dataset, content, split, protocol and kind of initial weights.
+
+    A board of `recipes` has the rows of all protocols and initial weights, each with its recipe.
+    """
 
     dataset: str
     facts: Mapping[str, Any]  # data.dataset.describe_fold
-    protocol: str
+    protocols: tuple[str, ...]  # their labels: one, unless it is a board of recipes
     label_parts: tuple[Any, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
-    init: str
+    init: str  # "mixed" on a board of recipes with both
+    recipes: bool = False
     primary_metric: str
     metrics: tuple[str, ...]
     higher_is_better: bool
@@ -134,14 +153,32 @@ class Board:
         return "external" in self.facts
 
     @property
+    def training_key(self) -> tuple[Any, ...]:
+        """The key shared by a board and the external validations of its models."""
+        facts = self.facts
+        data = facts["name"], facts["content_hash"], facts["split_hash"], self.bundle
+        return data if self.recipes else (*data, self.protocols, self.init)
+
+    @property
     def control_key(self) -> tuple[Any, ...]:
         """The key shared by a board and its control, the same runs on shuffled labels."""
-        facts, protocol = self.facts, (part for part in self.label_parts if part != SHUFFLED)
-        return self.dataset, facts["content_hash"], facts["split_hash"], self.bundle, self.init, *protocol
+        facts = self.facts
+        data = self.dataset, facts["content_hash"], facts["split_hash"], self.bundle
+        return data if self.recipes else (*data, self.init, *(part for part in self.label_parts if part != SHUFFLED))
+
+    @property
+    def protocol(self) -> str:
+        """The label of its protocol; of several, all labels."""
+        return ", ".join(self.protocols)
+
+    def rule_of(self, row: Row) -> ThresholdRule:
+        """The rule for the thresholds of a row."""
+        return row.threshold if self.recipes else self.threshold
 
     @property
     def num_seeds(self) -> int:
-        return max((len(row.seeds) for row in self.rows if not row.baseline), default=0)
+        """The seeds of the rows whose outcome depends on the seed."""
+        return max((len(row.seeds) for row in self.rows if not row.baseline and not row.deterministic), default=0)
 
 
 def build_leaderboard(
@@ -157,24 +194,24 @@ def build_leaderboard(
     shuffled labels have separate boards. Tuning runs are excluded: they are not tested. `scored_runs` lists all runs
     ever scored (`Run.describe()`) if there are more than these results.
     """
-    results = list(results)
+    results, options = list(results), options or ReportOptions()
+    key_of = data_key if options.recipes else board_key
     uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
     scored = [r for r in results if r.run["purpose"] in SCORED and r.dataset]
     baselines = [r for r in scored if is_baseline(r.run)]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
         if not is_baseline(result.run):
-            groups.setdefault(board_key(result), []).append(result)
-    orphans: dict[tuple[str, ...], list[Result]] = {
-        data_key(r): [] for r in baselines if not any(key[:-2] == data_key(r) for key in groups)
-    }
+            groups.setdefault(key_of(result), []).append(result)
+    data = {data_key(group[0]) for group in groups.values()}
+    orphans: dict[tuple[str, ...], list[Result]] = {data_key(r): [] for r in baselines if data_key(r) not in data}
     for result in baselines:
         if data_key(result) in orphans:
             orphans[data_key(result)].append(result)
-    options = options or ReportOptions()
+    recipes = name_recipes(scored) if options.recipes else {}
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
-    boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
+    boards = [build_board(group, controls, metrics, recipes, options, sections) for group, controls in parts]
     shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
@@ -186,7 +223,33 @@ def build_leaderboard(
         for board in boards
         if board
     ]
-    return counted + list(shuffled.values())
+    return compare_sites(counted) + list(shuffled.values())
+
+
+def compare_sites(boards: Sequence[Board]) -> list[Board]:
+    """Add to each external validation the scores of its models on their own test split, if their board is there."""
+    homes = {board.training_key: board for board in boards if not board.is_external}
+    compared = []
+    for board in boards:
+        home = homes.get(board.training_key) if board.is_external else None
+        if home is not None:
+            board = replace(board, sections=(build_external_section(board, home), *board.sections))
+        compared.append(board)
+    return compared
+
+
+def build_external_section(board: Board, home: Board) -> Section:
+    own = {row.key: row for row in home.rows}
+    rows = []
+    for row in board.rows:
+        at_home, there = (
+            tested.scores.get(board.primary_metric, external.NO_RUN) if tested else external.NO_RUN
+            for tested in (own.get(row.key), row)
+        )
+        seeds = own[row.key].seeds if row.key in own else ()
+        rows.append(external.TestedTwice(label=row.label, home=at_home, there=there, seeds=(seeds, row.seeds)))
+    datasets = clean(board.facts["name"]), clean(board.facts["external"]["dataset"])
+    return external.build_section(rows, board.primary_metric, datasets, board.higher_is_better)
 
 
 def build_controls(
@@ -194,9 +257,11 @@ def build_controls(
 ) -> dict[tuple[str, ...], Board]:
     """Build the boards of runs on shuffled labels, by `control_key`."""
     groups: dict[tuple[str, ...], list[Result]] = {}
+    key_of = data_key if options.recipes else board_key
     for result in results:
-        groups.setdefault(board_key(result), []).append(result)
-    boards = [build_board(group, [], metrics, options, ()) for _, group in sorted(groups.items())]
+        groups.setdefault(key_of(result), []).append(result)
+    recipes = name_recipes(results) if options.recipes else {}
+    boards = [build_board(group, [], metrics, recipes, options, ()) for _, group in sorted(groups.items())]
     controls = {}
     for board in boards:
         if board:
@@ -239,10 +304,14 @@ def build_board(
     group: Sequence[Result],
     baselines: Sequence[Result],
     metrics: Mapping[str, MetricSpec],
+    recipes: Mapping[str, str],
     options: ReportOptions,
     sections: Sequence[SectionBuilder],
 ) -> Board | None:
-    """Build one board, or return None if none of its runs finished."""
+    """Build one board, or return None if none of its runs finished.
+
+    `recipes` are the short names of the protocols on a board of recipes.
+    """
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
@@ -253,23 +322,24 @@ def build_board(
     higher = metrics[primary].higher_is_better if primary in metrics else True
     run = (group or baselines)[0].run
     rows, controls = (
-        sorted(build_rows(part, known, seeds, primary), key=lambda row: order(row, primary, higher))
-        for part, seeds in ((group, sorted({r.run["seed"] for r in group})), (baselines, [0]))
+        sorted(build_recipes(part, known, primary, recipes), key=lambda row: order(row, primary, higher))
+        for part in (group, baselines)
     )
-    rule: ThresholdRule = run["protocol"]["threshold"]
     constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
-        rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+        rows = [flag_degenerate(row, constant, primary, higher, first.card()) for row in rows]
     majorities = find_majority_targets(finished)
     rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     created = sorted(r.created[:10] for r in finished if r.created)
+    labels, inits = (sorted({r.run[name] for r in group or baselines}) for name in ("protocol_label", "init"))
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
-        protocol=run["protocol_label"],
+        protocols=tuple(labels),
         label_parts=protocol_parts(run["protocol"]),
-        demonstration=bool(run["protocol"]["demonstration"]),
-        init=run["init"],
+        demonstration=any(r.run["protocol"]["demonstration"] for r in group or baselines),
+        init=inits[0] if len(inits) == 1 else "mixed",
+        recipes=bool(recipes),
         primary_metric=primary,
         metrics=tuple(known),
         higher_is_better=higher,
@@ -277,7 +347,7 @@ def build_board(
         device=describe_device(first),
         dates=(created[0], created[-1]) if created else ("", ""),
         card=first.card(),
-        threshold=rule,
+        threshold=run["protocol"]["threshold"],
         primary=metrics.get(primary),
         bundle=first.bundle,
         versions=first.versions,
@@ -336,7 +406,13 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
     """The board as its sections see it: the rows that have predictions."""
     return SectionRequest(
         rows=[
-            ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
+            ScoredRow(
+                label=row.label,
+                baseline=row.baseline,
+                stored=row.stored,
+                seeds=seeds_of(row),
+                threshold=board.rule_of(row),
+            )
             for row in board.rows
             if row.stored
         ],
@@ -371,6 +447,33 @@ def build_rows(
     return rows
 
 
+def build_recipes(
+    results: Sequence[Result], metrics: Mapping[str, MetricSpec], primary: str, recipes: Mapping[str, str]
+) -> list[Row]:
+    """Build the rows of each recipe by itself: a model is compared with the others of its recipe for missing seeds."""
+    rows = []
+    for part in split_by_recipe(results):
+        seeds = [0] if is_baseline(part[0].run) else sorted({r.run["seed"] for r in part})
+        recipe = recipes.get(part[0].run["protocol_label"], "")
+        rows += [replace(row, recipe=recipe) for row in build_rows(part, metrics, seeds, primary)]
+    return rows
+
+
+def name_recipes(results: Iterable[Result]) -> dict[str, str]:
+    """A short name of each protocol's label: the protocol's name, or the label if several protocols have the name."""
+    labels = {r.run["protocol_label"]: r.run["protocol"]["name"] for r in results}
+    names = Counter(labels.values())
+    return {label: name if names[name] == 1 else label for label, name in labels.items()}
+
+
+def split_by_recipe(results: Sequence[Result]) -> list[list[Result]]:
+    """Split runs by protocol and kind of initial weights, in the order of their labels."""
+    recipes: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        recipes.setdefault(board_key(result), []).append(result)
+    return [part for _, part in sorted(recipes.items())]
+
+
 def group_rows(results: Sequence[Result]) -> list[list[Result]]:
     rows: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
@@ -403,6 +506,9 @@ def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
 def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
     """Score the seeds that have all their folds: means over different sets of folds are not comparable."""
     run = results[0].run
+    deterministic = read_run(run).is_deterministic
+    if deterministic:  # older benches repeated such a run for every seed
+        seeds = sorted({r.run["seed"] for r in results})
     finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
     folds = range(run["num_folds"])
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
@@ -426,6 +532,10 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
             evidence = find_evidence(stored, metrics.get(primary), card, threshold)
         if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
+    seed_sd = {name: seed_deviation(complete, name) for name in metrics}
+    deterministic = deterministic and not any(seed_sd.values())
+    if deterministic and isinstance(evidence, Evidence):
+        evidence = replace(evidence, deterministic=True, seed_scores=evidence.seed_scores[:1])
     return Row(
         model=run["shown"],
         qualified=run["model"],
@@ -433,7 +543,12 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
         baseline=is_baseline(results[0].run),
         scores=scores,
-        seed_sd={name: seed_deviation(complete, name) for name in metrics},
+        seed_sd=seed_sd,
+        deterministic=deterministic,
+        key=(run["protocol_label"], run["init"], *row_key(results[0])),
+        init=run["init"],
+        protocol=run["protocol_label"],
+        threshold=run["protocol"]["threshold"],
         seeds=tuple(whole),
         coverage=(len(counted), len(seeds) * len(folds)),
         num_finished=len(finished),
@@ -459,11 +574,9 @@ def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def flag_degenerate(
-    row: Row, constant: Score | None, primary: str, higher: bool, card: ScoringContext, rule: ThresholdRule
-) -> Row:
+def flag_degenerate(row: Row, constant: Score | None, primary: str, higher: bool, card: ScoringContext) -> Row:
     score = row.scores.get(primary)
-    reasons = find_degenerate(score, constant, higher_is_better=higher, runs=row.stored, card=card, rule=rule)
+    reasons = find_degenerate(score, constant, higher_is_better=higher, runs=row.stored, card=card, rule=row.threshold)
     return replace(row, degenerate=reasons)
 
 

@@ -162,7 +162,7 @@ def count_confusion(row: ScoredRow, request: SectionRequest) -> Array | None:
     counts = np.zeros((size, size))
     for folds in row.stored:
         for run in folds:
-            decided = decide(run, card, request.threshold).request
+            decided = decide(run, card, request.rule_of(row)).request
             assert decided.decisions is not None
             np.add.at(counts, (decided.targets, decided.decisions), 1.0)
     return counts / len(row.stored)

@@ -33,8 +33,9 @@ def build_section(request: SectionRequest) -> Section | None:
         folds, described = ensembles_of(row.stored, request.facts)
         if not folds:
             continue
-        scores = score([folds], metrics, request.card, threshold=request.threshold)
-        single = score(row.stored, {request.primary.name: request.primary}, request.card, threshold=request.threshold)
+        rule = request.rule_of(row)
+        scores = score([folds], metrics, request.card, threshold=rule)
+        single = score(row.stored, {request.primary.name: request.primary}, request.card, threshold=rule)
         mean = replace(single[request.primary.name], low=None, high=None)
         rows.append((row.label, described, *scores.values(), mean))
     if not rows:

@@ -30,6 +30,11 @@ from zoo.statistics.pairs import ALPHA
 MIN_DATASETS = MIN_MODELS = 2
 NORMALIZED = "(score - chance)/(1 - chance)"
 METHOD = IntervalMethod(code="datasets")
+WEIGHTS_TEXT = {
+    "pretrained": "pretrained weights",
+    "random": "random init",
+    "mixed": "pretrained weights and random init",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +66,15 @@ ScoreTable = Mapping[str, Mapping[str, DatasetScore | Reason | str]]
 def find_across(boards: Sequence[Board]) -> list[Across]:
     """Order the models of each group of boards with the same protocol and initial weights, if it has two datasets.
 
-    One order is over all datasets, of the models that have them all. If a model lacks some, another is of all models
-    over their common datasets. Controls and external validations are excluded: the latter reuse another board's seeds.
+    Boards of recipes are one group. One order is over all datasets, of the models that have them all. If a model lacks
+    some, another is of all models over their common datasets. Controls and external validations are excluded: the
+    latter reuse another board's seeds.
     """
     groups: dict[tuple[str, str], list[Board]] = {}
     for board in boards:
         if any(not row.baseline for row in board.rows) and not board.is_control and not board.is_external:
-            groups.setdefault((board.protocol, board.init), []).append(board)
+            recipe = ("", "") if board.recipes else (board.protocol, board.init)
+            groups.setdefault(recipe, []).append(board)
     orders = []
     for group in groups.values():
         notes, chosen = choose_versions(group)
@@ -138,7 +145,7 @@ def weigh_row(row: Row, constant: Evidence | None, higher_is_better: bool) -> Da
         return "its failures cannot count as the constant predictor, which has no result"
     parts = [own] * len(row.seeds) if isinstance(own, Evidence) else []
     parts += [constant] * lost if constant is not None else []
-    if len(parts) < MIN_SEEDS:
+    if len(parts) < MIN_SEEDS and not row.deterministic:
         return "one seed is never ranked"
     if not all(same_patients(part, parts[0]) for part in parts):
         return "the constant predictor was not tested on its patients"
@@ -189,13 +196,13 @@ def rank_across(
     best_first = np.argsort(order.mean_rank, kind="stable").tolist()
     names = tuple(models[i] for i in best_first)
     counts = {model: sum(isinstance(row.get(model), DatasetScore) for row in table.values()) for model in models}
-    first = boards[0]
-    weights = "pretrained weights" if first.init == "pretrained" else "random init"
+    protocol = ", ".join(dict.fromkeys(label for board in boards for label in board.protocols))
+    init = boards[0].init if len({board.init for board in boards}) == 1 else "mixed"
     pairs = test_pairs(models, measured, normalized)
     section = Section(
         name="across",
         title=" · ".join(
-            [f"across {len(boards)} datasets", first.protocol, weights]
+            [f"across {len(boards)} datasets", protocol, WEIGHTS_TEXT[init]]
             + ([f"those of {num_datasets} that all models have"] if over == "common" else [])
         ),
         columns=("model", "mean rank", "win probability", "P(rank 1)", f"mean {NORMALIZED}", "datasets", "failures"),
@@ -215,8 +222,8 @@ def rank_across(
         ),
     )
     return Across(
-        protocol=first.protocol,
-        init=first.init,
+        protocol=protocol,
+        init=init,
         over=over,
         datasets=tuple(board.dataset for board in boards),
         models=names,

@@ -66,13 +66,12 @@ def build_section(request: SectionRequest) -> Section | None:
     if not request.card.task.yes_no or not request.rows:
         return None
     options, multilabel = request.options, not request.card.task.classes
-    rule = options.reach or request.threshold
     rows: list[tuple[Cell, ...]] = []
     described, reasons, questions = [], [], list(list_label_questions(request))
     for question in questions:
         place = (question.row.label, question.label) if multilabel else (question.row.label,)
         try:
-            point = find_point(question, rule, options.prevalence)
+            point = find_point(question, options.reach or request.rule_of(question.row), options.prevalence)
         except Undefined as reason:
             point = None
             reasons.append(f"{' '.join(place)}: no threshold: {reason}")
@@ -82,17 +81,18 @@ def build_section(request: SectionRequest) -> Section | None:
             counted = f"{point.fallbacks} of {sum(map(len, point.thresholds))} runs"
             reasons.append(f"{' '.join(place)}: threshold .5 in {counted}: on val no threshold is better than chance")
     columns = point_columns(multilabel, options.reach, options.prevalence)
+    rules = dict.fromkeys(options.reach or request.rule_of(row) for row in request.rows)
     per_model = len(request.card.labels) if multilabel else 1
     return Section(
         name="operating",
-        title="Operating point: " + describe_rule(rule),
+        title="Operating point: " + "; ".join(map(describe_rule, rules)),
         columns=columns,
         rows=tuple(rows),
         compact=tuple(c for c in columns if c not in ("PPV", "NPV")) if options.prevalence else (),
         compact_rows=per_model * max(COMPACT_ROWS // per_model, 1) if multilabel else None,
         notes=(*point_notes(questions, options.prevalence), *methods_of(rows), *reasons),
         details={
-            "rule": {options.reach.metric: options.reach.least} if options.reach else request.threshold,
+            "rule": {options.reach.metric: options.reach.least} if options.reach else ", ".join(map(str, rules)),
             "prevalence": options.prevalence,
             "unit": request.card.unit,
             "points": described,

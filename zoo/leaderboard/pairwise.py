@@ -15,7 +15,7 @@ from zoo.arrays import Array
 from zoo.errors import Undefined, UsageError, nearest
 from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.reasons import Reason, reason_for
-from zoo.evaluation.thresholds import DecidedTest, decide
+from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.leaderboard.significance import MIN_SEEDS, Difference
@@ -110,7 +110,7 @@ def find_label(boards: Sequence[Board], name: str) -> str:
     labels = sorted({row.label for row in rows})
     if name in labels:
         return name
-    matches = sorted({row.label for row in rows if name in (row.model, row.qualified)})
+    matches = sorted({row.label for row in rows if name in (row.name, row.model, row.qualified)})
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -196,8 +196,9 @@ def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
     common = [seed for seed in first.seeds if seed in second.seeds]
     seeds = (common[0], common[0]) if common else (first.seeds[0], second.seeds[0])
     runs = [row.stored[row.seeds.index(seed)] for row, seed in zip((first, second), seeds, strict=True)]
-    parts = [[decide(run, board.card, board.threshold) for run in folds] for folds in runs]
-    method, difference, variance, test = test_scores(board, runs, parts)
+    rules = [board.rule_of(row) for row in (first, second)]
+    parts = [[decide(run, board.card, rule) for run in folds] for folds, rule in zip(runs, rules, strict=True)]
+    method, difference, variance, test = test_scores(board, runs, parts, rules)
     half = float(ndtri(0.975)) * variance**0.5
     only_first, only_second, reason = count_discordant(parts)
     return SingleRuns(
@@ -216,7 +217,10 @@ def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
 
 
 def test_scores(
-    board: Board, runs: Sequence[Sequence[Any]], parts: Sequence[Sequence[DecidedTest]]
+    board: Board,
+    runs: Sequence[Sequence[Any]],
+    parts: Sequence[Sequence[DecidedTest]],
+    rules: Sequence[ThresholdRule],
 ) -> tuple[str, float, float, Test]:
     """Method, difference of the primary metric, its variance, and the z test.
 
@@ -236,7 +240,9 @@ def test_scores(
             variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in estimates]
             variance = max(float(np.sum(variances)), 0.0) / len(estimates) ** 2
             return "paired DeLong", difference, variance, z_test(difference, variance)
-    a, b = (weigh_evidence([run], board.primary, board.card, threshold=board.threshold) for run in runs)
+    a, b = (
+        weigh_evidence([run], board.primary, board.card, threshold=rule) for run, rule in zip(runs, rules, strict=True)
+    )
     difference = float(a.seed_scores[0] - b.seed_scores[0])
     variance = float(np.var(a.influence - b.influence, ddof=1)) / len(a.influence)
     return "z of the paired influence by patient", difference, variance, z_test(difference, variance)

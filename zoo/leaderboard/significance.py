@@ -90,13 +90,13 @@ def compare_rows(
 ) -> Comparisons:
     """Compare all rows that have evidence; for the others, `evidence` has the reason why there is none.
 
-    Rows of one seed are not ranked, nor rows tested on other patients than the first. `bounds` are those of the
-    metric, and limit the difference.
+    Rows of one seed are not ranked unless they are deterministic, nor rows tested on other patients than the first.
+    `bounds` are those of the metric, and limit the difference.
     """
     reasons: list[Reason | str | None] = [None if isinstance(each, Evidence) else each for each in evidence]
     weighed = {row: each for row, each in enumerate(evidence) if isinstance(each, Evidence)}
     for row, each in weighed.items():
-        if len(each.seed_scores) < MIN_SEEDS:
+        if len(each.seed_scores) < MIN_SEEDS and not each.deterministic:
             reasons[row] = ONE_SEED
     tested = {row: each for row, each in weighed.items() if reasons[row] is None}
     first = next(iter(tested.values()), None)

@@ -68,15 +68,13 @@ def build_section(request: SectionRequest) -> Section | None:
         return replace(empty, notes=(NO_METADATA if metrics else "the primary metric is not installed",))
     groups, made = make_all_groups(request.options.by, tests, request.unit_name)
     notes: list[Reason | str] = list(made)
-    card, rule = (
-        replace(request.card, unit="image", val_unit=None),
-        request.options.reach or request.threshold,
-    )  # units are rows
+    card = replace(request.card, unit="image", val_unit=None)  # units are rows
     table: list[tuple[Cell, ...]] = []
     for row, stored in zip(rows, runs, strict=True):
         if not same_units(stored, tests):
             notes.append(f"{row.label}: left out, tested on other {request.unit_name}s")
             continue
+        rule = request.options.reach or request.rule_of(row)
         measured = [measure_group(stored, group, metrics, card, rule) for group in groups]
         notes += untested_notes(row.label, groups, measured)
         for group, scored, p in zip(groups, measured, adjust(measured, groups), strict=True):

@@ -27,6 +27,7 @@ class Section:
     notes: tuple[Reason | str, ...] = ()
     compact: tuple[str, ...] = ()  # the columns shown on a terminal; empty: all
     compact_rows: int | None = None  # the number of rows shown on a terminal; None: all
+    always: bool = False  # shown on a terminal without `--details` too
     details: Mapping[str, Any] = field(default_factory=dict)  # plain data for JSON only, as curves
 
 
@@ -51,6 +52,7 @@ class ReportOptions:
     reach: ThresholdTarget | None = None  # sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # add the mean probability of each model's seeds as a row
     by: tuple[GroupBy, ...] = ()  # groups that are scored separately
+    recipes: bool = False  # one board of all protocols and initial weights on the same data
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,6 +63,7 @@ class ScoredRow:
     baseline: bool
     stored: Runs
     seeds: tuple[int, ...]
+    threshold: ThresholdRule | None = None  # None: the board's
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,6 +76,10 @@ class SectionRequest:
     primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
+
+    def rule_of(self, row: ScoredRow) -> ThresholdRule:
+        """The rule for the thresholds of a row."""
+        return row.threshold or self.threshold
 
     @property
     def case_name(self) -> str:

@@ -12,6 +12,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.multi_dataset import find_across
+from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.reasons import text_or_none
@@ -35,8 +36,7 @@ def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]
     line: dict[str, Any] = {
         "dataset": board.dataset,
         "task": facts["task"],
-        "protocol": board.protocol,
-        "init": board.init,
+        **recipe_of(board, row),
         "model": row.model,
         "qualified": row.qualified,
         "weights": row.weights,
@@ -44,8 +44,9 @@ def csv_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any]
         "primary_metric": board.primary_metric,
         "seeds": len(row.seeds),
         "coverage": f"{row.coverage[0]} of {row.coverage[1]}",
+        "deterministic": int(row.deterministic),
         "rank": board.rank(place),
-        "tied_with": " ".join(board.tied_with(place)),
+        "tied_with": ("; " if board.recipes else " ").join(board.tied_with(place)),
     }
     for name in metrics:
         score = row.scores.get(name)

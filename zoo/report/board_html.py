@@ -32,6 +32,7 @@ from zoo.leaderboard.formatting import (
 from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.operating_points import list_label_questions
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, Section, SectionRequest
+from zoo.report.cells import seed_cell
 from zoo.report.charts import Axis, Line, Mark, draw_axis, draw_interval, draw_lines, draw_scatter, fit_axis
 from zoo.report.formats import Layout
 from zoo.report.html import render_page
@@ -152,7 +153,7 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
         "chart": draw_interval(
             score.value, (score.low, score.high), axis, references, f"{row.label}: {board.primary_metric} {text}"
         ),
-        "seed_sd": number(row.seed_sd.get(board.primary_metric)),
+        "seed_sd": seed_cell(row, board.primary_metric),
         "metrics": [number(row.scores[m].value) if m in row.scores else "-" for m in board.metrics[1:]],
         "params": "" if row.baseline else amount(row.cost["num_parameters"]),
         "latency": "" if row.baseline else milliseconds(row.cost["latency_seconds"]),
@@ -175,7 +176,7 @@ def describe_details(board: Board, row: Row, tied: Sequence[str]) -> list[tuple[
 
 
 def repeat_command(board: Board, row: Row) -> str:
-    protocol = board.protocol.partition("@")[0]
+    protocol = row.protocol.partition("@")[0]
     weights = " --weights none" if row.weights == "random init" else ""
     seeds = ",".join(map(str, row.seeds)) or "0"
     return (

@@ -12,6 +12,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.multi_dataset import Across, find_across
 from zoo.leaderboard.tables import Section
+from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.reasons import describe_score, reason_text, section_notes, text_or_none
@@ -51,8 +52,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
             items.append(
                 {
                     "dataset": board.dataset,
-                    "protocol": board.protocol,
-                    "init": board.init,
+                    **recipe_of(board, row),
                     "model": row.model,
                     "label": row.label,
                     "qualified": row.qualified,
@@ -68,6 +68,7 @@ def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
                     "reason": text_or_none(score.reason if score else Reason("not-run")),
                     "seeds": len(row.seeds),
                     "seed_sd": row.seed_sd.get(board.primary_metric),
+                    "deterministic": row.deterministic,
                     "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
                     "scores": {name: describe_score(each) for name, each in row.scores.items()},
                     "cost": dict(row.cost),

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
-from zoo.leaderboard.formatting import amount, number
+from zoo.leaderboard.formatting import amount, number, section_cell
+from zoo.leaderboard.tables import Section
 from zoo.report.formats import Layout
+from zoo.report.reasons import section_notes
 from zoo.report.statements import title
 
 MAX_LATEX_METRICS = 4  # beside the primary one
@@ -34,8 +36,27 @@ SPECIAL = {
 
 
 def to_latex(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
-    """One `table` per board; names from data and plugins cannot become commands."""
-    return "\n".join(latex_table(board, place) for place, board in enumerate(boards, start=1))
+    """One `table` per board and per section that every format shows; names cannot become commands."""
+    tables = []
+    for place, board in enumerate(boards, start=1):
+        tables.append(latex_table(board, place))
+        tables += [latex_section(section, f"board-{place}") for section in board.sections if section.always]
+    return "\n".join(tables)
+
+
+def latex_section(section: Section, board: str) -> str:
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_latex('. '.join((section.title, *section_notes(section))))}.}}",
+        rf"\label{{tab:{board}-{section.name}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(section.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(escape_latex, section.columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(escape_latex(section_cell(cell)) for cell in cells) + r" \\" for cells in section.rows),
+    ]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def latex_table(board: Board, place: int) -> str:

@@ -10,7 +10,7 @@ from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, section_cell, with_interval
 from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.tables import Section
-from zoo.report.cells import model_cell, primary_heading, rank_cell
+from zoo.report.cells import model_cell, primary_heading, rank_cell, seed_cell
 from zoo.report.formats import Layout
 from zoo.report.reasons import section_notes
 from zoo.report.statements import headings, statements, title
@@ -29,7 +29,7 @@ def to_markdown(boards: Sequence[Board], layout: Layout | None = None) -> str:  
             cells = [rank_cell(board, position), model_cell(row) + (" (baseline)" if row.baseline else "")]
             cells += [
                 with_interval(row.scores.get(board.primary_metric)),
-                number(row.seed_sd.get(board.primary_metric)),
+                seed_cell(row, board.primary_metric),
             ]
             cells += [number(row.scores[name].value) if name in row.scores else "-" for name in board.metrics[1:]]
             cells += [amount(row.cost["images_per_second"]), amount(row.cost["inference_images_per_second"])]

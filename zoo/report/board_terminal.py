@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Literal
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, format_rounded, number, with_interval
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.report.cells import BASELINE_TEXT, model_cell, primary_heading, rank_cell
-from zoo.report.drawing import GAP, MIN_NAME, break_name, open_console, print_section, read_console, wrap
+from zoo.report.cells import BASELINE_TEXT, model_cell, primary_heading, rank_cell, seed_cell
+from zoo.report.drawing import (
+    GAP,
+    MIN_NAME,
+    break_name,
+    keep_recipe,
+    open_console,
+    print_section,
+    read_console,
+    wrap,
+    wrap_title,
+)
 from zoo.report.formats import Layout
 from zoo.report.statements import headings, statements, title
 from zoo.report.summary import summarize_board
@@ -69,14 +79,14 @@ def to_terminal(boards: Sequence[Board], layout: Layout | None = None) -> str:
 def print_summary(board: Board, console: Console, layout: Layout) -> None:
     from rich.text import Text
 
-    console.print(Text(wrap(title(board), console.width), style="bold"), soft_wrap=True)
+    console.print(Text(wrap_title(title(board), console.width), style="bold"), soft_wrap=True)
     for line in summarize_board(board):
         style = "bold yellow" if line.startswith("Warning") else ""
-        console.print(Text(wrap(line, console.width), style=style), soft_wrap=True)
+        console.print(Text(wrap(keep_recipe(line), console.width), style=style), soft_wrap=True)
     print_table(board, console)
     console.print()
     for section in board.sections:
-        if section.name in layout.sections:
+        if section.always or section.name in layout.sections:
             print_section(section, console)
 
 
@@ -85,9 +95,9 @@ def print_details(board: Board, console: Console) -> None:
 
     for line in headings(board):
         console.print(Text(line, style="bold yellow"), soft_wrap=True)
-    console.print(Text(wrap(title(board), console.width), style="bold"), soft_wrap=True)
+    console.print(Text(wrap_title(title(board), console.width), style="bold"), soft_wrap=True)
     for line in summarize_board(board):
-        console.print(Text(wrap(line, console.width)), soft_wrap=True)
+        console.print(Text(wrap(keep_recipe(line), console.width)), soft_wrap=True)
     print_table(board, console)
     for row in board.rows:
         if row.baseline:
@@ -120,7 +130,7 @@ def print_table(board: Board, console: Console) -> None:
     dropped = [column.heading for column in every if column.name not in {kept.name for kept in columns}]
     if dropped:
         line = f"not shown at this width: {', '.join(dropped)}"
-        console.print(Text(wrap(line, console.width), style="dim"), soft_wrap=True)
+        console.print(Text(wrap(keep_recipe(line), console.width), style="dim"), soft_wrap=True)
 
 
 def list_columns(board: Board) -> list[TableColumn]:
@@ -136,9 +146,7 @@ def list_columns(board: Board) -> list[TableColumn]:
             heading=primary_heading(board),
             cells=tuple(with_interval(row.scores.get(primary)) for row in rows),
         ),
-        TableColumn(
-            name="seed SD", heading="seed SD", cells=tuple(number(row.seed_sd.get(primary)) for row in rows), drop=99
-        ),
+        TableColumn(name="seed SD", heading="seed SD", cells=tuple(seed_cell(row, primary) for row in rows), drop=99),
     ]
     for position, name in enumerate(metrics):
         cells = tuple(number(row.scores[name].value) if name in row.scores else "-" for row in rows)

@@ -66,7 +66,7 @@ def summarize_suite(name: str, registry: Registry) -> dict[str, Any]:
         "version": suite.version,
         "datasets": list(suite.datasets),
         "models": list(suite.models),
-        "protocol": suite.protocol,
+        "protocol": ", ".join(suite.protocols),
         "title": suite.title,
     }
 

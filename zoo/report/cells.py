@@ -5,6 +5,7 @@ from __future__ import annotations
 from zoo.errors import clean
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.formatting import number
 
 BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
 
@@ -20,6 +21,17 @@ def rank_cell(board: Board, row: int) -> str:
     """The rank of the row at this position, or a dash."""
     rank = board.rank(row)
     return "-" if rank is None else str(rank)
+
+
+def seed_cell(row: Row, metric: str) -> str:
+    """The standard deviation between seeds, or that the outcome does not depend on the seed."""
+    return "deterministic" if row.deterministic else number(row.seed_sd.get(metric))
+
+
+def recipe_of(board: Board, row: Row) -> dict[str, str]:
+    """The protocol and the kind of initial weights of a row: its own, or those that its board is for."""
+    part = row if board.recipes else board
+    return {"protocol": part.protocol, "init": part.init}
 
 
 def primary_heading(board: Board) -> str:

@@ -34,19 +34,32 @@ def read_console(console: Console) -> str:
 
 
 def wrap(text: str, width: int, indent: str = "  ") -> str:
-    """Break a line between words, or between the parts of a title; the following lines are indented."""
-    joined = " · ".join(part.replace(" ", "\xa0") for part in text.split(" · ")) if " · " in text else text
+    """Break a line between words; the following lines are indented."""
     lines = textwrap.wrap(
-        joined, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return "\n".join(lines).replace("\xa0", " ")
 
 
+def wrap_title(title: str, width: int) -> str:
+    """Break a title between its parts, if it has several."""
+    parts = title.split(" · ")
+    return wrap(" · ".join(part.replace(" ", "\xa0") for part in parts) if len(parts) > 1 else title, width)
+
+
+def keep_recipe(text: str) -> str:
+    """Let a line begin, but not end, with the dot between a model and its recipe."""
+    return text.replace(" · ", " ·\xa0")
+
+
 def break_name(name: str, width: int) -> str:
-    """Break a name that is longer than `width` cells into lines, after a separator if there is one."""
+    """Break a name that is longer than `width` cells into lines: before its recipe, else after a separator."""
     from rich.cells import cell_len, chop_cells
 
     name = name.replace(" *", "\xa0*")  # the mark of a deviation never stands alone
+    model, dot, recipe = name.rpartition(" · ")
+    if dot and cell_len(name) > width:
+        return "\n".join(break_name(part, width) for part in (model, f"·\xa0{recipe}"))
     lines, line = [], ""
     for part in filter(None, BREAKS.findall(name)):
         if line and cell_len(line + part.rstrip()) > width:
@@ -63,7 +76,7 @@ def print_section(section: Section, console: Console, notes: bool = True) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    console.print(Text(wrap(section.title, console.width), style="bold"), soft_wrap=True)
+    console.print(Text(wrap_title(section.title, console.width), style="bold"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
     rows = [[section_cell(entries[i]) for i in shown] for entries in section.rows[: section.compact_rows]]

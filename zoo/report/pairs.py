@@ -11,6 +11,7 @@ from zoo.leaderboard.boards import Row
 from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.tables import Cell, Section
+from zoo.report.cells import seed_cell
 from zoo.report.deviations import deviation_text
 from zoo.report.drawing import open_console, print_section, read_console
 from zoo.report.reasons import describe_score, text_or_none
@@ -51,7 +52,12 @@ def pair_to_terminal(contrasts: Sequence[Contrast], width: int | None = None, co
 def scores_section(contrast: Contrast) -> Section:
     metric = contrast.board.primary_metric
     rows = tuple(
-        (clean(row.label), with_interval(row.scores.get(metric)), len(row.seeds), row.seed_sd.get(metric))
+        (
+            clean(row.label),
+            with_interval(row.scores.get(metric)),
+            len(row.seeds),
+            seed_cell(row, metric) if row.deterministic else row.seed_sd.get(metric),
+        )
         for row in contrast.rows
     )
     return Section(name="scores", title=title(contrast.board), columns=("model", metric, "seeds", "seed SD"), rows=rows)
@@ -198,6 +204,7 @@ def describe_paired_row(row: Row, metric: str) -> dict[str, Any]:
         "baseline": row.baseline,
         "seeds": list(row.seeds),
         "seed_sd": row.seed_sd.get(metric),
+        "deterministic": row.deterministic,
         "score": describe_score(score) if score else None,
         "deviations": list(map(deviation_text, row.deviations)),
         "degenerate": list(row.degenerate),

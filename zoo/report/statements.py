@@ -13,6 +13,7 @@ from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import failure_text, number, share
+from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.leaderboard.significance import Difference
 from zoo.report.deviations import deviation_text
 from zoo.report.reasons import reason_text
@@ -34,6 +35,7 @@ def title(board: Board) -> str:
     unit = f"{splits['test']['patients']} test {parse_patient(facts['patient']).word}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
     counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
+    counted = "deterministic" if any(row.deterministic for row in board.rows) and not seeds else counted
     counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
     parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
@@ -43,9 +45,8 @@ def title(board: Board) -> str:
 def initial_weights(board: Board) -> str:
     if all(row.baseline for row in board.rows):
         return ""
-    if board.init == "pretrained":
-        return "pretrained weights"
-    return "random init: no weights reachable" if has_missing_weights(board) else "random init"
+    missing = ": no weights reachable" if has_missing_weights(board) else ""
+    return WEIGHTS_TEXT[board.init] + (missing if board.init != "pretrained" else "")
 
 
 def has_missing_weights(board: Board) -> bool:
@@ -87,7 +88,7 @@ def statements(board: Board) -> list[str]:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
     others = "hospitals other than those of the two datasets" if board.is_external else "other hospitals"
-    return [*lines, NOT_SHOWN.format(others)]
+    return [*lines, NOT_SHOWN.format(others, "these" if board.recipes else "this one")]
 
 
 def interval_statement(board: Board) -> str:
@@ -157,7 +158,7 @@ def shared_reason(board: Board) -> str:
     return reasons.pop() if len(reasons) == 1 else ""
 
 
-NOT_SHOWN = "not shown: images of {}, devices and years; other protocols; the benefit of a model for patients"
+NOT_SHOWN = "not shown: images of {}, devices and years; protocols other than {}; the benefit of a model for patients"
 
 
 def test_statement(board: Board) -> str:
@@ -268,10 +269,18 @@ def tuning_statements(board: Board) -> list[str]:
 
 def seed_statements(board: Board) -> list[str]:
     """Warn if all seeds are equal: a deterministic protocol, which does not mean that the score is certain."""
+    once = [row for row in board.rows if row.deterministic]
+    if once:
+        whose = "" if len(once) == sum(not row.baseline for row in board.rows) else f"{list_labels(once)}: "
+        return [f"{whose}deterministic: a head on frozen features of given weights; every seed gives the same outcome"]
     models = [row for row in board.rows if not row.baseline and len(row.seeds) > 1]
     if models and all(predicts_alike(row) for row in models):
         return ["all seeds gave the same predictions: this protocol has no randomness"]
     return []
+
+
+def list_labels(rows: Sequence[Row]) -> str:
+    return ", ".join(clean(row.label) for row in rows)
 
 
 def predicts_alike(row: Row) -> bool:
@@ -299,7 +308,7 @@ def saturation_statement(row: Row, board: Board) -> list[str]:
     )
     ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
     counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
-    return [f"{clean(row.model)}: saturated: {counted}, and {ranked}"]
+    return [f"{clean(row.name)}: saturated: {counted}, and {ranked}"]
 
 
 def usage_statements(board: Board) -> list[str]:
@@ -386,7 +395,7 @@ def case_name(board: Board) -> str:
 
 def row_statements(row: Row, board: Board) -> list[str]:
     """Deviations, missing runs, errors and other peculiarities of a row."""
-    name = clean(row.model)
+    name = clean(row.name)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
     lines += saturation_statement(row, board)

@@ -103,6 +103,11 @@ class Run:
         return Path(safe_name(data)) / safe_name(model) / name
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether every seed has the same outcome, so that one run is enough. Shuffled labels depend on the seed."""
+        return self.protocol.is_deterministic(self.init) and self.purpose != "shuffle"
+
+    @property
     def data(self) -> str:
         return trained_and_tested({"dataset": self.dataset, "tested_on": self.tested_on})
 

@@ -204,11 +204,12 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
     return sorted(assignments, key=work, reverse=True)
 
 
-def name_work(assignment: Assignment) -> RunName:
+def name_work(assignment: Assignment, *, with_protocol: bool = False) -> RunName:
     """The name of an assignment in the progress line."""
     run = assignment.external[0].run if assignment.done else assignment.run
     seed = f"seed {run.seed}" + (f" fold {run.fold}" if run.num_folds > 1 else "")
-    return RunName(dataset=run.data, model=run.shown, seed=seed)
+    model = f"{run.shown} {run.protocol.label}" if with_protocol else run.shown
+    return RunName(dataset=run.data, model=model, seed=seed)
 
 
 def refuse(run: Run, error: ZooError) -> Result:

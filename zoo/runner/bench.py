@@ -78,11 +78,12 @@ def describe_plan(plan: Plan, context: Context) -> None:
             console.say(f"{name} -> {external.name}: external validation on {len(external.rows)} images, {labels}")
     waiting = sum(run.id not in plan.done for run in plan.runs)
     reused = f", {len(plan.runs) - waiting} done already" if waiting < len(plan.runs) else ""
+    protocols = ", ".join(protocol.label for protocol in plan.protocols)
     models, datasets = {run.shown for run in plan.runs}, {run.dataset for run in plan.runs}
     control = any(run.purpose == "shuffle" for run in plan.runs)
     counted = f"{len(models)} models" + (" on shuffled labels" if control else " with the baselines")
     console.say(
-        f"{plan.protocol.label}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
+        f"{protocols}: {len(datasets)} dataset{'s' * (len(datasets) != 1)}, {counted}, "
         f"{len(plan.runs)} runs{reused}; device {plan.device}; results in {context.settings.results}"
     )
     for name, error in plan.refused:  # last, because nothing follows if all are refused

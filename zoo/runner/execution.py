@@ -133,7 +133,7 @@ def execute_all(
     taken: dict[str, Assignment] = {}
     with contextlib.closing(events):  # no worker outlives an error here
         for event in events:
-            name = name_work(event.work)
+            name = name_work(event.work, with_protocol=len(plan.protocols) > 1)
             if event.kind == "started":
                 progress.started(name)
             elif event.details.get("taken"):

@@ -24,7 +24,7 @@ from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.trials import check_weights
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.metric import MetricSpec
-from zoo.specs.protocol import Protocol, override, refuse_foreign
+from zoo.specs.protocol import Protocol, override, refuse_foreign, uses_setting
 from zoo.specs.suite import Suite
 from zoo.system.caches import open_cache
 from zoo.system.devices import device_kind, resolve_device, resolve_precision
@@ -45,7 +45,7 @@ class Plan:
     weights: Mapping[tuple[str, str], InitialWeights]  # by digest and tag
     metrics: Mapping[str, MetricSpec]
     primary_metric: str  # "": each task's own
-    protocol: Protocol
+    protocols: tuple[Protocol, ...]
     refused: tuple[tuple[str, ZooError], ...]  # dataset, reason
     device: str
     libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: distributions to record
@@ -61,7 +61,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
-    protocol, without_weights = choose_protocols(suite, registry)
+    protocols = choose_protocols(suite, registry)
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, context)
     specs = choose_datasets(suite, context)
@@ -70,58 +70,87 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     with console.counting("checking the device"):  # imports torch
         device = resolve_device(settings.device)
         machine = describe_machine(device, settings)
-    with console.counting("weights", "bytes") as progress:
-        initial = find_all_weights(
-            choices,
-            "none" if protocol.weights == "none" else suite.weights,
-            weights_dir=settings.weights_dir,
-            cache=settings.cache,
-            offline=settings.offline,
-            progress=progress,
-        )
-    warn_of_fallbacks(choices, initial, context)
+    initial = find_initial_weights(choices, protocols, suite, context)
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
-    protocols = [without_weights if weights.fallback else protocol for weights in initial]
-    models = [
-        PlannedModel(choice=choice, weights=weights, protocol=own, seeds=suite.seeds, machine=machine)
-        for choice, weights, own in zip(choices, initial, protocols, strict=True)
-    ]
-    models += plan_baselines(list_baselines(), models, protocol.image_size, machine)
+    models = []
+    for protocol in protocols:
+        fallback = find_fallback(protocol, suite, registry)
+        for choice, weights in zip(choices, initial[protocol.weights], strict=True):
+            models.append(plan_model(choice, weights, fallback if weights.fallback else protocol, suite, machine))
+    models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine)
     runs = plan_runs(models, sources.values(), suite.primary_metric)
     runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
-        runs, protocol = as_controls(runs), as_control(protocol)
+        runs, protocols = as_controls(runs), [as_control(protocol) for protocol in protocols]
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, settings, progress)
-    weights = {(weights.digest, weights.tag): weights for weights in initial}
-    check_weights([run for run in runs if run.id not in done], weights, sources, context)
+    weights_by_digest = {(weights.digest, weights.tag): weights for found in initial.values() for weights in found}
+    check_weights([run for run in runs if run.id not in done], weights_by_digest, sources, context)
     return Plan(
         runs=tuple(runs),
         done=done,
         sources=sources,
         fingerprints={name: dataset.fingerprints for name, dataset in opened.items()},
         externals=externals,
-        weights=weights,
+        weights=weights_by_digest,
         metrics=metrics,
         primary_metric=suite.primary_metric,
-        protocol=protocol,
+        protocols=tuple(protocols),
         refused=(*refused, *unmatched),
         device=device,
         libraries={choice.name: find_libraries(choice) for choice in choices},
     )
 
 
-def choose_protocols(suite: Suite, registry: Registry) -> tuple[Protocol, Protocol]:
-    """Return the suite's protocol with its settings, and the one for models without pretrained weights."""
-    recipe, changes = registry.find("protocol", suite.protocol), dict(suite.settings)
-    refuse_foreign(recipe, changes)
-    protocol = override(recipe, changes)
+def choose_protocols(suite: Suite, registry: Registry) -> list[Protocol]:
+    """The requested protocols, with the settings that their methods use. Raises UsageError for one that none uses."""
+    recipes = [registry.find("protocol", name) for name in dict.fromkeys(suite.protocols)]
+    names = [name for name, _ in suite.settings]
+    refuse_foreign(recipes[0], [name for name in names if not any(uses_setting(recipe, name) for recipe in recipes)])
+    return [apply_settings(recipe, suite) for recipe in recipes]
+
+
+def apply_settings(recipe: Protocol, suite: Suite) -> Protocol:
+    return override(recipe, {name: text for name, text in suite.settings if uses_setting(recipe, name)})
+
+
+def find_fallback(protocol: Protocol, suite: Suite, registry: Registry) -> Protocol:
+    """The protocol of models whose pretrained weights were not found."""
     if not protocol.without_weights:
-        return protocol, protocol
-    return protocol, override(registry.find("protocol", protocol.without_weights), changes)
+        return protocol
+    return apply_settings(registry.find("protocol", protocol.without_weights), suite)
+
+
+def plan_model(
+    choice: ModelChoice, weights: InitialWeights, protocol: Protocol, suite: Suite, machine: Machine
+) -> PlannedModel:
+    """Plan a model under one protocol, with one run if every seed has the same outcome."""
+    once = protocol.is_deterministic(weights.init) and not suite.shuffle_labels
+    seeds = (0,) if once else suite.seeds
+    return PlannedModel(choice=choice, weights=weights, protocol=protocol, seeds=seeds, machine=machine)
+
+
+def find_initial_weights(
+    choices: Sequence[ModelChoice], protocols: Sequence[Protocol], suite: Suite, context: Context
+) -> dict[str, list[InitialWeights]]:
+    """Find the initial weights of each model, by `Protocol.weights`."""
+    settings = context.settings
+    initial: dict[str, list[InitialWeights]] = {}
+    for kind in dict.fromkeys(protocol.weights for protocol in protocols):
+        with context.console.counting("weights", "bytes") as progress:
+            initial[kind] = find_all_weights(
+                choices,
+                "none" if kind == "none" else suite.weights,
+                weights_dir=settings.weights_dir,
+                cache=settings.cache,
+                offline=settings.offline,
+                progress=progress,
+            )
+        warn_of_fallbacks(choices, initial[kind], context)
+    return initial
 
 
 def find_libraries(choice: ModelChoice) -> tuple[str, ...]:

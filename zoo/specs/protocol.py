@@ -81,6 +81,13 @@ class Protocol:
         changes = (f"+{name}={text}" if text else f"+{name}" for name, text in self.overrides)
         return f"{self.name}@{self.version}{''.join(changes)}"
 
+    def is_deterministic(self, init: str) -> bool:
+        """Whether every seed has the same outcome from this kind of initial weights.
+
+        A head on the features of given weights is the optimum of a convex loss or a vote; a small stem is drawn.
+        """
+        return init == "pretrained" and self.method != "finetune" and self.stem == "own"
+
 
 FINETUNE = Protocol(
     name="finetune",
@@ -206,13 +213,17 @@ def refuse_foreign(protocol: Protocol, names: Iterable[str]) -> None:
 
     `override` accepts it, because stored results may have such a label.
     """
-    settable = list_settings(protocol.method)
     for name in names:
-        if name in list_settings() and name not in settable:
+        if not uses_setting(protocol, name):
             raise UsageError(
                 f"--set {name}: protocol {protocol.name!r} does not use it: its method is {protocol.method}",
-                fix=f"choose from {', '.join(settable)}",
+                fix=f"choose from {', '.join(list_settings(protocol.method))}",
             )
+
+
+def uses_setting(protocol: Protocol, name: str) -> bool:
+    """Whether the protocol's method uses a field; `override` reports names that no method has."""
+    return name not in list_settings() or name in list_settings(protocol.method)
 
 
 def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:

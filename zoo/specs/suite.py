@@ -71,12 +71,14 @@ class Suite:
         metavar="N|a,b,c",
         file_type=int | list[int],
     )
-    protocol: str = key(
+    protocol: str | tuple[str, ...] = key(
         "finetune",
-        "The training and testing recipe (default finetune; quickstart: quick).",
+        "The training and testing recipe (default finetune; quickstart: quick); several make one board.",
         "--protocol",
         names="protocol",
-        metavar="NAME",
+        metavar="NAME,...",
+        limits={"min_length": 1},
+        file_type=str | list[str],
     )
     settings: tuple[tuple[str, str], ...] = key(
         (),
@@ -108,6 +110,11 @@ class Suite:
         metavar="TEST=TRAIN,...",
     )
     distinct_patients: bool = key(False, "Treat patients of the same name as different people.", "--distinct-patients")
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The requested protocols."""
+        return (self.protocol,) if isinstance(self.protocol, str) else self.protocol
 
     @property
     def label(self) -> str:

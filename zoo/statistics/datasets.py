@@ -51,7 +51,7 @@ def resample_scores(
 
     All models share the drawn patients. To first order, a resampled score is the score + the mean influence of the
     drawn patients + a normal deviate of variance v_m/S (`seed_variances`), since two or three seeds are too few values
-    to draw from. Needs at least two seeds per model.
+    to draw from. A model with a single score is deterministic.
     """
     scores = np.tile([exact_mean(values) for values in samples.seed_scores], (num_resamples, 1))
     if patients:

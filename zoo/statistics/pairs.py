@@ -55,10 +55,11 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTes
     seed. D is the difference of the mean scores. Its variance is V_case + V_seed:
     V_case = s^2(influence_a - influence_b over the n patients)/n, clustered by patient (Obuchowski 1997);
     V_seed = v_a/S_a + v_b/S_b, where v_m is the variance between seeds of model m's score, but at least the mean of v
-    over all models, because the variance of three numbers is often too small by chance.
+    over all models, because the variance of three numbers is often too small by chance. A model with a single score is
+    deterministic: its v is 0, and it does not count in that mean.
     t = D/sqrt(V_case + V_seed) has Satterthwaite's degrees of freedom (1946),
     (V_case + V_seed)^2 / (V_seed^2/sum_m(S_m - 1) + V_case^2/(n - 1)); sum_m(S_m - 1) is k (S - 1) if all models have
-    S seeds. Raises ValueError with fewer than two patients, or fewer than two seeds of a model.
+    S seeds. Raises ValueError with fewer than two patients, or without a score of a model.
 
     If the difference is the same for all patients and seeds (variance 0, as between a perfect and a constant model), p
     is 2^(1 - n), the smallest p value of a sign-flip test on n patients.
@@ -68,8 +69,8 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTes
     num_models, num_patients = influence.shape
     first, second = np.triu_indices(num_models, k=1)
     seeds = np.array([len(scores) for scores in seed_scores])
-    if num_patients < 2 or (seeds < 2).any():
-        raise ValueError("a test needs two patients, and two seeds of every model")
+    if num_patients < 2 or (seeds < 1).any():
+        raise ValueError("a test needs two patients, and a score of every model")
     means = np.array([exact_mean(scores) for scores in seed_scores])
     floored = seed_variances(seed_scores)
     difference = without_rounding(means[first] - means[second])
@@ -79,7 +80,7 @@ def compare_pairs(influence: Array, seed_scores: Sequence[Array]) -> PairwiseTes
     case[case <= 1e-12 * (variances[first] + variances[second])] = 0.0  # rounding errors of equal models
     seed = floored[first] + floored[second]
     total = case + seed
-    spread = seed**2 / (seeds - 1).sum() + case**2 / (num_patients - 1)
+    spread = seed**2 / max((seeds - 1).sum(), 1) + case**2 / (num_patients - 1)
     df = np.divide(total**2, spread, out=np.full(len(total), np.inf), where=spread > 0)
     t = np.divide(difference, np.sqrt(total), out=np.zeros(len(total)), where=total > 0)
     certain = smallest_p(num_patients)
@@ -105,12 +106,14 @@ def without_rounding(differences: Array) -> Array:
 def seed_variances(seed_scores: Sequence[Array], steady: Array | None = None) -> Array:
     """v_m/S_m of k models (k,): the variance of each mean score between draws of seeds, as used by `compare_pairs`.
 
-    v_m is at least the mean over the `steady` models, bool (k,); by default over all models.
+    v_m is at least the mean over the `steady` models, bool (k,); by default over all models. It is 0 for a model with
+    a single score, which is deterministic.
     """
     seeds = np.array([len(scores) for scores in seed_scores])
-    between = np.array([np.var(scores, ddof=1) for scores in seed_scores])
-    usual = between if steady is None else between[steady]
-    floored: Array = np.maximum(between, usual.mean() if len(usual) else 0.0) / seeds
+    varies = seeds > 1
+    between = np.array([np.var(scores, ddof=1) if len(scores) > 1 else 0.0 for scores in seed_scores])
+    usual = between[varies if steady is None else varies & steady]
+    floored: Array = np.where(varies, np.maximum(between, usual.mean() if len(usual) else 0.0), 0.0) / seeds
     return floored
 
 
