@@ -17,6 +17,7 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
+from zoo.leaderboard.records import MissingRun, RunsRecord, list_missing, record_runs
 from zoo.leaderboard.sanity_checks import (
     SCORED,
     ShuffleVerdict,
@@ -79,6 +80,7 @@ class Row:
     errors: tuple[str, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
     run_ids: tuple[str, ...] = ()
+    missing: tuple[MissingRun, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
     stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
@@ -117,6 +119,7 @@ class Board:
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
+    record: RunsRecord = field(default_factory=RunsRecord)
 
     def rank(self, row: int) -> int | None:
         """The rank of the row at this position, or None."""
@@ -279,6 +282,7 @@ def build_board(
         primary=metrics.get(primary),
         bundle=first.bundle,
         versions=first.versions,
+        record=record_runs(group, baselines),
         comparisons=compare_rows(
             [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)],
             higher,
@@ -439,6 +443,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         errors=tuple(dict.fromkeys(f"{r.status}: {r.error['message']}" for r in results if r.error)),
         faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
         run_ids=tuple(r.id for r in counted),
+        missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
         stored=stored,
         provenance=strongest(results),

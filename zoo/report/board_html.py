@@ -5,43 +5,57 @@ Each section of the page is a module of `zoo.report.board_page` and a template o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from zoo.leaderboard.boards import Board, request_sections
 from zoo.leaderboard.curves import compute_curves
-from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.tables import ReportOptions
-from zoo.report.board_page.answer import describe_answer
+from zoo.report.board_page.across import describe_across_datasets
+from zoo.report.board_page.answer import describe_answers
 from zoo.report.board_page.cost import describe_costs
 from zoo.report.board_page.curves import draw_label_curves
 from zoo.report.board_page.labels import describe_confusion, describe_labels
-from zoo.report.board_page.pairs import describe_matrix
-from zoo.report.board_page.record import describe_making
+from zoo.report.board_page.pairs import describe_pairs
+from zoo.report.board_page.record import describe_record
 from zoo.report.board_page.rows import describe_rows
 from zoo.report.board_page.tables import describe_table
 from zoo.report.formats import Layout
 from zoo.report.html import render_page
-from zoo.report.statements import statements, title
+from zoo.report.statements import initial_weights, title
 
 MAX_CURVES = 4  # rows whose curves are drawn, the best first
 
 
 def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
     """The page of some boards; equal boards give equal bytes."""
-    described = [describe_board(board, f"board-{number}") for number, board in enumerate(boards, start=1)]
-    across = [describe_table(found.section) for found in find_across(boards)]
+    anchors = [f"board-{number}" for number in range(1, len(boards) + 1)]
     names = ", ".join(dict.fromkeys(board.dataset for board in boards))
     return render_page(
         "board.html",
         script="board.js",
         title=f"Leaderboard: {names}" if names else "Leaderboard",
-        boards=described,
-        across=across,
+        cards=describe_answers(boards, anchors),
+        boards=[
+            describe_board(board, anchor, heading)
+            for board, anchor, heading in zip(boards, anchors, name_boards(boards), strict=True)
+        ],
+        across=describe_across_datasets(boards),
+        records=[describe_record(board, anchor) for board, anchor in zip(boards, anchors, strict=True)],
     )
 
 
-def describe_board(board: Board, anchor: str) -> dict[str, Any]:
+def name_boards(boards: Sequence[Board]) -> list[str]:
+    """The heading of each board: its dataset, and its protocol and weights if the dataset has several boards."""
+    counts = Counter(board.dataset for board in boards)
+    return [
+        board.dataset if counts[board.dataset] == 1 else f"{board.dataset}: {board.protocol}, {initial_weights(board)}"
+        for board in boards
+    ]
+
+
+def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
     """What the template shows of one board."""
     request = request_sections(board, ReportOptions())
     models = [row for row in request.rows if not row.baseline]
@@ -49,15 +63,13 @@ def describe_board(board: Board, anchor: str) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "dataset": board.dataset,
+        "heading": heading,
         "title": title(board),
-        "answer": describe_answer(board),
         "table": describe_rows(board),
         "costs": describe_costs(board),
         "curves": draw_label_curves(curves),
         "labels": describe_labels(request, models[:MAX_CURVES]),
         "confusion": describe_confusion(request, models),
-        "pairs": describe_matrix(board),
+        "pairs": describe_pairs(board),
         "sections": [describe_table(section) for section in board.sections],
-        "statements": statements(board),
-        "facts": describe_making(board),
     }

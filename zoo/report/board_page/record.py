@@ -1,26 +1,85 @@
-"""How a board was made."""
+"""How a board was made: data, splits, every field of the protocol, machines, versions, dates, limits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
-from zoo.report.statements import case_name
+from zoo.report.board_page.checklists import fill_checklists
+from zoo.report.statements import NOT_SHOWN, case_name, interval_statement, optimism_statements, statements, title
+
+
+def describe_record(board: Board, anchor: str) -> dict[str, Any]:
+    """The record of one board, at the end of the page."""
+    record = board.record
+    return {
+        "anchor": anchor,
+        "dataset": board.dataset,
+        "title": title(board),
+        "facts": describe_making(board),
+        "protocol": describe_distinct(record.protocol),
+        "versions": describe_distinct(record.versions),
+        "system": describe_distinct({**record.setup, **record.system}),
+        "limits": list_limits(board),
+        "statements": statements(board),
+        "checklists": fill_checklists(board),
+    }
 
 
 def describe_making(board: Board) -> list[tuple[str, str]]:
-    """How the board was made: hashes, splits, protocol, versions, dates."""
-    facts, test = board.facts, board.facts["splits"]["test"]
+    """The data and the runs: hashes, splits, protocol, dates."""
+    facts = board.facts
     first, last = board.dates
-    counts = ", ".join(f"{name} {facts['splits'][name]['images']}" for name in ("train", "val", "test"))
+    seeds = sorted({seed for row in board.rows if not row.baseline for seed in row.seeds})
+    expected = sum(row.coverage[1] for row in board.rows)
     found = [
-        ("dataset", f"{board.dataset} ({facts['content_hash'][:16]})"),
-        ("split", f"{facts['split_origin']} ({facts['split_hash'][:16]}): {counts} images"),
-        ("unit", f"{case_name(board)}" + (f", {test['patients']} in test" if facts["has_patients"] else "")),
-        ("protocol", board.protocol),
-        ("license of the data", facts.get("license") or "not stated"),
-        ("citation", facts.get("citation") or "not stated"),
+        ("dataset", f"{board.dataset}: {facts.get('title') or 'no title recorded'}"),
+        ("content hash", facts["content_hash"]),
+        ("split", f"{facts['split_origin'] or 'origin not recorded'}, hash {facts['split_hash']}"),
+        ("images", ", ".join(describe_split(board, name) for name in facts["splits"])),
+        ("unit of scoring", f"{facts['unit']}; patient key: {facts.get('patient') or 'not recorded'}"),
+        ("reference standard", facts.get("reference_standard") or "not recorded"),
+        ("license of the data", facts.get("license") or "not recorded"),
+        ("citation of the data", facts.get("citation") or "not recorded"),
+        ("protocol", f"{board.protocol}: {' / '.join(map(str, board.record.protocol.get('title', ()))) or 'no title'}"),
+        ("seeds", ", ".join(map(str, seeds)) or "none finished"),
+        ("runs", f"{sum(len(row.run_ids) for row in board.rows)} of {expected} count"),
         ("device", board.device),
-        ("dates", first if first == last else f"{first} to {last}"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(board.versions.items()))),
+        ("dates", " to ".join(dict.fromkeys(filter(None, (first, last)))) or "not recorded"),
+        ("bundle", board.bundle),
     ]
     return [(name, clean(text)) for name, text in found if text]
+
+
+def describe_split(board: Board, name: str) -> str:
+    split = board.facts["splits"][name]
+    patients = f" of {split['patients']} {case_name(board)}s" if board.facts["has_patients"] else ""
+    return f"{name} {split['images']}{patients}"
+
+
+def describe_distinct(values: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
+    """Each name with its values: several where the runs differ."""
+    return [(clean(name), clean(" / ".join(map(show_value, each)))) for name, each in sorted(values.items())]
+
+
+def show_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
+    if value is None or value == "":
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def list_limits(board: Board) -> list[str]:
+    """What the board does not show."""
+    others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
+    lines = [NOT_SHOWN.format(others), interval_statement(board), *optimism_statements(board)]
+    if not board.facts["has_patients"]:
+        lines.append(
+            "patients are unknown: images of one patient may be in train and in test, and count as independent"
+        )
+    if board.demonstration:
+        lines.append("the protocol is for demonstration; its numbers are not for publication")
+    return lines

@@ -1,46 +1,100 @@
-"""The main table of a board, and what each row opens to."""
+"""The main table of a board: ties as brackets, intervals on a common axis, and what each row opens to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zoo.errors import clean
 from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, with_interval
+from zoo.leaderboard.records import MissingRun
+from zoo.leaderboard.ties import group_ties, tied_rows
 from zoo.report.charts import Axis, draw_axis, draw_interval, fit_axis
 from zoo.report.statements import row_statements
+from zoo.report.summary import list_some
+
+MAX_LANES = 4  # brackets side by side
+MAX_MISSING = 40  # missing runs listed below the table; the others are counted
+MAX_RUN_IDS = 5
+SHOWN_METRICS = 1  # beside the primary one, until others are chosen
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+COSTS_SHOWN = ("params", "latency")
 
 
 def describe_rows(board: Board) -> dict[str, Any]:
     """Columns and rows of the main table; the primary metric as a dot with its interval on a common axis."""
     scores = [row.scores.get(board.primary_metric) for row in board.rows]
-    values = [v for s in scores if s for v in (s.value, s.low, s.high) if v is not None]
-    axis = fit_axis(values)
+    axis = fit_axis([v for s in scores if s for v in (s.value, s.low, s.high) if v is not None])
     references = [
-        s.value for row, s in zip(board.rows, scores, strict=True) if row.baseline and s and s.value is not None
+        (row.label, s.value)
+        for row, s in zip(board.rows, scores, strict=True)
+        if row.baseline and s and s.value is not None
     ]
-    rows = [describe_row(board, place, axis, references) for place in range(len(board.rows))]
+    tied = tied_rows(board.comparisons)
+    brackets, num_lanes, num_left_out = place_brackets(group_ties(tied))
+    rows = [
+        describe_row(board, place, axis, [value for _, value in references])
+        | {"brackets": brackets.get(place, []), "details": describe_details(board, place, tied.get(place, []))}
+        for place in range(len(board.rows))
+    ]
     return {
         "metric": board.primary_metric,
-        "axis": draw_axis(axis, f"axis of {board.primary_metric}"),
-        "metrics": list(board.metrics[1:]),
+        "axis": draw_axis(axis, f"axis of {board.primary_metric}", references),
+        "columns": list_columns(board),
         "rows": rows,
+        "num_lanes": num_lanes,
+        "num_left_out": num_left_out,
+        "missing": describe_missing(board),
     }
 
 
+def list_columns(board: Board) -> list[dict[str, Any]]:
+    """The columns that a reader can choose: their name, place in the table, and whether they are shown at first."""
+    metrics = [(name, place < SHOWN_METRICS) for place, name in enumerate(board.metrics[1:])]
+    costs = [(name, name in COSTS_SHOWN) for name in ("params", "FLOPs", "latency", "memory", "train s")]
+    every = [("interval", True), ("seed SD", True), *metrics, *costs]
+    return [{"name": name, "place": place, "shown": shown} for place, (name, shown) in enumerate(every, start=5)]
+
+
+# --- ties ------------------------------------------------------------------------------------------------------------
+def place_brackets(groups: Sequence[Sequence[int]]) -> tuple[dict[int, list[dict[str, Any]]], int, int]:
+    """The brackets that cross each row, the lanes they need, and the groups left out because there are too many."""
+    lanes: list[int] = []  # the last row of each lane's last bracket
+    brackets: dict[int, list[dict[str, Any]]] = {}
+    num_left_out = 0
+    for position, group in enumerate(groups):
+        lane = next((i for i, last in enumerate(lanes) if last < group[0]), len(lanes))
+        if lane == MAX_LANES:
+            num_left_out += 1
+            continue
+        lanes[lane : lane + 1] = [group[-1]]
+        letter = LETTERS[position % len(LETTERS)]
+        for row in group:
+            ends = " ".join(name for name, end in (("first", group[0]), ("last", group[-1])) if row == end)
+            brackets.setdefault(row, []).append({"lane": lane, "letter": letter, "ends": ends})
+    return brackets, len(lanes), num_left_out
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
 def describe_row(board: Board, place: int, axis: Axis, references: Sequence[float]) -> dict[str, Any]:
     row = board.rows[place]
     score = row.scores.get(board.primary_metric) or Score(value=None, reason=Reason("not-run", "no finished run"))
     rank = board.rank(place)
-    tied = board.tied_with(place)
     text = with_interval(score)
+    cost = row.cost
+    costs = ["-"] * 5
+    if not row.baseline:
+        costs = [amount(cost["num_parameters"]), amount(cost["flops"]), milliseconds(cost["latency_seconds"])]
+        costs += [amount(cost["peak_memory_bytes"], "B"), format_rounded(cost["train_seconds"], 0)]
     return {
         "rank": "" if rank is None else str(rank),
-        "tie": bool(tied),
         "label": row.label,
         "baseline": row.baseline,
-        "plugin": row.qualified.partition(":")[0],
+        "facts": describe_facts(row),
         "score": text,
         "sort": "" if score.value is None else f"{score.value:.12g}",
         "chart": draw_interval(
@@ -48,31 +102,120 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
         ),
         "seed_sd": number(row.seed_sd.get(board.primary_metric)),
         "metrics": [number(row.scores[m].value) if m in row.scores else "-" for m in board.metrics[1:]],
-        "params": "" if row.baseline else amount(row.cost["num_parameters"]),
-        "latency": "" if row.baseline else milliseconds(row.cost["latency_seconds"]),
-        "seconds": "" if row.baseline else format_rounded(row.cost["train_seconds"], 0),
-        "coverage": f"{row.coverage[0]} of {row.coverage[1]}",
-        "incomplete": row.coverage[0] < row.coverage[1],
-        "details": describe_details(board, row, tied),
+        "costs": costs,
+        "badges": describe_badges(row),
     }
 
 
-def describe_details(board: Board, row: Row, tied: Sequence[str]) -> list[tuple[str, str]]:
-    """What a row opens to: its runs, the command that repeats it, what deviates."""
-    found = [("runs", f"{row.coverage[0]} of {row.coverage[1]} count: {' '.join(run[:8] for run in row.run_ids)}")]
-    if not row.baseline:
-        found.append(("repeat", repeat_command(board, row)))
-        found.append(("weights", row.weights if row.weights != "random init" else "random init"))
+def describe_facts(row: Row) -> str:
+    """What the script filters rows by: family, plugin, weights and millions of parameters."""
+    if row.baseline:
+        return ""
+    plugin, _, name = row.qualified.rpartition(":")
+    size = row.cost["num_parameters"]
+    millions = "" if size is None else f"{size / 1e6:.6g}"
+    return "|".join(clean(text).replace("|", "/") for text in (find_family(name), plugin, row.weights, millions))
+
+
+def find_family(name: str) -> str:
+    """The family in an architecture's name: `efficientnet` of `tf_efficientnet_lite0`, `resnet` of `resnetv2_50`."""
+    match = re.search(r"[a-z]{3,}?(?=v?\d|[^a-z\d]|$)", name.lower())
+    return match[0] if match else name
+
+
+def describe_badges(row: Row) -> list[str]:
+    """The words beside a model's name: baseline, failures, missing runs, no better than chance."""
+    badges = []
+    counted, expected = row.coverage
+    if counted == 0 and not row.seeds:
+        badges.append("failed" if row.errors else "not run")
+    elif counted < expected:
+        badges.append(f"{counted} of {expected} runs")
+    if row.degenerate:
+        badges.append("degenerate")
+    if row.provenance:
+        badges.append(row.provenance)
+    return badges
+
+
+def describe_missing(board: Board) -> dict[str, Any]:
+    """The runs that failed or were never started: the models, their seeds, and why."""
+    rows, total = [], 0
+    for row in board.rows:
+        by_reason: dict[tuple[str, str], list[MissingRun]] = {}
+        for run in row.missing:
+            by_reason.setdefault((run.status, run.message), []).append(run)
+        for (status, message), runs in by_reason.items():
+            total += len(runs)
+            seeds = ", ".join(dict.fromkeys(str(run.seed) for run in runs))
+            folds = ", ".join(dict.fromkeys(str(run.fold) for run in runs)) if board.facts["num_folds"] > 1 else ""
+            where = f"seed {seeds}" + (f", fold {folds}" if folds else "")
+            rows.append([row.label, where, status, clean(message) or "-"])
+    return {"rows": rows[:MAX_MISSING], "num_runs": total, "num_more": max(0, len(rows) - MAX_MISSING)}
+
+
+# --- what a row opens to ---------------------------------------------------------------------------------------------
+def describe_details(board: Board, place: int, tied: Sequence[int]) -> list[tuple[str, str]]:
+    """The runs of a row, the command that repeats them, what deviates, and how to cite the row."""
+    row = board.rows[place]
+    more = len(row.run_ids) - MAX_RUN_IDS
+    ids = " ".join(run[:8] for run in row.run_ids[:MAX_RUN_IDS]) + (f" and {more} more" if more > 0 else "")
+    found = [("runs", f"{row.coverage[0]} of {row.coverage[1]} count" + (f": {ids}" if ids else ""))]
     if tied:
-        found.append(("no detectable difference from", ", ".join(tied)))
-    found += [("note", line.partition(": ")[2] or line) for line in row_statements(row, board)]
+        names = list_some([board.rows[other].label for other in tied])
+        found.append(("no detectable difference from", names))
+    elif board.rank(place) is not None:
+        found.append(("no detectable difference from", "no other model"))
+    elif not row.baseline:
+        reasons: Mapping[int, str | None] = dict(enumerate(board.comparisons.unranked))
+        found.append(("not ranked", clean(reasons.get(place) or "no reason recorded")))
+    notes = [line.partition(": ")[2] or line for line in row_statements(row, board)]
+    found += [("note", line) for line in notes]
+    if not row.baseline:
+        if not row.deviations:
+            found.append(("deviations", f"none from {board.protocol}"))
+        found += [("repeat", repeat_command(board, row)), ("cite", cite_row(board, row))]
     return found
 
 
 def repeat_command(board: Board, row: Row) -> str:
-    protocol = board.protocol.partition("@")[0]
-    weights = " --weights none" if row.weights == "random init" else ""
-    seeds = ",".join(map(str, row.seeds)) or "0"
-    return (
-        f"zoo bench --models {row.qualified} --datasets {board.dataset} --protocol {protocol} --seeds {seeds}{weights}"
-    )
+    """The `zoo bench` command that carries out the runs of a row again."""
+    facts, record = board.facts, board.record
+    name = facts["name"]
+    words = ["zoo", "bench", "--models", f"{row.qualified}.{row.weights}" if is_pretrained(row) else row.qualified]
+    words += ["--datasets", name.removesuffix("-resplit"), *(["--resplit"] if name.endswith("-resplit") else [])]
+    if board.is_external:
+        words += ["--test-on", facts["external"]["dataset"]]
+    shuffled = board.is_control
+    words += ["--protocol", board.label_parts[0] if board.label_parts else board.protocol.partition("@")[0]]
+    for override in board.label_parts[2:]:
+        words += ["--shuffle-labels"] if shuffled and "=" not in override else ["--set", override]
+    if facts["num_folds"] > 1:
+        words += ["--folds", str(facts["num_folds"])]
+    if not shuffled:
+        words += ["--seeds", ",".join(map(str, sorted({*row.seeds, *(run.seed for run in row.missing)}))) or "0"]
+    words += ["--weights", "pretrained" if is_pretrained(row) else "none"]
+    for option, field in (("--threads", "threads"), ("--device", "device_kind")):
+        if len(values := record.setup.get(field, ())) == 1 and values[0]:
+            words += [option, str(values[0])]
+    leaks = [deviation.detail[0] for deviation in row.deviations if deviation.kind == "leak-allowed"]
+    words += ["--allow-leak", str(leaks[0])] if leaks else []
+    return shlex.join(map(clean, words))
+
+
+def is_pretrained(row: Row) -> bool:
+    return row.weights != "random init"
+
+
+def cite_row(board: Board, row: Row) -> str:
+    """A reference to this row: the network, the recipe, the data with hashes, and the versions."""
+    plugin, _, name = row.qualified.rpartition(":")
+    version = ", ".join(map(str, board.record.versions.get(plugin, ())))
+    zoo = ", ".join(map(str, board.record.versions.get("zoo-bench", ()))) or "version not recorded"
+    parts = [
+        f"{name} ({' '.join(filter(None, (plugin, version)))}), {row.weights}, {board.protocol}",
+        f"{board.dataset} (content {board.facts['content_hash'][:8]}, split {board.facts['split_hash'][:8]})",
+        f"zoo-bench {zoo}",
+        f"data: {board.facts.get('citation') or 'no citation recorded'}",
+    ]
+    return clean("; ".join(parts))
