@@ -17,7 +17,7 @@ from zoo.report.board_page.answer import describe_answers
 from zoo.report.board_page.cost import describe_costs
 from zoo.report.board_page.curves import draw_label_curves
 from zoo.report.board_page.labels import describe_confusion, describe_labels
-from zoo.report.board_page.pairs import describe_pairs
+from zoo.report.board_page.pairs import describe_model_pairs
 from zoo.report.board_page.record import describe_record
 from zoo.report.board_page.rows import describe_rows
 from zoo.report.board_page.tables import describe_table
@@ -70,6 +70,6 @@ def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
         "curves": draw_label_curves(curves),
         "labels": describe_labels(request, models[:MAX_CURVES]),
         "confusion": describe_confusion(request, models),
-        "pairs": describe_pairs(board),
+        "pairs": describe_model_pairs(board),
         "sections": [describe_table(section) for section in board.sections],
     }

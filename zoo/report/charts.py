@@ -231,7 +231,7 @@ class Mark:
     bounds: tuple[float | None, float | None] = (None, None)  # of y
 
 
-MAX_LABELS = 24
+MAX_NAMED_MARKS = 24
 Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 
@@ -284,7 +284,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
                 boxes.append(box)
                 parts.append(f'<text x="{x_text:g}" y="{y_text:g}" text-anchor="{anchor}">{escape_svg(name)}</text>')
                 break
-        if len(boxes) == num_points + MAX_LABELS:
+        if len(boxes) == num_points + MAX_NAMED_MARKS:
             break
     return "".join(parts) + "</svg>"
 

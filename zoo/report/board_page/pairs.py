@@ -16,7 +16,7 @@ MAX_MATRIX_ROWS = 12
 MAX_CONTRASTS = 3  # the best model beside each of the next ones
 
 
-def describe_pairs(board: Board) -> dict[str, Any] | None:
+def describe_model_pairs(board: Board) -> dict[str, Any] | None:
     """The matrix of differences after Holm, and where the best model and the next ones disagree; None for one model."""
     scored = [place for place, row in enumerate(board.rows) if row.stored and not row.baseline]
     if len(scored) < 2 or board.is_control:

@@ -61,12 +61,12 @@ def describe_split(board: Board, name: str) -> str:
 
 def describe_distinct(values: Mapping[str, Sequence[Any]]) -> list[tuple[str, str]]:
     """Each name with its values: several where the runs differ."""
-    return [(clean(name), clean(" / ".join(map(show_value, each)))) for name, each in sorted(values.items())]
+    return [(clean(name), clean(" / ".join(map(format_setting, each)))) for name, each in sorted(values.items())]
 
 
-def show_value(value: Any) -> str:
+def format_setting(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(show_value, value)) or "none"
+        return ", ".join(map(format_setting, value)) or "none"
     if value is None or value == "":
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -44,7 +44,7 @@ def describe_rows(board: Board) -> dict[str, Any]:
     return {
         "metric": board.primary_metric,
         "axis": draw_axis(axis, f"axis of {board.primary_metric}", references),
-        "columns": list_columns(board),
+        "columns": list_choices(board),
         "rows": rows,
         "num_lanes": num_lanes,
         "num_left_out": num_left_out,
@@ -52,7 +52,7 @@ def describe_rows(board: Board) -> dict[str, Any]:
     }
 
 
-def list_columns(board: Board) -> list[dict[str, Any]]:
+def list_choices(board: Board) -> list[dict[str, Any]]:
     """The columns that a reader can choose: their name, place in the table, and whether they are shown at first."""
     metrics = [(name, place < SHOWN_METRICS) for place, name in enumerate(board.metrics[1:])]
     costs = [(name, name in COSTS_SHOWN) for name in ("params", "FLOPs", "latency", "memory", "train s")]
@@ -94,7 +94,7 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
         "rank": "" if rank is None else str(rank),
         "label": row.label,
         "baseline": row.baseline,
-        "facts": describe_facts(row),
+        "facts": join_filter_facts(row),
         "score": text,
         "sort": "" if score.value is None else f"{score.value:.12g}",
         "chart": draw_interval(
@@ -107,7 +107,7 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
     }
 
 
-def describe_facts(row: Row) -> str:
+def join_filter_facts(row: Row) -> str:
     """What the script filters rows by: family, plugin, weights and millions of parameters."""
     if row.baseline:
         return ""
