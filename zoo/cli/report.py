@@ -53,6 +53,7 @@ def report_command(
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
+    from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import section_to_csv
 
@@ -80,6 +81,7 @@ def report_command(
             color=output is None and in_color(),
             details=flags["details"],
             sections=requested_sections(flags),
+            unfinished=list_unfinished(results),
             more=details_command(folders),
         )
         text = write_boards(boards, form, layout)

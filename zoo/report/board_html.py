@@ -28,8 +28,9 @@ from zoo.report.statements import initial_weights, title
 MAX_CURVES = 4  # rows whose curves are drawn, the best first
 
 
-def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
+def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
     """The page of some boards; equal boards give equal bytes."""
+    unfinished = layout.unfinished if layout else ()
     anchors = [f"board-{number}" for number in range(1, len(boards) + 1)]
     names = ", ".join(dict.fromkeys(board.dataset for board in boards))
     return render_page(
@@ -41,6 +42,7 @@ def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:  # no
             describe_board(board, anchor, heading)
             for board, anchor, heading in zip(boards, anchors, name_boards(boards), strict=True)
         ],
+        unfinished=unfinished,
         across=describe_across_datasets(boards),
         records=[describe_record(board, anchor) for board, anchor in zip(boards, anchors, strict=True)],
     )

@@ -215,7 +215,7 @@ def draw_lines(
     return "".join(parts) + "</svg>"
 
 
-def shorten_name(name: str, most: int = 42) -> str:
+def shorten_name(name: str, most: int = 36) -> str:
     """A name that fits a legend: its middle is left out where it is long."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 

@@ -43,7 +43,7 @@ def describe_making(board: Board) -> list[tuple[str, str]]:
         ("reference standard", facts.get("reference_standard") or "not recorded"),
         ("license of the data", facts.get("license") or "not recorded"),
         ("citation of the data", facts.get("citation") or "not recorded"),
-        ("protocol", f"{board.protocol}: {' / '.join(map(str, board.record.protocol.get('title', ()))) or 'no title'}"),
+        ("protocol", describe_protocol(board)),
         ("seeds", ", ".join(map(str, seeds)) or "none finished"),
         ("runs", f"{sum(len(row.run_ids) for row in board.rows)} of {expected} count"),
         ("device", board.device),
@@ -51,6 +51,14 @@ def describe_making(board: Board) -> list[tuple[str, str]]:
         ("bundle", board.bundle),
     ]
     return [(name, clean(text)) for name, text in found if text]
+
+
+def describe_protocol(board: Board) -> str:
+    """The label of the protocol, its published title, and the fields that were changed."""
+    titles = " / ".join(str(title) for title in board.record.protocol.get("title", ()) if title)
+    changed = [part for part in board.label_parts[2:] if "=" in part]
+    published = f"{board.protocol}: {titles}" if titles else board.protocol
+    return published + (f"; changed from the published protocol: {', '.join(changed)}" if changed else "")
 
 
 def describe_split(board: Board, name: str) -> str:
