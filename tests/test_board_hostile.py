@@ -109,7 +109,7 @@ def test_a_result_without_predictions_is_a_missing_run(tmp_path, store):
     for seed in range(3):
         for model in ("a", "b"):
             result = store(tmp_path, model=model, seed=seed)
-    os.remove(result.folder / "predictions.npz")
+    (result.folder / "predictions.npz").unlink()
     assert "b seed 2 not run" in Page(page_of(tmp_path)).text
 
 

@@ -52,7 +52,7 @@ def test_the_answer_stands_before_the_board(text):
 def test_every_row_has_its_interval_as_a_picture_with_words(text):
     labels = [a["aria-label"] for a in Page(text).all("svg") if a["class"] == "interval"]
     assert len(labels) == 5
-    assert any(re.fullmatch(r"sharp: auroc \.\d+ \[\.?\d+ 1?\.?\d*\]", label) for label in labels)
+    assert any(re.fullmatch(r"auroc \.\d+ \[\.?\d+ 1?\.?\d*\]", label) for label in labels)
 
 
 def test_a_row_opens_to_its_runs_and_the_command_that_repeats_it(text):

@@ -67,7 +67,7 @@ def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
         "dataset": board.dataset,
         "heading": heading,
         "title": title(board),
-        "table": describe_rows(board),
+        "table": describe_rows(board, anchor),
         "costs": describe_costs(board),
         "curves": draw_label_curves(curves),
         "labels": describe_labels(request, models[:MAX_CURVES]),

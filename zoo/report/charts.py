@@ -82,36 +82,40 @@ def open_svg(width: float, height: float, label: str, kind: str) -> str:
 
 
 def draw_interval(
-    value: float | None,
-    bounds: tuple[float | None, float | None],
-    axis: Axis,
-    references: Sequence[float],
-    label: str,
+    value: float | None, bounds: tuple[float | None, float | None], axis: Axis, label: str, references: str = ""
 ) -> str:
-    """A dot and its interval on the axis of a column, and reference values as dashed lines."""
-    start, end, middle = CELL_PAD, CELL_WIDTH - CELL_PAD, CELL_HEIGHT / 2
-    parts = [open_svg(CELL_WIDTH, CELL_HEIGHT, label, "interval")]
+    """A dot and its interval on the axis of a column. `references`: the id of the lines that `draw_axis` defined.
+
+    perf: as short as it can be, because a page may have 1,800 of them.
+    """
+    start, end, middle = CELL_PAD, CELL_WIDTH - CELL_PAD, CELL_HEIGHT // 2
+    parts = [
+        f'<svg class="interval" role="img" aria-label="{escape_svg(label)}" viewBox="0 0 {CELL_WIDTH} {CELL_HEIGHT}">'
+    ]
     if references:
-        lines = "".join(f"M{axis.place(r, start, end)} 0V{CELL_HEIGHT}" for r in references)
-        parts.append(f'<path class="ref" d="{lines}"/>')
+        parts.append(f'<use href="#{references}"/>')
     low, high = bounds
     if low is not None and high is not None:
-        parts.append(
-            f'<path class="bar" d="M{axis.place(low, start, end)} {middle:g}H{axis.place(high, start, end)}"/>'
-        )
+        parts.append(f'<path d="M{axis.place(low, start, end):g} {middle}H{axis.place(high, start, end):g}"/>')
     if value is not None:
-        parts.append(f'<circle cx="{axis.place(value, start, end)}" cy="{middle:g}" r="4"/>')
+        parts.append(f'<circle cx="{axis.place(value, start, end):g}" cy="{middle}" r="4"/>')
     return "".join(parts) + "</svg>"
 
 
-def draw_axis(axis: Axis, label: str, references: Sequence[tuple[str, float]] = ()) -> str:
-    """The axis above a column of intervals, with the reference lines by name above it."""
+def draw_axis(axis: Axis, label: str, references: Sequence[tuple[str, float]] = (), lines_id: str = "") -> str:
+    """The axis above a column of intervals, and the names of the reference lines.
+
+    The lines are defined as `lines_id` for the cells below.
+    """
     start, end = CELL_PAD, CELL_WIDTH - CELL_PAD
     places = [(axis.place(value, start, end), shorten_name(name, 18)) for name, value in references]
     lines = stack_labels(places)
     top = LABEL_HEIGHT * len(lines)
     named = f"{label}; " + "; ".join(f"{name} at {tick_text(value)}" for name, value in references)
     parts = [open_svg(CELL_WIDTH, top + CELL_HEIGHT, named.removesuffix("; "), "axis")]
+    if references:
+        drawn = "".join(f"M{x} 0V{CELL_HEIGHT}" for x, _ in places)
+        parts.append(f'<defs><path id="{lines_id}" class="ref" d="{drawn}"/></defs>')
     for number, line in enumerate(lines):
         y = LABEL_HEIGHT * number + 10
         for x, name in line:
@@ -231,7 +235,7 @@ class Mark:
     bounds: tuple[float | None, float | None] = (None, None)  # of y
 
 
-MAX_NAMED_MARKS = 24
+MAX_NAMED_MARKS = 12
 Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 
@@ -243,7 +247,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
     y_axis = fit_axis([y for mark in marks for y in (mark.y, *(mark.bounds if mark.best else ())) if y is not None])
     left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT * 2, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
     parts = [
-        open_svg(right + PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
+        open_svg(right + 2 * PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
         *frame(x_axis, y_axis, labels, PLOT * 2),
     ]
 

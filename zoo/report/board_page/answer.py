@@ -10,6 +10,7 @@ from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.curves import ratio_of_spreads
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, p_value
 from zoo.report.board_page.shortcuts import find_shortcuts
+from zoo.report.board_page.tables import shorten_line
 from zoo.report.pairs import signed
 from zoo.report.statements import FEW_PATIENTS, case_name, detectable, none_detectable, optimism_statements
 from zoo.report.summary import answer, find_warnings, outlook
@@ -170,4 +171,4 @@ def list_warnings(board: Board) -> list[str]:
         lines.append("random init: pretrained models may rank otherwise")
     lines += optimism_statements(board)
     lines += [clean(issue) for issue in board.facts["known_issues"]]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys(map(shorten_line, lines)))

@@ -8,7 +8,8 @@ from typing import Any
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.report.board_page.checklists import fill_checklists
-from zoo.report.statements import NOT_SHOWN, case_name, interval_statement, optimism_statements, statements, title
+from zoo.report.board_page.tables import shorten_line
+from zoo.report.statements import NOT_SHOWN, case_name, interval_statement, statements, title
 
 
 def describe_record(board: Board, anchor: str) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def describe_record(board: Board, anchor: str) -> dict[str, Any]:
         "versions": describe_distinct(record.versions),
         "system": describe_distinct({**record.setup, **record.system}),
         "limits": list_limits(board),
-        "statements": statements(board),
+        "statements": list(map(shorten_line, statements(board))),
         "checklists": fill_checklists(board),
     }
 
@@ -83,7 +84,7 @@ def format_setting(value: Any) -> str:
 def list_limits(board: Board) -> list[str]:
     """What the board does not show."""
     others = "hospitals other than these two sets'" if board.is_external else "other hospitals"
-    lines = [NOT_SHOWN.format(others), interval_statement(board), *optimism_statements(board)]
+    lines = [NOT_SHOWN.format(others), interval_statement(board)]
     if not board.facts["has_patients"]:
         lines.append(
             "patients are unknown: images of one patient may be in train and in test, and count as independent"

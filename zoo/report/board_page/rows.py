@@ -20,12 +20,14 @@ from zoo.report.summary import list_some
 MAX_LANES = 4  # brackets side by side
 MAX_MISSING = 40  # missing runs listed below the table; the others are counted
 MAX_RUN_IDS = 5
+MAX_OPENED = 40  # rows with all their details as text
+PLACEHOLDER = "MODEL"
 SHOWN_METRICS = 1  # beside the primary one, until others are chosen
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COSTS_SHOWN = ("params", "latency")
 
 
-def describe_rows(board: Board) -> dict[str, Any]:
+def describe_rows(board: Board, anchor: str) -> dict[str, Any]:
     """Columns and rows of the main table; the primary metric as a dot with its interval on a common axis."""
     scores = [row.scores.get(board.primary_metric) for row in board.rows]
     axis = fit_axis([v for s in scores if s for v in (s.value, s.low, s.high) if v is not None])
@@ -36,19 +38,23 @@ def describe_rows(board: Board) -> dict[str, Any]:
     ]
     tied = tied_rows(board.comparisons)
     brackets, num_lanes, num_left_out = place_brackets(group_ties(tied))
+    lines_id = f"{anchor}-lines" if references else ""
     rows = [
-        describe_row(board, place, axis, [value for _, value in references])
-        | {"brackets": brackets.get(place, []), "details": describe_details(board, place, tied.get(place, []))}
+        describe_row(board, place, axis, lines_id)
+        | {"brackets": brackets.get(place, []), **describe_opening(board, place, tied.get(place, []))}
         for place in range(len(board.rows))
     ]
     return {
         "metric": board.primary_metric,
-        "axis": draw_axis(axis, f"axis of {board.primary_metric}", references),
+        "axis": draw_axis(axis, f"axis of {board.primary_metric}", references, lines_id),
         "columns": list_choices(board),
         "rows": rows,
         "num_lanes": num_lanes,
         "num_left_out": num_left_out,
         "missing": describe_missing(board),
+        "repeat": repeat_command(board, None),
+        "cite": cite_row(board, None),
+        "num_unopened": sum(not row["details"] for row in rows),
     }
 
 
@@ -80,7 +86,7 @@ def place_brackets(groups: Sequence[Sequence[int]]) -> tuple[dict[int, list[dict
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
-def describe_row(board: Board, place: int, axis: Axis, references: Sequence[float]) -> dict[str, Any]:
+def describe_row(board: Board, place: int, axis: Axis, lines_id: str) -> dict[str, Any]:
     row = board.rows[place]
     score = row.scores.get(board.primary_metric) or Score(value=None, reason=Reason("not-run", "no finished run"))
     rank = board.rank(place)
@@ -97,9 +103,7 @@ def describe_row(board: Board, place: int, axis: Axis, references: Sequence[floa
         "facts": join_filter_facts(row),
         "score": text,
         "sort": "" if score.value is None else f"{score.value:.12g}",
-        "chart": draw_interval(
-            score.value, (score.low, score.high), axis, references, f"{row.label}: {board.primary_metric} {text}"
-        ),
+        "chart": draw_interval(score.value, (score.low, score.high), axis, f"{board.primary_metric} {text}", lines_id),
         "seed_sd": number(row.seed_sd.get(board.primary_metric)),
         "metrics": [number(row.scores[m].value) if m in row.scores else "-" for m in board.metrics[1:]],
         "costs": costs,
@@ -155,21 +159,34 @@ def describe_missing(board: Board) -> dict[str, Any]:
 
 
 # --- what a row opens to ---------------------------------------------------------------------------------------------
-def describe_details(board: Board, place: int, tied: Sequence[int]) -> list[tuple[str, str]]:
+def describe_opening(board: Board, place: int, tied: Sequence[int]) -> dict[str, Any]:
+    """The details of a row: as text, or for a plain row far down a long board as what the script makes them of.
+
+    perf: 1,800 commands and citations, equal but for the model, would take 1 MB.
+    """
+    row = board.rows[place]
+    notes = [line.partition(": ")[2] or line for line in row_statements(row, board)]
+    plain = not notes and not row.missing and place >= MAX_OPENED and not row.baseline
+    runs = " ".join(run[:8] for run in row.run_ids)
+    return {
+        "details": [] if plain else describe_details(board, place, tied, notes),
+        "model": name_model(row) if plain else "",
+        "runs": runs,
+    }
+
+
+def describe_details(board: Board, place: int, tied: Sequence[int], notes: Sequence[str]) -> list[tuple[str, str]]:
     """The runs of a row, the command that repeats them, what deviates, and how to cite the row."""
     row = board.rows[place]
     more = len(row.run_ids) - MAX_RUN_IDS
     ids = " ".join(run[:8] for run in row.run_ids[:MAX_RUN_IDS]) + (f" and {more} more" if more > 0 else "")
     found = [("runs", f"{row.coverage[0]} of {row.coverage[1]} count" + (f": {ids}" if ids else ""))]
-    if tied:
-        names = list_some([board.rows[other].label for other in tied])
+    if board.rank(place) is not None:
+        names = list_some([board.rows[other].label for other in tied]) or "no other model"
         found.append(("no detectable difference from", names))
-    elif board.rank(place) is not None:
-        found.append(("no detectable difference from", "no other model"))
     elif not row.baseline:
         reasons: Mapping[int, str | None] = dict(enumerate(board.comparisons.unranked))
         found.append(("not ranked", clean(reasons.get(place) or "no reason recorded")))
-    notes = [line.partition(": ")[2] or line for line in row_statements(row, board)]
     found += [("note", line) for line in notes]
     if not row.baseline:
         if not row.deviations:
@@ -178,42 +195,49 @@ def describe_details(board: Board, place: int, tied: Sequence[int]) -> list[tupl
     return found
 
 
-def repeat_command(board: Board, row: Row) -> str:
-    """The `zoo bench` command that carries out the runs of a row again."""
-    facts, record = board.facts, board.record
-    name = facts["name"]
-    words = ["zoo", "bench", "--models", f"{row.qualified}.{row.weights}" if is_pretrained(row) else row.qualified]
-    words += ["--datasets", name.removesuffix("-resplit"), *(["--resplit"] if name.endswith("-resplit") else [])]
-    if board.is_external:
-        words += ["--test-on", facts["external"]["dataset"]]
-    shuffled = board.is_control
-    words += ["--protocol", board.label_parts[0] if board.label_parts else board.protocol.partition("@")[0]]
-    for override in board.label_parts[2:]:
-        words += ["--shuffle-labels"] if shuffled and "=" not in override else ["--set", override]
-    if facts["num_folds"] > 1:
-        words += ["--folds", str(facts["num_folds"])]
-    if not shuffled:
-        words += ["--seeds", ",".join(map(str, sorted({*row.seeds, *(run.seed for run in row.missing)}))) or "0"]
-    words += ["--weights", "pretrained" if is_pretrained(row) else "none"]
-    for option, field in (("--threads", "threads"), ("--device", "device_kind")):
-        if len(values := record.setup.get(field, ())) == 1 and values[0]:
-            words += [option, str(values[0])]
-    leaks = [deviation.detail[0] for deviation in row.deviations if deviation.kind == "leak-allowed"]
-    words += ["--allow-leak", str(leaks[0])] if leaks else []
-    return shlex.join(map(clean, words))
+def name_model(row: Row | None) -> str:
+    """The model with its plugin and weights, as `--models` takes it; a placeholder without a row."""
+    if row is None:
+        return PLACEHOLDER
+    return f"{row.qualified}.{row.weights}" if is_pretrained(row) else row.qualified
 
 
 def is_pretrained(row: Row) -> bool:
     return row.weights != "random init"
 
 
-def cite_row(board: Board, row: Row) -> str:
-    """A reference to this row: the network, the recipe, the data with hashes, and the versions."""
-    plugin, _, name = row.qualified.rpartition(":")
-    version = ", ".join(map(str, board.record.versions.get(plugin, ())))
-    zoo = ", ".join(map(str, board.record.versions.get("zoo-bench", ()))) or "version not recorded"
+def repeat_command(board: Board, row: Row | None) -> str:
+    """The `zoo bench` command that carries out the runs of a row again; without a row, of any plain one."""
+    facts, record = board.facts, board.record
+    name, shuffled = facts["name"], board.is_control
+    words = ["zoo", "bench", "--models", name_model(row), "--datasets", name.removesuffix("-resplit")]
+    words += ["--resplit"] if name.endswith("-resplit") else []
+    if board.is_external:
+        words += ["--test-on", facts["external"]["dataset"]]
+    words += ["--protocol", board.label_parts[0] if board.label_parts else board.protocol.partition("@")[0]]
+    for override in board.label_parts[2:]:
+        words += ["--shuffle-labels"] if "=" not in override else ["--set", override]
+    if facts["num_folds"] > 1:
+        words += ["--folds", str(facts["num_folds"])]
+    if not shuffled:
+        rows = board.rows if row is None else [row]
+        seeds = {seed for each in rows if not each.baseline for seed in (*each.seeds, *(r.seed for r in each.missing))}
+        words += ["--seeds", ",".join(map(str, sorted(seeds))) or "0"]
+    words += ["--weights", "pretrained" if board.init == "pretrained" else "none"]
+    for option, field in (("--threads", "threads"), ("--device", "device_kind")):
+        if len(values := record.setup.get(field, ())) == 1 and values[0]:
+            words += [option, str(values[0])]
+    leaks = [deviation.detail[0] for deviation in row.deviations if deviation.kind == "leak-allowed"] if row else []
+    words += ["--allow-leak", str(leaks[0])] if leaks else []
+    return shlex.join(map(clean, words))
+
+
+def cite_row(board: Board, row: Row | None) -> str:
+    """A reference to a row: the model, the recipe, the data with hashes, and where it comes from."""
+    zoo = " / ".join(map(str, board.record.versions.get("zoo-bench", ()))) or "of an unrecorded version"
+    weights = "pretrained weights" if board.init == "pretrained" else "random init"
     parts = [
-        f"{name} ({' '.join(filter(None, (plugin, version)))}), {row.weights}, {board.protocol}",
+        f"{name_model(row)}, {weights}, {board.protocol}",
         f"{board.dataset} (content {board.facts['content_hash'][:8]}, split {board.facts['split_hash'][:8]})",
         f"zoo-bench {zoo}",
         f"data: {board.facts.get('citation') or 'no citation recorded'}",

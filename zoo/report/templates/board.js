@@ -29,6 +29,20 @@ for (const table of document.querySelectorAll("table.board")) {
       body.append(...rows.map(([, row]) => row));
     });
   });
+  for (const row of body.rows) {
+    if (!row.dataset.model) continue;  // a long board names each command once
+    const details = document.createElement("details"), summary = document.createElement("summary"), list = document.createElement("dl");
+    summary.append(...row.cells[2].childNodes);
+    const fill = text => text.replace("MODEL", () => row.dataset.model);
+    for (const [name, text] of [["runs", row.dataset.runs], ["repeat", fill(table.dataset.repeat)], ["cite", fill(table.dataset.cite)]]) {
+      const term = document.createElement("dt"), value = document.createElement("dd");
+      term.textContent = name;
+      value.textContent = text;
+      list.append(term, value);
+    }
+    details.append(summary, list);
+    row.cells[2].append(details);
+  }
   const facts = new Map([...body.rows].filter(row => row.dataset.facts).map(row => [row, row.dataset.facts.split("|")]));
   const boxes = [], count = document.createElement("output");
   const show = () => {
