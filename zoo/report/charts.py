@@ -257,7 +257,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
     if len(front) > 1:
         parts.append('<path class="front" d="M' + "L".join("{} {}".format(*at(mark)) for mark in front) + '"/>')
     if others:  # perf: one path of dots, because 300 models x 5 plots as circles take 0.5 MB
-        parts.append(f'<path class="dots" d="{"".join("M{} {}h0".format(*at(mark)) for mark in others)}"/>')
+        parts.append(f'<path class="dots" d="{"".join("M{:.0f} {:.0f}h0".format(*at(mark)) for mark in others)}"/>')
     for mark in front:
         (x, y), (low, high) = at(mark), mark.bounds
         if low is not None and high is not None:

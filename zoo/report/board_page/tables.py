@@ -8,7 +8,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.formatting import section_cell
 from zoo.leaderboard.tables import Cell, Section
 
-MAX_ROWS = 40  # perf: 300 models x 6 datasets with all their tables would take 3 MB
+MAX_ROWS = 30  # perf: 300 models x 6 datasets with all their tables would take 3 MB
 
 
 def describe_table(section: Section) -> dict[str, Any]:

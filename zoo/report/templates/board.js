@@ -29,8 +29,15 @@ for (const table of document.querySelectorAll("table.board")) {
       body.append(...rows.map(([, row]) => row));
     });
   });
+  const low = Number(table.dataset.low), high = Number(table.dataset.high);
+  const place = text => (8 + 224 * Math.min(1, Math.max(0, (text - low) / (high - low)))).toFixed(1);
   for (const row of body.rows) {
-    if (!row.dataset.model) continue;  // a long board names each command once
+    if (!row.dataset.model) continue;  // a long board leaves its lower charts and details to the script
+    const text = row.cells[3].textContent, numbers = (text.match(/-?\d*\.?\d+/g) || []).map(place);
+    row.cells[4].innerHTML = `<svg class="interval" role="img" viewBox="0 0 240 22"><use/>` +
+      (numbers[2] ? `<path d="M${numbers[1]} 11H${numbers[2]}"/>` : "") + (numbers[0] ? `<circle cx="${numbers[0]}" cy="11" r="4"/>` : "") + "</svg>";
+    row.cells[4].firstChild.ariaLabel = heads[3].textContent + " " + text;
+    row.cells[4].firstChild.firstChild.setAttribute("href", "#" + table.dataset.lines);
     const details = document.createElement("details"), summary = document.createElement("summary"), list = document.createElement("dl");
     summary.append(...row.cells[2].childNodes);
     const fill = text => text.replace("MODEL", () => row.dataset.model);
