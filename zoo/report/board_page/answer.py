@@ -27,6 +27,8 @@ def describe_answers(boards: Sequence[Board], anchors: Sequence[str]) -> list[di
 
 
 def describe_answer(board: Board) -> dict[str, Any]:
+    if board.is_control:
+        return {"headline": answer(board), "facts": [], "warnings": find_warnings(board)}
     facts = [
         ("what was compared", compared_statement(board)),
         ("by how much", lead_statement(board)),
