@@ -23,6 +23,8 @@ from zoo.report.board_page.rows import MAX_OPENED, find_family, place_brackets
 from zoo.report.board_page.tables import MAX_ROWS, describe_table
 from zoo.report.charts import stack_labels
 from zoo.results.store import load_results
+from zoo.specs.deviation import Deviation
+from zoo.specs.protocol import SCRATCH, override
 
 KNOWN = {spec.name: spec for spec in METRICS}
 SIZES = {"resnet10": 2e6, "resnet18": 11e6, "vit_tiny": 30e6}
@@ -134,6 +136,14 @@ def test_a_long_board_names_each_command_once(tmp_path, store):
     page = page_of(tmp_path)
     assert page.count("--models zoo-tiny:net") == MAX_OPENED
     assert page.count("zoo bench --models MODEL") == 2  # for the script, and for readers
+
+
+def test_a_changed_field_and_a_smaller_batch_are_deviations_from_the_published_protocol(tmp_path, store):
+    changed = override(SCRATCH, {"epochs": "3"})
+    store(tmp_path, protocol=changed, deviations=(Deviation(kind="batch-size", detail=(8, 32)),))
+    shown = Page(page_of(tmp_path)).text
+    assert "deviations from scratch@1 epochs=3; batch_size: 8 instead of 32" in shown
+    assert "note batch_size" not in shown and "--protocol scratch --set epochs=3 --seeds 0" in shown
 
 
 @pytest.mark.integration

@@ -14,6 +14,7 @@ from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, num
 from zoo.leaderboard.records import MissingRun
 from zoo.leaderboard.ties import group_ties, tied_rows
 from zoo.report.charts import Axis, draw_axis, draw_interval, fit_axis
+from zoo.report.deviations import deviation_text
 from zoo.report.statements import row_statements
 from zoo.report.summary import list_some
 
@@ -21,7 +22,7 @@ MAX_LANES = 4  # brackets side by side
 MAX_MISSING = 40  # missing runs listed below the table; the others are counted
 MAX_RUN_IDS = 5
 MAX_OPENED = 30  # rows with their chart and all their details; the script makes those of the rows below
-PLACEHOLDER = "MODEL"
+ANY_MODEL = "MODEL"
 SHOWN_METRICS = 1  # beside the primary one, until others are chosen
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COSTS_SHOWN = ("params", "latency")
@@ -194,10 +195,11 @@ def describe_details(board: Board, place: int, tied: Sequence[int], notes: Seque
     elif not row.baseline:
         reasons: Mapping[int, str | None] = dict(enumerate(board.comparisons.unranked))
         found.append(("not ranked", clean(reasons.get(place) or "no reason recorded")))
-    found += [("note", line) for line in notes]
+    deviations = [*board.label_parts[2:], *(clean(deviation_text(deviation)) for deviation in row.deviations)]
+    found += [("note", line) for line in notes if line not in deviations]
     if not row.baseline:
-        if not row.deviations:
-            found.append(("deviations", f"none from {board.protocol}"))
+        published = "@".join(board.label_parts[:2]) or board.protocol
+        found.append((f"deviations from {clean(published)}", clean("; ".join(deviations)) or "none"))
         found += [("repeat", repeat_command(board, row)), ("cite", cite_row(board, row))]
     return found
 
@@ -205,7 +207,7 @@ def describe_details(board: Board, place: int, tied: Sequence[int], notes: Seque
 def name_model(row: Row | None) -> str:
     """The model with its plugin and weights, as `--models` takes it; a placeholder without a row."""
     if row is None:
-        return PLACEHOLDER
+        return ANY_MODEL
     return f"{row.qualified}.{row.weights}" if is_pretrained(row) else row.qualified
 
 
