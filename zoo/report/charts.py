@@ -258,14 +258,14 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
         parts.append('<path class="front" d="M' + "L".join("{} {}".format(*at(mark)) for mark in front) + '"/>')
     if others:  # perf: one path of dots, because 300 models x 5 plots as circles take 0.5 MB
         parts.append(f'<path class="dots" d="{"".join("M{:.0f} {:.0f}h0".format(*at(mark)) for mark in others)}"/>')
+    boxes: list[Box] = [(x - 5, x + 5, y - 5, y + 5) for x, y in map(at, marks)]
     for mark in front:
         (x, y), (low, high) = at(mark), mark.bounds
         if low is not None and high is not None:
-            parts.append(
-                f'<path class="bar" d="M{x} {y_axis.place(low, bottom, top)}V{y_axis.place(high, bottom, top)}"/>'
-            )
+            y_low, y_high = y_axis.place(low, bottom, top), y_axis.place(high, bottom, top)
+            parts.append(f'<path class="bar" d="M{x} {y_low}V{y_high}"/>')
+            boxes.append((x - 2, x + 2, y_high, y_low))
         parts.append(f'<circle cx="{x}" cy="{y}" r="5"/>')
-    boxes: list[Box] = [(x - 5, x + 5, y - 5, y + 5) for x, y in map(at, marks)]
     num_points = len(boxes)
     for mark in (*front, *others):
         x, y = at(mark)
