@@ -144,13 +144,14 @@ class Outcome:
     images_each: int  # per patient
     prefix: str  # of the sample ids
     same_test: bool  # one test split of all folds
+    one_class: bool = False
 
 
 def draw_predictions(outcome):
     random = np.random.default_rng([outcome.seed, outcome.fold, *outcome.model.encode()])
     predictions = {}
     for split in ("val", "test"):
-        targets = np.arange(40) % 2
+        targets = np.arange(40) % 2 * (not outcome.one_class)
         away = 0.0 if outcome.noise is None else targets - 0.5 + outcome.noise * random.normal(size=40)
         positive = np.broadcast_to(1 / (1 + np.exp(-away)), 40)
         fold = "" if outcome.same_test and split == "test" else outcome.fold
@@ -174,6 +175,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)
     prefix, same_test = changes.pop("prefix", ""), changes.pop("same_test", False)
+    plugin, one_class = changes.pop("plugin", "zoo-tiny"), changes.pop("one_class", False)
     metadata, patients = changes.pop("metadata", {}), changes.pop("patients", None)  # patients: (40,) of each split
     baseline = model in {"constant", "thumbnails"}
     run = Run(
@@ -183,7 +185,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
             "split_hash": "5" * 64,
             "fold": fold,
             "num_folds": 1,
-            "model": f"zoo-tiny:{model}",
+            "model": f"{plugin}:{model}",
             "shown": model,
             "init": "random",
             "weights_tag": "",
@@ -199,7 +201,7 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     )
     facts = {**FACTS, "fold": fold, "num_folds": run.num_folds, **(facts or {})}
     facts |= {"content_hash": run.content_hash, "split_hash": run.split_hash, "name": run.dataset}
-    outcome = Outcome(model, seed, fold, noise, images_each, prefix, same_test)
+    outcome = Outcome(model, seed, fold, noise, images_each, prefix, same_test, one_class)
     predictions = {split: replace(part, metadata=metadata) for split, part in draw_predictions(outcome).items()}
     if patients is not None:
         predictions = {split: replace(part, patients=patients) for split, part in predictions.items()}

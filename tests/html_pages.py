@@ -1,8 +1,18 @@
-"""Read HTML pages as tests see them."""
+"""Read HTML pages as tests see them, and run them in a real browser."""
 
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "input"}
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+
+VOID = {"meta", "img", "br", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -36,3 +46,15 @@ class Page(HTMLParser):
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
+
+
+def in_browser(page, script, tmp_path, *flags):
+    """What a script leaves in the page's title after the page's own script has run in a real browser."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    page = page.replace("\n</body>", f"<script>{script}</script>\n</body>")
+    path = tmp_path / "page.html"
+    path.write_text(page, encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--proxy-server=127.0.0.1:9", "--dump-dom"]
+    done = subprocess.run([*command, *flags, path.as_uri()], capture_output=True, text=True, timeout=120)
+    return re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1]

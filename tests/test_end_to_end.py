@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from folders import images, table
+from html_pages import Page
 from sklearn import metrics as reference
 
 from zoo.evaluation.predictions import load_predictions
@@ -191,6 +192,15 @@ def test_every_task_is_compared_and_traced(finetuned, zoo, results):
         assert {name: score["value"] for name, score in item["scores"].items()} == {
             name: score["value"] for name, score in run["scores"].items()
         }
+
+
+def test_every_task_has_a_page(finetuned, zoo, results, tmp_path):
+    done = zoo("report", "--results", results, "--format", "html", "--output", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    headings = [name for name in DATASETS if f"{Path(name).stem} · " in page.text]
+    assert headings == DATASETS
+    assert "nan" not in page.text.split() and "None" not in page.text.split()
 
 
 def test_the_constant_predictor_is_chance(finetuned):

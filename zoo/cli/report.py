@@ -55,6 +55,7 @@ def report_command(
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
+    from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import section_to_csv
 
@@ -83,6 +84,7 @@ def report_command(
             details=flags["details"],
             sections=requested_sections(flags),
             more=details_command(folders, recipes=flags["recipes"]),
+            unfinished=list_unfinished(results),
         )
         text = write_boards(boards, form, layout)
     if output is None:

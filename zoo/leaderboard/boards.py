@@ -19,6 +19,7 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
+from zoo.leaderboard.records import MissingRun, RunsRecord, list_missing, record_runs
 from zoo.leaderboard.sanity_checks import (
     SCORED,
     ShuffleVerdict,
@@ -71,6 +72,7 @@ class Row:
     seed_sd: Mapping[str, float | None]  # standard deviation between the seeds' scores
     deterministic: bool = False  # every seed has the same outcome, so one run counts as all
     protocol: str  # its label
+    label_parts: tuple[Any, ...] = ()  # of that label: name, version and overrides
     recipe: str = ""  # the short name of its protocol, on a board of recipes
     threshold: ThresholdRule = "val"
     seeds: tuple[int, ...]
@@ -87,6 +89,7 @@ class Row:
     failures: tuple[Failure, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
     run_ids: tuple[str, ...] = ()
+    missing: tuple[MissingRun, ...] = ()
     provenance: Provenance = ""  # of a row made from a bundle
     # or why there is none
     evidence: Evidence | Reason | str = field(default="no finished run", compare=False, repr=False)
@@ -138,6 +141,7 @@ class Board:
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
+    record: RunsRecord = field(default_factory=RunsRecord)
 
     def rank(self, row: int) -> int | None:
         """The rank of the row at this position, or None."""
@@ -351,6 +355,7 @@ def build_board(
         primary=metrics.get(primary),
         bundle=first.bundle,
         versions=first.versions,
+        record=record_runs(group, baselines),
         comparisons=compare_rows(
             [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)],
             higher,
@@ -548,6 +553,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         key=(run["protocol_label"], run["init"], *row_key(results[0])),
         init=run["init"],
         protocol=run["protocol_label"],
+        label_parts=protocol_parts(run["protocol"]),
         threshold=run["protocol"]["threshold"],
         seeds=tuple(whole),
         coverage=(len(counted), len(seeds) * len(folds)),
@@ -562,6 +568,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         ),
         faults=tuple(sorted({r.run["seed"] for r in results if r.is_models_fault} - set(whole))),
         run_ids=tuple(r.id for r in counted),
+        missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
         stored=stored,
         provenance=strongest(results),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.arrays import Array
 
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
+LABEL_HEIGHT, CHARACTER_WIDTH = 14, 6.5
 PLOT, MARGIN_LEFT, MARGIN_BOTTOM, PLOT_MARGIN = 288, 46, 40, 12
 LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # so that lines differ without color, too
 
@@ -81,35 +82,70 @@ def open_svg(width: float, height: float, label: str, kind: str) -> str:
 
 
 def draw_interval(
-    value: float | None,
-    bounds: tuple[float | None, float | None],
-    axis: Axis,
-    references: Sequence[float],
-    label: str,
+    value: float | None, bounds: tuple[float | None, float | None], axis: Axis, label: str, references: str = ""
 ) -> str:
-    """A dot and its interval on the axis of a column, and reference values as dashed lines."""
-    start, end, middle = CELL_PAD, CELL_WIDTH - CELL_PAD, CELL_HEIGHT / 2
-    parts = [open_svg(CELL_WIDTH, CELL_HEIGHT, label, "interval")]
-    parts += [f'<path class="ref" d="M{axis.place(r, start, end)} 0V{CELL_HEIGHT}"/>' for r in references]
+    """A dot and its interval on the axis of a column. `references`: the id of the lines that `draw_axis` defined.
+
+    perf: as short as it can be, because a page may have 1,800 of them.
+    """
+    start, end, middle = CELL_PAD, CELL_WIDTH - CELL_PAD, CELL_HEIGHT // 2
+    parts = [
+        f'<svg class="interval" role="img" aria-label="{escape_svg(label)}" viewBox="0 0 {CELL_WIDTH} {CELL_HEIGHT}">'
+    ]
+    if references:
+        parts.append(f'<use href="#{references}"/>')
     low, high = bounds
     if low is not None and high is not None:
-        parts.append(
-            f'<path class="bar" d="M{axis.place(low, start, end)} {middle:g}H{axis.place(high, start, end)}"/>'
-        )
+        parts.append(f'<path d="M{axis.place(low, start, end):g} {middle}H{axis.place(high, start, end):g}"/>')
     if value is not None:
-        parts.append(f'<circle cx="{axis.place(value, start, end)}" cy="{middle:g}" r="4"/>')
+        parts.append(f'<circle cx="{axis.place(value, start, end):g}" cy="{middle}" r="4"/>')
     return "".join(parts) + "</svg>"
 
 
-def draw_axis(axis: Axis, label: str) -> str:
-    """The axis above a column of intervals."""
+def draw_axis(axis: Axis, label: str, references: Sequence[tuple[str, float]] = (), lines_id: str = "") -> str:
+    """The axis above a column of intervals, and the names of the reference lines.
+
+    The lines are defined as `lines_id` for the cells below.
+    """
     start, end = CELL_PAD, CELL_WIDTH - CELL_PAD
-    parts = [open_svg(CELL_WIDTH, CELL_HEIGHT, label, "axis"), f'<path d="M{start} 20H{end}"/>']
+    places = [(axis.place(value, start, end), shorten_name(name, 18)) for name, value in references]
+    lines = stack_labels(places)
+    top = LABEL_HEIGHT * len(lines)
+    named = f"{label}; " + "; ".join(f"{name} at {tick_text(value)}" for name, value in references)
+    parts = [open_svg(CELL_WIDTH, top + CELL_HEIGHT, named.removesuffix("; "), "axis")]
+    if references:
+        drawn = "".join(f"M{x} 0V{CELL_HEIGHT}" for x, _ in places)
+        parts.append(f'<defs><path id="{lines_id}" class="ref" d="{drawn}"/></defs>')
+    for number, line in enumerate(lines):
+        y = LABEL_HEIGHT * number + 10
+        for x, name in line:
+            anchor, shift = ("start", 3) if x < CELL_WIDTH / 2 else ("end", -3)
+            parts.append(f'<path class="ref" d="M{x} {y - 8}V{top + CELL_HEIGHT}"/>')
+            parts.append(f'<text x="{x + shift:g}" y="{y}" text-anchor="{anchor}">{escape_svg(name)}</text>')
+    parts.append(f'<path d="M{start} {top + 20}H{end}"/>')
     for tick in axis.ticks:
         x = axis.place(tick, start, end)
         anchor = "start" if x <= start + 4 else "end" if x >= end - 4 else "middle"
-        parts.append(f'<path d="M{x} 20v-4"/><text x="{x}" y="12" text-anchor="{anchor}">{tick_text(tick)}</text>')
+        parts.append(f'<path d="M{x} {top + 20}v-4"/>')
+        parts.append(f'<text x="{x}" y="{top + 13}" text-anchor="{anchor}">{tick_text(tick)}</text>')
     return "".join(parts) + "</svg>"
+
+
+def stack_labels(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, str]]]:
+    """Put labels at x positions on as few lines as keep them apart."""
+    lines: list[list[tuple[float, str]]] = []
+    ends: list[list[tuple[float, float]]] = []
+    for x, name in sorted(places):
+        width = CHARACTER_WIDTH * len(name) + 6
+        low, high = (x, x + width) if x < CELL_WIDTH / 2 else (x - width, x)
+        free = (i for i, taken in enumerate(ends) if all(high < a or low > b for a, b in taken))
+        line = next(free, len(lines))
+        if line == len(lines):
+            lines.append([])
+            ends.append([])
+        lines[line].append((x, name))
+        ends[line].append((low, high))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -183,7 +219,7 @@ def draw_lines(
     return "".join(parts) + "</svg>"
 
 
-def shorten_name(name: str, most: int = 42) -> str:
+def shorten_name(name: str, most: int = 36) -> str:
     """A name that fits a legend: its middle is left out where it is long."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
@@ -196,32 +232,66 @@ class Mark:
     x: float
     y: float
     best: bool = False  # no other point is better in both
+    bounds: tuple[float | None, float | None] = (None, None)  # of y
+
+
+MAX_NAMED_MARKS = 12
+Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 
 def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, log_x: bool) -> str:
-    """Points, those on the Pareto front filled, joined and named."""
+    """Points, those on the Pareto front filled, joined, and with the intervals of y; named where there is room."""
+    front = sorted((mark for mark in marks if mark.best), key=lambda mark: mark.x)
+    others = [mark for mark in marks if not mark.best]
     x_axis = fit_axis([mark.x for mark in marks], log=log_x)
-    y_axis = fit_axis([mark.y for mark in marks])
+    y_axis = fit_axis([y for mark in marks for y in (mark.y, *(mark.bounds if mark.best else ())) if y is not None])
     left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT * 2, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
     parts = [
-        open_svg(right + PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
+        open_svg(right + 2 * PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
         *frame(x_axis, y_axis, labels, PLOT * 2),
     ]
 
     def at(mark: Mark) -> tuple[float, float]:
         return x_axis.place(mark.x, left, right), y_axis.place(mark.y, bottom, top)
 
-    front = sorted((mark for mark in marks if mark.best), key=lambda mark: mark.x)
     if len(front) > 1:
         parts.append('<path class="front" d="M' + "L".join("{} {}".format(*at(mark)) for mark in front) + '"/>')
-    for mark in marks:
+    if others:  # perf: one path of dots, because 300 models x 5 plots as circles take 0.5 MB
+        parts.append(f'<path class="dots" d="{"".join("M{:.0f} {:.0f}h0".format(*at(mark)) for mark in others)}"/>')
+    boxes: list[Box] = [(x - 5, x + 5, y - 5, y + 5) for x, y in map(at, marks)]
+    for mark in front:
+        (x, y), (low, high) = at(mark), mark.bounds
+        if low is not None and high is not None:
+            y_low, y_high = y_axis.place(low, bottom, top), y_axis.place(high, bottom, top)
+            parts.append(f'<path class="bar" d="M{x} {y_low}V{y_high}"/>')
+            boxes.append((x - 2, x + 2, y_high, y_low))
+        parts.append(f'<circle cx="{x}" cy="{y}" r="5"/>')
+    num_points = len(boxes)
+    for mark in (*front, *others):
         x, y = at(mark)
-        kind = "best" if mark.best else "other"
-        parts.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"><title>{escape_svg(mark.name)}</title></circle>')
-    for mark in front[:8]:
-        x, y = at(mark)
-        anchor = "end" if x > (left + right) / 2 else "start"
-        offset = -8 if anchor == "end" else 8
-        name = escape_svg(shorten_name(mark.name, 28))
-        parts.append(f'<text x="{x + offset}" y="{y - 7}" text-anchor="{anchor}">{name}</text>')
+        name = shorten_name(mark.name, 28)
+        width = CHARACTER_WIDTH * len(name)
+        for anchor, x_text, y_text in (
+            ("start", x + 8, y - 7),
+            ("end", x - 8, y - 7),
+            ("start", x + 8, y + 15),
+            ("end", x - 8, y + 15),
+        ):
+            low = x_text if anchor == "start" else x_text - width
+            box = (low, low + width, y_text - 10, y_text + 3)
+            if (
+                left <= box[0]
+                and box[1] <= right
+                and box[3] <= bottom
+                and not any(overlap(box, other) for other in boxes)
+            ):
+                boxes.append(box)
+                parts.append(f'<text x="{x_text:g}" y="{y_text:g}" text-anchor="{anchor}">{escape_svg(name)}</text>')
+                break
+        if len(boxes) == num_points + MAX_NAMED_MARKS:
+            break
     return "".join(parts) + "</svg>"
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
+    from zoo.leaderboard.unfinished import UnfinishedModel
 
 # Name of the format -> the function that writes it, `(boards, layout) -> str`.
 # perf: named as text, because `zoo report --help` lists the formats and must not import numpy.
@@ -24,13 +25,14 @@ FORMATS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a terminal shows boards. The other formats show everything and ignore it."""
+    """How a terminal shows boards, and what a page shows beside them. The other formats ignore it."""
 
     width: int = 120  # columns
     color: bool = False
     details: bool = False  # all statements and all sections
     more: str = "zoo report --details"  # the command that shows the details
     sections: frozenset[str] = frozenset()  # names of sections that are shown without `details` too
+    unfinished: tuple[UnfinishedModel, ...] = ()  # models without a board
 
 
 def write_boards(boards: Sequence[Board], form: str, layout: Layout | None = None) -> str:

@@ -87,8 +87,13 @@ def statements(board: Board) -> list[str]:
     for row in board.rows:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
+    return [*lines, not_shown_statement(board)]
+
+
+def not_shown_statement(board: Board) -> str:
+    """What no board shows."""
     others = "hospitals other than those of the two datasets" if board.is_external else "other hospitals"
-    return [*lines, NOT_SHOWN.format(others, "these" if board.recipes else "this one")]
+    return NOT_SHOWN.format(others, "these" if board.recipes else "this one")
 
 
 def interval_statement(board: Board) -> str:

@@ -92,6 +92,16 @@ def warning(board: Board) -> str:
 
 
 def warnings(board: Board) -> list[str]:
+    """The warnings of `find_warnings`, and counts of what is listed below the board."""
+    parts = find_warnings(board)
+    parts += ["some intervals are too narrow"] if optimism_statements(board) else []
+    issues = len(board.facts["known_issues"])
+    parts += [f"{issues} known issue{'s' * (issues != 1)} of the dataset"] if issues else []
+    return parts
+
+
+def find_warnings(board: Board) -> list[str]:
+    """The facts about the runs and the test set that change how the board is read, the gravest first."""
     models = [row for row in board.rows if not row.baseline]
     parts = [
         f"CONTROL FAILED for {clean(verdict.model)}, which suggests a leak of test labels"
@@ -118,9 +128,6 @@ def warnings(board: Board) -> list[str]:
         parts.append("patients unknown, so images count as independent")
     uses = board.num_configurations  # the best of many looks better than it is
     parts += [f"{uses} configurations were scored on this test set"] if uses > len(models) else []
-    parts += ["some intervals are too narrow"] if optimism_statements(board) else []
-    issues = len(board.facts["known_issues"])
-    parts += [f"{issues} known issue{'s' * (issues != 1)} of the dataset"] if issues else []
     return parts
 
 
