@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ class Row:
     provenance: Provenance = ""  # of a row made from a bundle
     evidence: Evidence | str = field(default="no finished run", compare=False, repr=False)  # or why there is none
     stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
+    folders: Sequence[Sequence[Path]] = field(default=(), compare=False, repr=False)  # of these runs
 
     @property
     def label(self) -> str:
@@ -334,7 +336,9 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
     """The board as its sections see it: the rows that have predictions."""
     return SectionRequest(
         rows=[
-            ScoredRow(label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row))
+            ScoredRow(
+                label=row.label, baseline=row.baseline, stored=row.stored, seeds=seeds_of(row), folders=row.folders
+            )
             for row in board.rows
             if row.stored
         ],
@@ -446,6 +450,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
         stored=stored,
+        folders=[[result.folder for result in part if result.folder] for part in complete] if stored else (),
         provenance=strongest(results),
     )
 

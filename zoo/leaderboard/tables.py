@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
@@ -60,6 +61,7 @@ class ScoredRow:
     baseline: bool
     stored: Runs
     seeds: tuple[int, ...]
+    folders: Sequence[Sequence[Path]] = ()  # of the runs in `stored`
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

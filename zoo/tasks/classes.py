@@ -17,7 +17,18 @@ from zoo.tasks.logits import (
     rescale_classes,
     softmax,
 )
-from zoo.tasks.task import Answers, Decisions, Form, Head, Presentation, TargetFault, Targets, Task
+from zoo.tasks.task import (
+    Answers,
+    Decisions,
+    FigureKind,
+    Form,
+    Head,
+    PictureRule,
+    Presentation,
+    TargetFault,
+    Targets,
+    Task,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,6 +170,8 @@ METRICS_OF_CLASSES = (
     "ece",
 )
 TOP_LABEL = "of the largest probability (top label)"
+PICTURES_OF_DECISIONS: tuple[PictureRule, ...] = ("most confident, right", "most confident, wrong", "least confident")
+FIGURES_OF_LABELS: tuple[FigureKind, ...] = ("roc", "precision-recall", "decision-curve", "reliability")
 
 BINARY = Task(
     name="binary",
@@ -181,7 +194,12 @@ BINARY = Task(
     head=ClassHead(),
     answers=ClassAnswers(),
     decisions=BinaryDecisions(),
-    presentation=Presentation(title="binary", calibrated="of the positive class's probability"),
+    presentation=Presentation(
+        title="binary",
+        calibrated="of the positive class's probability",
+        figures=(*FIGURES_OF_LABELS, "confusion"),
+        pictures=PICTURES_OF_DECISIONS,
+    ),
 )
 MULTICLASS = Task(
     name="multiclass",
@@ -190,5 +208,10 @@ MULTICLASS = Task(
     targets=ClassTargets(),
     head=ClassHead(),
     answers=ClassAnswers(),
-    presentation=Presentation(title="multi-class", calibrated=TOP_LABEL),
+    presentation=Presentation(
+        title="multi-class",
+        calibrated=TOP_LABEL,
+        figures=("confusion", *FIGURES_OF_LABELS),
+        pictures=PICTURES_OF_DECISIONS,
+    ),
 )
