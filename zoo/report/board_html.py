@@ -14,6 +14,7 @@ from zoo.report.board_page.across import describe_across_datasets
 from zoo.report.board_page.answer import describe_answers
 from zoo.report.board_page.cost import describe_costs
 from zoo.report.board_page.figures import describe_figures
+from zoo.report.board_page.gallery import describe_gallery
 from zoo.report.board_page.pairs import describe_model_pairs
 from zoo.report.board_page.record import describe_record
 from zoo.report.board_page.rows import describe_rows
@@ -24,9 +25,10 @@ from zoo.report.statements import initial_weights, title
 
 
 def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
-    """The page of some boards; equal boards give equal bytes."""
+    """The page of some boards; equal boards and images give equal bytes."""
     unfinished = layout.unfinished if layout else ()
     anchors = [f"board-{number}" for number in range(1, len(boards) + 1)]
+    galleries = layout.galleries if layout and layout.galleries else [None] * len(boards)
     names = ", ".join(dict.fromkeys(board.dataset for board in boards))
     return render_page(
         "board.html",
@@ -34,8 +36,8 @@ def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
         title=f"Leaderboard: {names}" if names else "Leaderboard",
         cards=describe_answers(boards, anchors),
         boards=[
-            describe_board(board, anchor, heading)
-            for board, anchor, heading in zip(boards, anchors, name_boards(boards), strict=True)
+            {**describe_board(board, anchor, heading), "gallery": describe_gallery(gallery)}
+            for board, anchor, heading, gallery in zip(boards, anchors, name_boards(boards), galleries, strict=True)
         ],
         unfinished=unfinished,
         across=describe_across_datasets(boards),

@@ -176,6 +176,7 @@ def common_fields(card: DatasetCard) -> dict[str, Any]:
         "checksums": card.checksums,
         "unit": card.unit,
         "share_targets": card.share_targets,
+        "share_images": card.share_images,
         "derived_from": card.derived_from,
         "symmetries": tuple(card.symmetries),
         "intensity": card.intensity if isinstance(card.intensity, tuple) else None,

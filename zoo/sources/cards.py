@@ -250,6 +250,11 @@ class DatasetCard(FactsOfCard):
         default=True,
         description="false: the license does not allow sharing the targets, and `zoo bundle` leaves them out.",
     )
+    share_images: bool | None = Field(
+        default=None,
+        description="Whether `zoo report --format html` may show test images. Default: only if `license` is one that "
+        "allows anybody to share them, as CC BY 4.0.",
+    )
     derived_from: Names = Field(
         default=(),
         description='Collections that the images come from, in lower case: "ham10000". Boards mark models with weights '

@@ -16,7 +16,7 @@ from zoo.system.memo import FileMemo
 # Spec fields taken from the published dataset
 DESCRIBED = (
     *FACTS,
-    *("task", "labels", "positive", "checksums", "patient", "unit", "share_targets"),
+    *("task", "labels", "positive", "checksums", "patient", "unit", "share_targets", "share_images"),
     *("derived_from", "symmetries", "known_issues"),
 )
 

@@ -98,7 +98,8 @@ def card_keys(card: DatasetCard, spec: DatasetSpec) -> dict[str, Any]:
 def card_of_arrays(spec: DatasetSpec) -> DatasetCard:
     """Return the card of an npz: everything that its arrays do not define."""
     fields: dict[str, Any] = {name: getattr(spec, name) for name in (*FACTS, "unit")}
-    fields |= {name: getattr(spec, name) for name in ("share_targets", "symmetries", "known_issues", "derived_from")}
+    names = ("share_targets", "share_images", "symmetries", "known_issues", "derived_from")
+    fields |= {name: getattr(spec, name) for name in names}
     fields |= {"near_duplicates": spec.near_duplicates, "known_conflicts": spec.known_conflicts}
     return DatasetCard(**fields)
 

@@ -161,6 +161,7 @@ class DatasetSpec:
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
     unit: str = "auto"  # "image", "clip", "patient", or "auto": patient if the images of each patient share a label
     share_targets: bool = True  # False: the license forbids sharing targets, so `zoo bundle` leaves them out
+    share_images: bool | None = None  # whether a board's page may show test images; None: if `license` is an open one
     derived_from: tuple[str, ...] = ()  # collections its images come from, to detect weights trained on them
     official_splits: tuple[str, ...] = ()
     symmetries: tuple[str, ...] = ()  # of "hflip", "vflip", "rot90"

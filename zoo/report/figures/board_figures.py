@@ -49,7 +49,7 @@ from zoo.tasks.task import FigureKind
 
 MAX_ROWS = 4  # models in a figure, the best first
 MAX_CURVE_LABELS = 6  # with curves of their own
-MAX_NARROW_CLASSES, MAX_CLASSES = 3, CELL_SIDES[-1][0]  # of a confusion matrix
+MAX_NARROW_CLASSES, MAX_CLASSES = 5, CELL_SIDES[-1][0]  # of a confusion matrix that fits a phone, and that is drawn
 ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
 LABEL_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("auroc", "average_precision")}
 
@@ -69,20 +69,28 @@ class FigureRequest:
         return [row for row in self.sections.rows if not row.baseline][:MAX_ROWS]
 
     @cached_property
+    def labels(self) -> list[str]:
+        """The labels with curves of their own."""
+        card = self.board.card
+        scored = card.task.targets.scored_labels(len(card.labels), card.positive)
+        return [card.labels[number] for number in scored][:MAX_CURVE_LABELS]
+
+    @cached_property
     def curves(self) -> dict[str, list[RowCurves]]:
-        """The curves of the first labels with both classes in test."""
+        """The curves of the labels that have some."""
         by_label: dict[str, list[RowCurves]] = {}
-        for curves in compute_curves(self.sections, self.models):
+        for curves in compute_curves(self.sections, self.models, self.labels):
             by_label.setdefault(curves.label, []).append(curves)
-        return dict(list(by_label.items())[:MAX_CURVE_LABELS])
+        return by_label
 
     @cached_property
     def reliability(self) -> dict[str | None, list[Reliability]]:
         by_label: dict[str | None, list[Reliability]] = {}
         for row in self.models:
             for diagram in measure_reliability(row, self.sections):
-                by_label.setdefault(diagram.label, []).append(diagram)
-        return dict(list(by_label.items())[:MAX_CURVE_LABELS])
+                if diagram.label is None or diagram.label in self.labels:
+                    by_label.setdefault(diagram.label, []).append(diagram)
+        return by_label
 
     def heading(self, label: str | None) -> str:
         """The heading of the figures about a label."""
@@ -114,7 +122,16 @@ def list_figures(board: Board) -> BoardFigures:
     figures.sort(key=lambda figure: order.index(figure.group))
     training, notes = draw_training(request)
     subgroups = list(draw_subgroups(request))
-    return BoardFigures((*figures, *training, *subgroups), (*describe_left_out(request), *notes))
+    return BoardFigures(tuple(number_names([*figures, *training, *subgroups])), (*describe_left_out(request), *notes))
+
+
+def number_names(figures: Sequence[Figure]) -> Iterator[Figure]:
+    """Make names unique: labels that differ only in signs have the same name."""
+    seen: dict[str, int] = {}
+    for figure in figures:
+        seen[figure.name] = seen.get(figure.name, 0) + 1
+        count = seen[figure.name]
+        yield figure if count == 1 else replace(figure, name=f"{figure.name}-{count}")
 
 
 def describe_left_out(request: FigureRequest) -> Iterator[str]:
@@ -135,12 +152,12 @@ def describe_left_out(request: FigureRequest) -> Iterator[str]:
 def roc_figures(request: FigureRequest) -> Iterator[Figure]:
     points = find_operating_points(request.board.sections)
     for label, curves in request.curves.items():
-        yield draw_roc(curves, points, request.heading(label))
+        yield draw_roc(curves, points, request.heading(label), request.sections.case_name)
 
 
 def precision_recall_figures(request: FigureRequest) -> Iterator[Figure]:
     for label, curves in request.curves.items():
-        yield draw_precision_recall(curves, request.heading(label))
+        yield draw_precision_recall(curves, request.heading(label), request.sections.case_name)
 
 
 def decision_figures(request: FigureRequest) -> Iterator[Figure]:
@@ -221,7 +238,7 @@ def draw_label_scores(request: FigureRequest) -> Iterator[Figure]:
         )
         yield Figure(
             name=figure_name("labels", name),
-            title=f"{spec.title} by label",
+            title=f"{spec.title[0].upper()}{spec.title[1:]} by label",
             text=f"{text}.",
             columns=("label", "model", "positives", spec.title, "low", "high", "reason"),
             rows=tuple(

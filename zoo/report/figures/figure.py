@@ -16,6 +16,9 @@ from zoo.leaderboard.formatting import disarm
 from zoo.report.charts import escape_svg
 from zoo.report.html import render_style
 
+SVG_RULE = re.compile(r"svg[. ][.a-z][^{}]*\{[^}]*\}")  # of a style sheet, for parts of a drawing
+SIZES = re.compile(r'width="([\d.]+)" height="([\d.]+)"')  # of a drawing
+PADDING = 8  # of a file, in pixels
 SVG = "http://www.w3.org/2000/svg"
 
 
@@ -54,26 +57,32 @@ def to_csv_file(figure: Figure) -> str:
     """The data of a figure as CSV; text that a spreadsheet would read as a formula gets a leading quote."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(figure.columns)
+    writer.writerow([disarm(column) for column in figure.columns])
     writer.writerows([disarm(cell) for cell in row] for row in figure.rows)
     return stream.getvalue()
 
 
 def to_svg_file(figure: Figure) -> str:
     """The figure as a file of its own: on white, with its own style and its title."""
-    opening, _, drawing = figure.svg.partition(">")
+    width, height = (float(size) + 2 * PADDING for size in SIZES.findall(figure.svg)[0])
     title = f"<title>{escape_svg(figure.title)}</title><desc>{escape_svg(figure.text)}</desc>"
-    paper = '<rect class="paper" width="100%" height="100%"/>'
-    return f'{opening} xmlns="{SVG}">{title}<style>{file_style()}</style>{paper}{drawing}\n'
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    drawing = figure.svg.replace("<svg", f'<svg x="{PADDING}" y="{PADDING}"', 1)
+    return (
+        f'<svg xmlns="{SVG}" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}">'
+        f"{title}<style>{file_style()}</style>{paper}{drawing}</svg>\n"
+    )
 
 
 @cache
 def file_style() -> str:
-    """The style of figures with the light colors as literals: few programs but browsers know CSS variables."""
+    """The page's rules for drawings, with the light colors as literals: few programs but browsers know variables."""
     colors: dict[str, str] = {}
-    for name, color in re.findall(r"--([\w-]+):\s*(#\w+)", render_style("page.css")):
+    page = render_style("page.css")
+    for name, color in re.findall(r"--([\w-]+):\s*(#\w+)", page):
         colors.setdefault(name, color)  # the light theme comes first
-    return re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], render_style("figures.css"))
+    rules = "".join(SVG_RULE.findall(page))
+    return re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], rules)
 
 
 def join_names(names: Sequence[str]) -> str:

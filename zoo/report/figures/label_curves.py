@@ -12,7 +12,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.curves import Curve, RowCurves
 from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import Section
-from zoo.report.charts import Axis
+from zoo.report.charts import Axis, fit_axis
 from zoo.report.figures.figure import Figure, figure_name, join_names, table_rows
 from zoo.report.figures.plots import SIDE, Area, Line, Reference, draw_lines
 
@@ -48,7 +48,9 @@ def find_operating_points(sections: Sequence[Section]) -> dict[tuple[str, str], 
     return found
 
 
-def draw_roc(curves: Sequence[RowCurves], points: Mapping[tuple[str, str], OperatingPoint], group: str) -> Figure:
+def draw_roc(
+    curves: Sequence[RowCurves], points: Mapping[tuple[str, str], OperatingPoint], group: str, case: str
+) -> Figure:
     label = curves[0].label
     own = {c.row: points[c.row, label] for c in curves if (c.row, label) in points}
     lines, rows = [], []
@@ -80,13 +82,12 @@ def draw_roc(curves: Sequence[RowCurves], points: Mapping[tuple[str, str], Opera
             [Reference(name="chance", x=BOTH_ENDS, y=BOTH_ENDS)],
             text,
         ),
-        note=marked + BANDS,
+        note=marked + describe_bands(case),
         group=group,
     )
 
 
 LIMITS = ("low", "high")
-BANDS = "Bands: 95 % of resampled patients, mean over seeds."
 
 
 def to_line(name: str, curve: Curve, place: int, point: OperatingPoint | None = None) -> Line:
@@ -114,7 +115,11 @@ def curve_rows(model: str, part: str, curve: Curve) -> list[tuple[object, ...]]:
     return [(model, part, *cells, None, None, None) for cells in table_rows(curve.x, curve.y, curve.low, curve.high)]
 
 
-def draw_precision_recall(curves: Sequence[RowCurves], group: str) -> Figure:
+def describe_bands(case: str) -> str:
+    return f"Bands of the first {MAX_BANDS} models: 95 % of resampled {case}s. Lines: mean over seeds."
+
+
+def draw_precision_recall(curves: Sequence[RowCurves], group: str, case: str) -> Figure:
     label, prevalence = curves[0].label, curves[0].prevalence
     text = (
         f"Precision-recall curves for {label}. At a recall of .8 the precision is {read(curves, 'precision-recall')}; "
@@ -133,7 +138,7 @@ def draw_precision_recall(curves: Sequence[RowCurves], group: str) -> Figure:
             [Reference(name=f"chance: prevalence {number(prevalence)}", x=BOTH_ENDS, y=np.full(2, prevalence))],
             text,
         ),
-        note=BANDS,
+        note=describe_bands(case),
         group=group,
     )
 
@@ -150,8 +155,8 @@ def draw_decision_curve(curves: Sequence[RowCurves], group: str) -> Figure:
         f"is {read(curves, 'decision-curve')}, {number(value_at(thresholds, everyone, AT['decision-curve']))} for "
         "treating everyone and 0 for treating no one."
     )
-    top = max(prevalence, 0.05) * 1.05
-    axis = Axis(-0.25 * top, top, tuple(round(prevalence * part, 3) for part in (0, 0.5, 1)))
+    positive = fit_axis((0, max(prevalence, 0.05)))
+    axis = Axis(-0.25 * positive.high, positive.high, positive.ticks)
     lines = [Line(name=c.row, x=thresholds, y=c.net_benefit.y, style=place) for place, c in enumerate(curves)]
     visible = np.where(everyone >= axis.low, everyone, np.nan)
     return Figure(

@@ -17,13 +17,13 @@ from zoo.report.charts import Axis, escape_svg, open_svg, shorten_name, tick_tex
 if TYPE_CHECKING:
     from zoo.arrays import Array
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 40  # margins
 PLOT_WIDTH, SIDE = 288, 288  # of a plot; with its margins it fits a phone
 LEGEND_LINE, LETTER = 18, 6.4  # height of a line, mean width of a letter
 STRIPE = 22  # greatest height of a bar
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")
 MAX_POINTS, MAX_LINE_POINTS = 600, 201  # drawn; the data have all
-CELL_SIDES = ((3, 84), (6, 60), (20, 46))  # of a heat map up to so many labels
+CELL_SIDES = ((3, 84), (20, 46))  # of a heat map up to so many labels
 
 
 def pixel(value: float) -> str:
@@ -152,6 +152,9 @@ def draw_lines(
 def draw_line(area: Area, line: Line) -> list[str]:
     kind, dash = f"{'thin' if line.thin else 'line'} c{line.style % 6}", dash_of(line.style)
     parts = [f'<path class="{kind}"{dash} d="M{area.path(line.x, line.y)}"/>']
+    known = np.flatnonzero(np.isfinite(line.y))
+    if len(known) == 1:  # no line
+        parts.append(draw_marker(line.style, *area.at(line.x[known[0]], line.y[known[0]])))
     if line.bars is not None:
         for x, y, low, high in zip(line.x, line.y, *line.bars, strict=True):
             px, py = area.at(x, y)
@@ -247,6 +250,7 @@ def draw_dots(
     left, right = 14, LEFT + PLOT_WIDTH
     parts, y = [], 22.0
     body: list[str] = []
+    bands: list[tuple[float, float]] = []  # of the dots of each row
     for row in rows:
         body.append(text_at(left - 6, y, shorten_name(row.name, 50 - len(row.remark)), "name"))
         body.append(text_at(right + RIGHT - 2, y, row.remark, "tick", "end") if row.remark else "")
@@ -259,6 +263,7 @@ def draw_dots(
             else:
                 body += draw_dot(dot, scale, y, (left, right))
             y += 13
+        bands.append((y - 13 * len(row.dots), y - 13))
         y += 15
     end = y - 10
     for tick in scale.ticks:
@@ -267,8 +272,9 @@ def draw_dots(
         anchor = "start" if x <= left + 4 else "end" if x >= right - 4 else "middle"
         parts.append(text_at(x, end + 15, tick_text(tick), "tick", anchor))
     for place, (_, value) in enumerate(references):
-        x = pixel(scale.place(value, left, right))
-        parts.append(f'<path class="ref r{place % 3}" d="M{x} 6V{pixel(end)}"/>')
+        across = pixel(scale.place(value, left, right))
+        pieces = "".join(f"M{across} {pixel(top - 9)}V{pixel(bottom + 5)}" for top, bottom in bands)
+        parts.append(f'<path class="ref r{place % 3}" d="{pieces}"/>')
     parts.append(text_at((left + right) / 2, end + 32, axis_label, anchor="middle"))
     y = end + 50
     for place, name in enumerate(series if len(series) > 1 else ()):
@@ -336,6 +342,6 @@ def draw_heat(counts: Array, shares: Array, labels: Sequence[str], axes: tuple[s
             parts.append(
                 text_at(x + side / 2, y + side / 2 - 2, f"{counts[i, j]:.1f}".removesuffix(".0"), "name", "middle")
             )
-            parts.append(text_at(x + side / 2, y + side / 2 + 13, f"{100 * shares[i, j]:.0f} %", "tick", "middle"))
+            parts.append(text_at(x + side / 2, y + side / 2 + 13, f"{100 * shares[i, j]:.0f} %", anchor="middle"))
     width = left + size + (longest * 0.75 if turned else 0) + 8
     return close_svg(parts, width, top + size + 10, label)
