@@ -77,7 +77,7 @@ def bin_claims(row: ScoredRow, label: str | None, claims: Sequence[Array]) -> Re
         drawn = ratio(weights @ by_owner[0], weights @ by_owner[1])
         intervals = [percentile_interval(column) for column in drawn.T]
         bounds = np.array([(interval.low, interval.high) for interval in intervals], float)
-    stripe = np.minimum((claimed * NUM_STRIPES).astype(int), NUM_STRIPES - 1)
+    sides = (claimed[~occurred], claimed[occurred])
     seeds = len(row.stored)
     return Reliability(
         row=row.label,
@@ -89,6 +89,5 @@ def bin_claims(row: ScoredRow, label: str | None, claims: Sequence[Array]) -> Re
         share=hits / count,
         low=bounds[:, 0],
         high=bounds[:, 1],
-        stripes=np.stack([np.bincount(stripe[occurred == side], minlength=NUM_STRIPES) for side in (False, True)])
-        / seeds,
+        stripes=np.array([np.histogram(side, NUM_STRIPES, (0, 1))[0] for side in sides]) / seeds,
     )

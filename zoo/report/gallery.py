@@ -30,7 +30,9 @@ from zoo.system.progress import Console
 MAX_PICTURES, MAX_PICTURE_BYTES = 24, 9000  # of a board; of one as a `data:` URI
 QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
 # Licenses that allow anybody to share the images: not those that forbid changes or commercial use.
-OPEN_LICENSE = re.compile(r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( [\d. a-z]*)?")
+OPEN_LICENSE = re.compile(
+    r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international| universal)*"
+)
 LEVELS_SIZE = 64  # pixels of a side, to measure the levels of 16 bits
 
 

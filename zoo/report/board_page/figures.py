@@ -6,14 +6,29 @@ from itertools import groupby
 from typing import Any
 
 from zoo.leaderboard.boards import Board
+from zoo.leaderboard.formatting import number
 from zoo.report.figures.board_figures import list_figures
+from zoo.report.figures.figure import Figure
 
 
 def describe_figures(board: Board) -> dict[str, Any]:
-    """What the template shows: the figures by group, the table of labels, and what is not drawn."""
+    """What the template shows: the figures by group, and what is not drawn."""
     found = list_figures(board)
     groups = [
-        {"heading": heading, "figures": list(figures)}
+        {"heading": heading, "figures": [describe_figure(figure) for figure in figures]}
         for heading, figures in groupby(found.figures, key=lambda figure: figure.group)
     ]
     return {"groups": groups, "notes": list(found.notes)}
+
+
+def describe_figure(figure: Figure) -> dict[str, Any]:
+    rows = [[number(c) if isinstance(c, float) else "" if c is None else str(c) for c in row] for row in figure.rows]
+    return {
+        "title": figure.title,
+        "svg": figure.svg,
+        "note": figure.note,
+        "wide": figure.wide,
+        "table": {"title": figure.title, "columns": figure.columns, "rows": rows, "notes": ()}
+        if figure.tabled
+        else None,
+    }

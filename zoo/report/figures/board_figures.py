@@ -143,7 +143,7 @@ def describe_left_out(request: FigureRequest) -> Iterator[str]:
         yield "no curves: test holds one class only"
     labels = card.task.targets.scored_labels(len(card.labels), card.positive)
     if "roc" in kinds and len(labels) > MAX_CURVE_LABELS:
-        yield f"curves: of the first {MAX_CURVE_LABELS} of {len(labels)} labels; the table below has all"
+        yield f"curves: of the first {MAX_CURVE_LABELS} of {len(labels)} labels"
     if "confusion" in kinds and len(card.labels) > MAX_CLASSES:
         yield f"no confusion matrix: {len(card.labels)} classes"
 
@@ -249,6 +249,7 @@ def draw_label_scores(request: FigureRequest) -> Iterator[Figure]:
             svg=draw_dots(rows, names, (axis_of(rows), spec.title), (), f"{text}."),
             note="Each label against all others; an interval needs 10 positives and 10 negatives.",
             group=ALL_LABELS,
+            tabled=True,
         )
 
 
@@ -289,6 +290,7 @@ def confusion_figures(request: FigureRequest) -> Iterator[Figure]:
         ),
         svg=draw_heat(counts, shares, labels, ("decided", "true"), text),
         wide=len(labels) > MAX_NARROW_CLASSES,
+        tabled=True,
         note=f"{best.label}: {request.sections.unit_name}s, mean over seeds, and their share of each true class.",
         group=request.heading(labels[positive_index(card)] if card.task.targets.has_positive else None),
     )

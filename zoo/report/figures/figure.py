@@ -35,6 +35,7 @@ class Figure:
     note: str = ""  # how to read it
     group: str = ""  # the label that it is about
     wide: bool = False  # wider than a phone
+    tabled: bool = False  # the page offers its data as a table too
 
 
 def figure_name(*parts: str) -> str:
