@@ -31,7 +31,7 @@ MAX_PICTURES, MAX_PICTURE_BYTES = 24, 9000  # of a board; of one as a `data:` UR
 QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
 # Licenses that allow anybody to share the images: not those that forbid changes or commercial use.
 OPEN_LICENSE = re.compile(
-    r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international| universal)*"
+    r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international)*"
 )
 LEVELS_SIZE = 64  # pixels of a side, to measure the levels of 16 bits
 
