@@ -17,7 +17,7 @@ from zoo.leaderboard.tables import ReportOptions, parse_by
 from zoo.report.board_html import to_html
 from zoo.report.figures.board_figures import BUILDERS, list_figures
 from zoo.report.figures.figure import figure_name, to_csv_file, to_svg_file
-from zoo.report.figures.files import find_converter, name_boards, write_figures
+from zoo.report.figures.files import find_converter, name_files, write_figures
 from zoo.results.runs import read_run
 from zoo.results.store import Artifacts, load_result, save_result
 from zoo.tasks.kinds import CORE_TASKS
@@ -230,8 +230,8 @@ def test_equal_results_make_equal_files(tmp_path, store):
 def test_boards_of_one_dataset_have_files_of_their_own(binary):
     (board,) = build_leaderboard(binary, KNOWN)
     other, third = replace(board, protocol="other@1"), replace(board, dataset="dots 2")
-    assert name_boards([board, other, third]) == [f"dots-{figure_name(board.protocol)}", "dots-other-1", "dots-2"]
-    assert len(set(name_boards([board, board, third]))) == 3
+    assert name_files([board, other, third]) == [f"dots-{figure_name(board.protocol)}", "dots-other-1", "dots-2"]
+    assert len(set(name_files([board, board, third]))) == 3
 
 
 def test_a_text_that_a_spreadsheet_would_run_is_disarmed(tmp_path, store):
@@ -261,7 +261,9 @@ def test_a_figure_becomes_a_pdf_where_cairosvg_is_installed(drawn):
 def test_a_test_set_of_one_class_has_no_curves_and_says_so(tmp_path, store):
     test = draw_binary()
     drawn, notes = figures_of([store_answers(store, tmp_path, replace(test, targets=np.zeros(120, int)))])
-    assert "no curves: test holds one class only" in notes and not any(name.startswith("roc") for name in drawn)
+    assert "no curves: no label has positives and negatives in test" in notes and not any(
+        name.startswith("roc") for name in drawn
+    )
     assert "confusion" in drawn
 
 

@@ -38,8 +38,8 @@ from zoo.report.figures.plots import (
     Area,
     Dot,
     DotRow,
+    GuideLine,
     Line,
-    Reference,
     draw_dots,
     draw_heat,
     draw_lines,
@@ -127,11 +127,14 @@ def list_figures(board: Board) -> BoardFigures:
 
 def number_names(figures: Sequence[Figure]) -> Iterator[Figure]:
     """Make names unique: labels that differ only in signs have the same name."""
-    seen: dict[str, int] = {}
+    names: set[str] = set()
     for figure in figures:
-        seen[figure.name] = seen.get(figure.name, 0) + 1
-        count = seen[figure.name]
-        yield figure if count == 1 else replace(figure, name=f"{figure.name}-{count}")
+        name, count = figure.name, 1
+        while name in names:
+            count += 1
+            name = f"{figure.name}-{count}"
+        names.add(name)
+        yield replace(figure, name=name)
 
 
 def describe_left_out(request: FigureRequest) -> Iterator[str]:
@@ -140,7 +143,7 @@ def describe_left_out(request: FigureRequest) -> Iterator[str]:
     if models > MAX_ROWS:
         yield f"drawn: the first {MAX_ROWS} of {models} models"
     if "roc" in kinds and not request.curves:
-        yield "no curves: test holds one class only"
+        yield "no curves: no label has positives and negatives in test"
     labels = card.task.targets.scored_labels(len(card.labels), card.positive)
     if "roc" in kinds and len(labels) > MAX_CURVE_LABELS:
         yield f"curves: of the first {MAX_CURVE_LABELS} of {len(labels)} labels"
@@ -203,7 +206,7 @@ def draw_reliability(label: str | None, diagrams: Sequence[Reliability], request
         svg=draw_lines(
             Area(x=UNIT_AXIS, y=UNIT_AXIS, labels=("predicted probability", "observed share"), height=SIDE),
             lines,
-            [Reference(name="as predicted", x=BOTH_ENDS, y=BOTH_ENDS)],
+            [GuideLine(name="as predicted", x=BOTH_ENDS, y=BOTH_ENDS)],
             f"{text}.",
             best.stripes,
         ),
@@ -315,7 +318,7 @@ def agreement_figures(request: FigureRequest) -> Iterator[Figure]:
             Area(x=axis, y=axis, labels=("true", "predicted"), height=SIDE),
             found.true,
             found.predicted,
-            [Reference(name="equal", x=ends, y=ends)],
+            [GuideLine(name="equal", x=ends, y=ends)],
             text,
         ),
         note=f"{name}.",
@@ -347,7 +350,7 @@ def agreement_figures(request: FigureRequest) -> Iterator[Figure]:
             mean,
             found.difference,
             [
-                Reference(name=f"{level} {number(value)}", x=np.array([across.low, across.high]), y=np.full(2, value))
+                GuideLine(name=f"{level} {number(value)}", x=np.array([across.low, across.high]), y=np.full(2, value))
                 for level, value in levels.items()
             ],
             f"{text}.",

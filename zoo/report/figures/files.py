@@ -28,7 +28,7 @@ def write_figures(boards: Sequence[Board], folder: Path) -> WrittenFigures:
     count = 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for prefix, board in zip(name_boards(boards), boards, strict=True):
+        for prefix, board in zip(name_files(boards), boards, strict=True):
             for figure in (*list_main_figures(board), *list_figures(board).figures):
                 write_figure(figure, folder / f"{prefix}-{figure.name}", to_pdf)
                 count += 1
@@ -47,7 +47,7 @@ def write_figure(figure: Figure, path: Path, to_pdf: Callable[[str], bytes] | No
             temporary.write_bytes(content)
 
 
-def name_boards(boards: Sequence[Board]) -> list[str]:
+def name_files(boards: Sequence[Board]) -> list[str]:
     """A name for each board: its dataset, with protocol and initial weights where boards share one, and a number."""
     names = [figure_name(board.dataset) or "board" for board in boards]
     for parts in (

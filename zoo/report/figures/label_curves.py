@@ -14,7 +14,7 @@ from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import Section
 from zoo.report.charts import Axis, fit_axis
 from zoo.report.figures.figure import Figure, figure_name, join_names, table_rows
-from zoo.report.figures.plots import SIDE, Area, Line, Reference, draw_lines
+from zoo.report.figures.plots import SIDE, Area, GuideLine, Line, draw_lines
 
 BOTH_ENDS = np.array([0.0, 1.0])
 UNIT_AXIS = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
@@ -79,7 +79,7 @@ def draw_roc(
         svg=draw_lines(
             Area(x=UNIT_AXIS, y=UNIT_AXIS, labels=("1 - specificity", "sensitivity"), height=SIDE),
             lines,
-            [Reference(name="chance", x=BOTH_ENDS, y=BOTH_ENDS)],
+            [GuideLine(name="chance", x=BOTH_ENDS, y=BOTH_ENDS)],
             text,
         ),
         note=marked + describe_bands(case),
@@ -135,7 +135,7 @@ def draw_precision_recall(curves: Sequence[RowCurves], group: str, case: str) ->
         svg=draw_lines(
             Area(x=UNIT_AXIS, y=UNIT_AXIS, labels=("recall", "precision"), height=SIDE),
             lines,
-            [Reference(name=f"chance: prevalence {number(prevalence)}", x=BOTH_ENDS, y=np.full(2, prevalence))],
+            [GuideLine(name=f"chance: prevalence {number(prevalence)}", x=BOTH_ENDS, y=np.full(2, prevalence))],
             text,
         ),
         note=describe_bands(case),
@@ -172,8 +172,8 @@ def draw_decision_curve(curves: Sequence[RowCurves], group: str) -> Figure:
             Area(x=UNIT_AXIS, y=axis, labels=("threshold probability", "net benefit"), height=SIDE),
             [replace_hidden(line, axis.low) for line in lines],
             [
-                Reference(name="treat everyone", x=thresholds, y=visible),
-                Reference(name="treat no one", x=BOTH_ENDS, y=np.zeros(2)),
+                GuideLine(name="treat everyone", x=thresholds, y=visible),
+                GuideLine(name="treat no one", x=BOTH_ENDS, y=np.zeros(2)),
             ],
             text,
         ),

@@ -119,7 +119,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class GuideLine:
     """A dashed line that is explained on the plot's legend."""
 
     name: str
@@ -128,7 +128,7 @@ class Reference:
 
 
 def draw_lines(
-    area: Area, lines: Sequence[Line], references: Sequence[Reference], label: str, stripes: Array | None = None
+    area: Area, lines: Sequence[Line], references: Sequence[GuideLine], label: str, stripes: Array | None = None
 ) -> str:
     """Lines with bands, markers and a legend below; `stripes` (2, K) are counts along the horizontal axis."""
     shown = [line for line in lines if np.isfinite(line.y).any()]
@@ -173,7 +173,7 @@ def draw_line(area: Area, line: Line) -> list[str]:
     return parts
 
 
-def draw_references(area: Area, references: Sequence[Reference]) -> list[str]:
+def draw_references(area: Area, references: Sequence[GuideLine]) -> list[str]:
     return [
         f'<path class="ref r{place % 3}" d="M{area.path(reference.x, reference.y)}"/>'
         for place, reference in enumerate(references)
@@ -184,7 +184,7 @@ def dash_of(style: int) -> str:
     return f' stroke-dasharray="{DASHES[style % 6]}"' if DASHES[style % 6] else ""
 
 
-def draw_legend(lines: Sequence[Line], references: Sequence[Reference], start: float) -> tuple[list[str], float]:
+def draw_legend(lines: Sequence[Line], references: Sequence[GuideLine], start: float) -> tuple[list[str], float]:
     """A line per style and reference; also return where the legend ends."""
     named = {line.style: line for line in reversed(lines)}
     parts, y = [], start + 8
@@ -297,7 +297,7 @@ def draw_dot(dot: Dot, scale: Axis, y: float, ends: tuple[float, float]) -> list
 
 
 # --- points ----------------------------------------------------------------------------------------------------------
-def draw_points(area: Area, x: Array, y: Array, references: Sequence[Reference], label: str) -> str:
+def draw_points(area: Area, x: Array, y: Array, references: Sequence[GuideLine], label: str) -> str:
     """Points and dashed lines; of many points, an even choice is drawn."""
     drawn = np.arange(len(x))
     if len(drawn) > MAX_POINTS:
