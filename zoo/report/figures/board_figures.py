@@ -50,7 +50,7 @@ from zoo.tasks.task import FigureKind
 MAX_ROWS = 4  # models in a figure, the best first
 MAX_CURVE_LABELS = 6  # with curves of their own
 MAX_NARROW_CLASSES, MAX_CLASSES = 5, CELL_SIDES[-1][0]  # of a confusion matrix that fits a phone, and that is drawn
-ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
+OF_THE_BOARD = ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
 LABEL_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("auroc", "average_precision")}
 
 
