@@ -184,6 +184,8 @@ def draw_reliability(label: str | None, diagrams: Sequence[Reliability], request
             for d in diagrams
         ]
     )
+    highest = max(np.nanmax([*d.claimed, *d.share, *(d.high if d is best else ())]) for d in diagrams)
+    axis = UNIT_AXIS if highest > 0.5 else fit_axis((0.0, highest))  # a rare event
     lines = [
         Line(name=d.row, x=d.claimed, y=d.share, style=place, bars=(d.low, d.high) if place == 0 else None)
         for place, d in enumerate(diagrams)
@@ -204,9 +206,9 @@ def draw_reliability(label: str | None, diagrams: Sequence[Reliability], request
         columns=("model", "part", "from", "to", f"{unit}s", "mean predicted", "observed share", "low", "high"),
         rows=tuple(rows),
         svg=draw_lines(
-            Area(x=UNIT_AXIS, y=UNIT_AXIS, labels=("predicted probability", "observed share"), height=SIDE),
+            Area(x=axis, y=axis, labels=("predicted probability", "observed share"), height=SIDE),
             lines,
-            [GuideLine(name="as predicted", x=BOTH_ENDS, y=BOTH_ENDS)],
+            [GuideLine(name="as predicted", x=BOTH_ENDS * axis.high, y=BOTH_ENDS * axis.high)],
             f"{text}.",
             best.stripes,
         ),
@@ -449,8 +451,8 @@ def draw_subgroups(request: FigureRequest) -> Iterator[Figure]:
             found = cells[column]
             assert isinstance(found, Score)
             groups.setdefault(str(cells[2]), []).append((str(cells[0]), found))
-        if not groups:
-            continue
+        if all(found.value is None for entries in groups.values() for _, found in entries):
+            continue  # the table has the reasons
         rows = [
             DotRow(
                 name=group,

@@ -143,7 +143,7 @@ def draw_lines(
     for line in shown:
         parts += draw_line(area, line)
     if stripes is not None:
-        parts += draw_stripes(stripes, area.end)
+        parts += draw_stripes(stripes, area)
     start = area.end if stripes is None else area.end + 2 * STRIPE + 10
     legend, end = draw_legend(shown, references, start)
     return close_svg([*parts, *legend], LEFT + PLOT_WIDTH + RIGHT, end, label)
@@ -201,20 +201,18 @@ def draw_legend(lines: Sequence[Line], references: Sequence[GuideLine], start: f
     return parts, y
 
 
-def draw_stripes(counts: Array, top: float) -> list[str]:
-    """Counts (2, K) as bars over the plot's width: the first down from a middle line, the second up."""
-    width = PLOT_WIDTH / counts.shape[1]
-    most = max(float(counts.max()), 1e-9)
-    middle = top + STRIPE
+def draw_stripes(counts: Array, area: Area) -> list[str]:
+    """Counts (2, K) in K equal parts of 0 to 1 as bars below a plot: the first down, the second up."""
+    edges = [area.x.place(edge, LEFT, LEFT + PLOT_WIDTH) for edge in np.linspace(0, 1, counts.shape[1] + 1)]
+    most, middle = max(float(counts.max()), 1e-9), area.end + STRIPE
     parts = [f'<path d="M{LEFT} {pixel(middle)}H{LEFT + PLOT_WIDTH}"/>']
     for sign, kind, row in ((1, "no", counts[0]), (-1, "yes", counts[1])):
         for k in np.flatnonzero(row):
             size = max(float(row[k]) / most * STRIPE, 1.0)
-            y = middle if sign > 0 else middle - size
-            parts.append(
-                f'<rect class="{kind}" x="{pixel(LEFT + k * width + 0.5)}" y="{pixel(y)}" '
-                f'width="{pixel(width - 1)}" height="{pixel(size)}"/>'
-            )
+            y, width = middle if sign > 0 else middle - size, edges[k + 1] - edges[k] - 1
+            if width > 0:  # else beyond the end of the axis
+                place = f'x="{pixel(edges[k] + 0.5)}" y="{pixel(y)}" width="{pixel(width)}" height="{pixel(size)}"'
+                parts.append(f'<rect class="{kind}" {place}/>')
     return parts
 
 
