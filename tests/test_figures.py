@@ -202,6 +202,12 @@ def test_groups_are_dots_with_intervals(tmp_path, store):
     assert all(float(row["low"]) < float(row["auroc"]) < float(row["high"]) for row in rows)
 
 
+def test_groups_that_are_too_small_for_a_value_are_not_drawn(tmp_path, store):
+    test = replace(draw_binary(), metadata={"ward": np.array([f"w{number % 12}" for number in range(120)])})
+    drawn, _ = figures_of([store_answers(store, tmp_path, test)], ReportOptions(by=parse_by(["ward"])))
+    assert "subgroups-ward" not in drawn
+
+
 # --- words and files -------------------------------------------------------------------------------------------------
 def test_every_figure_has_a_sentence_and_is_a_drawing_of_its_own(drawn):
     for figure in drawn.values():

@@ -233,7 +233,7 @@ def draw_label_scores(request: FigureRequest) -> Iterator[Figure]:
         rows = [
             DotRow(
                 name=label,
-                remark=f"{entries[0][1]} positives",
+                remark=f"{entries[0][1]} positive{'s' * (entries[0][1] != 1)}",
                 dots=tuple(to_dot(place, scores[name]) for place, (_, _, scores) in enumerate(entries)),
             )
             for label, entries in found.items()
