@@ -17,6 +17,7 @@ from zoo.system.files import written_whole
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+STYLES = ("page.css", "figure-colors.css", "figures.css", "figure-page.css")  # of zoo/report/templates
 QUALITY = 88  # JPEG; a thumbnail takes 4 to 9 kB, as PNG 15 to 50
 
 
@@ -27,16 +28,16 @@ def render_page(template: str, script: str = "", **values: Any) -> str:
     named, are allowed by their hashes.
     """
     environment = open_templates()
-    style = render_style("page.css")
+    style = render_style()
     code = environment.get_template(script).render() if script else ""
     hashes = {"style_hash": content_hash(style), "script_hash": content_hash(code)}
     page = environment.get_template(template).render(style=style, script=code, **hashes, **values)
     return page + "\n"
 
 
-def render_style(name: str) -> str:
-    """The text of a style sheet of zoo/report/templates."""
-    return open_templates().get_template(name).render()
+def render_style() -> str:
+    """The style sheet of all pages."""
+    return "\n".join(open_templates().get_template(name).render() for name in STYLES)
 
 
 @cache

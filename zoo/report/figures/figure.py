@@ -79,7 +79,7 @@ def to_svg_file(figure: Figure) -> str:
 def file_style() -> str:
     """The page's rules for drawings, with the light colors as literals: few programs but browsers know variables."""
     colors: dict[str, str] = {}
-    page = render_style("page.css")
+    page = render_style()
     for name, color in re.findall(r"--([\w-]+):\s*(#\w+)", page):
         colors.setdefault(name, color)  # the light theme comes first
     rules = "".join(SVG_RULE.findall(page))
