@@ -47,7 +47,7 @@ from zoo.report.figures.plots import (
 )
 from zoo.tasks.task import FigureKind
 
-MAX_ROWS = 4  # models in a figure, the best first
+MAX_DRAWN_MODELS = 4  # models in a figure, the best first
 MAX_CURVE_LABELS = 6  # with curves of their own
 MAX_NARROW_CLASSES, MAX_CLASSES = 5, CELL_SIDES[-1][0]  # of a confusion matrix that fits a phone, and that is drawn
 OF_THE_BOARD = ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
@@ -66,7 +66,7 @@ class FigureRequest:
 
     @cached_property
     def models(self) -> list[ScoredRow]:
-        return [row for row in self.sections.rows if not row.baseline][:MAX_ROWS]
+        return [row for row in self.sections.rows if not row.baseline][:MAX_DRAWN_MODELS]
 
     @cached_property
     def labels(self) -> list[str]:
@@ -140,8 +140,8 @@ def number_names(figures: Sequence[Figure]) -> Iterator[Figure]:
 def describe_left_out(request: FigureRequest) -> Iterator[str]:
     card, kinds = request.board.card, request.board.card.task.presentation.figures
     models = sum(not row.baseline for row in request.sections.rows)
-    if models > MAX_ROWS:
-        yield f"drawn: the first {MAX_ROWS} of {models} models"
+    if models > MAX_DRAWN_MODELS:
+        yield f"drawn: the first {MAX_DRAWN_MODELS} of {models} models"
     if "roc" in kinds and not request.curves:
         yield "no curves: no label has positives and negatives in test"
     labels = card.task.targets.scored_labels(len(card.labels), card.positive)
