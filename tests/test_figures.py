@@ -240,6 +240,11 @@ def test_boards_of_one_dataset_have_files_of_their_own(binary):
     assert len(set(name_files([board, board, third]))) == 3
 
 
+def test_a_name_of_files_is_plain_and_short():
+    assert figure_name("roc", "Melanoma & Naevus / 2") == "roc-melanoma-naevus-2"
+    assert figure_name("roc", "肺") == "roc" and len(figure_name("roc", "x" * 300)) == 100
+
+
 def test_a_text_that_a_spreadsheet_would_run_is_disarmed(tmp_path, store):
     drawn, _ = figures_of([store_answers(store, tmp_path, draw_binary(), model="=1+1")])
     assert {row["model"] for row in read_rows(drawn["confusion"])} == {"'=1+1"}

@@ -18,6 +18,7 @@ from zoo.report.html import render_style
 
 SVG_RULE = re.compile(r"svg[. ][.a-z][^{}]*\{[^}]*\}")  # of a style sheet, for parts of a drawing
 SIZES = re.compile(r'width="([\d.]+)" height="([\d.]+)"')  # of a drawing
+MAX_NAME_LENGTH = 100
 PADDING = 8  # of a file, in pixels
 SVG = "http://www.w3.org/2000/svg"
 
@@ -39,8 +40,9 @@ class Figure:
 
 
 def figure_name(*parts: str) -> str:
-    """A name for files from the parts of a name: lower case, a-z, 0-9 and "-"."""
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts if part).strip("-")
+    """A name for files from the parts of a name: lower case, a-z, 0-9 and "-", short enough for every file system."""
+    name = "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+    return name[:MAX_NAME_LENGTH].strip("-")
 
 
 def table_rows(*columns: Iterable[Any]) -> list[tuple[Any, ...]]:
