@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, RESULTS, SHARE_TYPE, TEXT, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
@@ -19,6 +19,8 @@ from zoo.report.reasons import section_notes
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
     from zoo.leaderboard.tables import ReportOptions
+    from zoo.registry.lookup import Registry
+    from zoo.report.gallery import Gallery
     from zoo.results.store import Result
 
 
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 @click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this sensitivity on val.")
 @click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Add a table of the mean probability of each model's seeds.")
+@click.option("--figures", "figures", type=PATH, metavar="DIR", help="Also write every figure to DIR: SVG, CSV, PDF.")
+@click.option("--no-images", is_flag=True, help="With html: show no test images.")
+@several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
 @click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
@@ -63,9 +68,12 @@ def report_command(
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
     if flags["table"] and form != "csv":
         raise UsageError("--table is for csv", fix="add --format csv")
+    for flag in ("no_images", "data"):
+        if flags[flag] and form != "html":
+            raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
     if predictions:
         board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags}
-        refuse_ignored([f"--{name}" for name, value in board_flags.items() if value])
+        refuse_ignored([f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
     options = options_from_flags(flags)
     registry = registry_with_warnings()
     with quiet_stdout():
@@ -73,6 +81,9 @@ def report_command(
         if predictions:
             return export_predictions(results, predictions)
         boards = build_leaderboard(results, registry.metrics, options)
+        galleries = find_galleries(boards, registry, flags) if form == "html" else []
+        if flags["figures"]:
+            export_figures(boards, flags["figures"])
     for line in warn_groupless(boards, options):
         tell(f"zoo: warning: {clean(line)}")
     if flags["table"]:
@@ -85,6 +96,7 @@ def report_command(
             sections=requested_sections(flags),
             more=details_command(folders, recipes=flags["recipes"]),
             unfinished=list_unfinished(results),
+            galleries=galleries,
         )
         text = write_boards(boards, form, layout)
     if output is None:
@@ -110,6 +122,25 @@ def write_report(output: Path, text: str) -> int:
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}", fix="name a file that can be written") from error
     return 0
+
+
+def find_galleries(boards: Sequence[Board], registry: Registry, flags: dict[str, Any]) -> list[Gallery]:
+    """The test images of a page; empty with --no-images."""
+    from zoo.report.gallery import ImageSource, make_galleries
+    from zoo.system.settings import Settings
+
+    if flags["no_images"]:
+        return []
+    return make_galleries(boards, ImageSource(registry=registry, cache=Settings().cache, paths=flags["data"]))
+
+
+def export_figures(boards: Sequence[Board], folder: Path) -> None:
+    from zoo.report.figures.files import write_figures
+
+    written = write_figures(boards, folder)
+    tell(f"{clean(folder)}: {written.num_figures} figures")
+    if written.pdf_problem:
+        tell(f"zoo: {written.pdf_problem}")
 
 
 def requested_sections(flags: dict[str, Any]) -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class Row:
     # or why there is none
     evidence: Evidence | Reason | str = field(default="no finished run", compare=False, repr=False)
     stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
+    folders: Sequence[Sequence[Path]] = field(default=(), compare=False, repr=False)  # of these runs
 
     @property
     def label(self) -> str:
@@ -417,6 +419,7 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
                 stored=row.stored,
                 seeds=seeds_of(row),
                 threshold=board.rule_of(row),
+                folders=row.folders,
             )
             for row in board.rows
             if row.stored
@@ -571,6 +574,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
         stored=stored,
+        folders=[[result.folder for result in part if result.folder] for part in complete] if stored else (),
         provenance=strongest(results),
     )
 

@@ -6,7 +6,7 @@ the y values at each x of a common grid. Its band holds the middle 95 % of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,12 +46,15 @@ class RowCurves:
     net_benefit: Curve
 
 
-def compute_curves(request: SectionRequest, rows: Sequence[ScoredRow]) -> list[RowCurves]:
-    """The curves of some rows of a board, by row and label; labels with one class only in test are left out."""
+def compute_curves(
+    request: SectionRequest, rows: Sequence[ScoredRow], labels: Collection[str] | None = None
+) -> list[RowCurves]:
+    """The curves of some rows and labels of a board; labels with one class only in test are left out."""
     if not request.card.task.labeled:
         return []
-    chosen = replace(request, rows=rows)
-    return [curves for question in list_label_questions(chosen) if (curves := curves_of(question))]
+    questions = list_label_questions(replace(request, rows=rows))
+    chosen = (question for question in questions if labels is None or question.label in labels)
+    return [curves for question in chosen if (curves := curves_of(question))]
 
 
 def curves_of(question: Question) -> RowCurves | None:

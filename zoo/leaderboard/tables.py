@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
@@ -64,6 +65,7 @@ class ScoredRow:
     stored: Runs
     seeds: tuple[int, ...]
     threshold: ThresholdRule | None = None  # None: the board's
+    folders: Sequence[Sequence[Path]] = ()  # of the runs in `stored`
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,14 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.leaderboard.boards import Board, request_sections
-from zoo.leaderboard.curves import compute_curves
-from zoo.leaderboard.tables import ReportOptions
+from zoo.leaderboard.boards import Board
 from zoo.report.board_page.across import describe_across_datasets
 from zoo.report.board_page.answer import describe_answers
 from zoo.report.board_page.cost import describe_costs
-from zoo.report.board_page.curves import draw_label_curves
-from zoo.report.board_page.labels import describe_confusion, describe_labels
+from zoo.report.board_page.figures import describe_figures
+from zoo.report.board_page.gallery import describe_gallery
 from zoo.report.board_page.pairs import describe_model_pairs
 from zoo.report.board_page.record import describe_record
 from zoo.report.board_page.rows import describe_rows
@@ -25,13 +23,12 @@ from zoo.report.formats import Layout
 from zoo.report.html import render_page
 from zoo.report.statements import initial_weights, title
 
-MAX_CURVES = 4  # rows whose curves are drawn, the best first
-
 
 def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
-    """The page of some boards; equal boards give equal bytes."""
+    """The page of some boards; equal boards and images give equal bytes."""
     unfinished = layout.unfinished if layout else ()
     anchors = [f"board-{number}" for number in range(1, len(boards) + 1)]
+    galleries = layout.galleries if layout and layout.galleries else [None] * len(boards)
     names = ", ".join(dict.fromkeys(board.dataset for board in boards))
     return render_page(
         "board.html",
@@ -39,8 +36,8 @@ def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
         title=f"Leaderboard: {names}" if names else "Leaderboard",
         cards=describe_answers(boards, anchors),
         boards=[
-            describe_board(board, anchor, heading)
-            for board, anchor, heading in zip(boards, anchors, name_boards(boards), strict=True)
+            {**describe_board(board, anchor, heading), "gallery": describe_gallery(gallery)}
+            for board, anchor, heading, gallery in zip(boards, anchors, name_boards(boards), galleries, strict=True)
         ],
         unfinished=unfinished,
         across=describe_across_datasets(boards),
@@ -59,9 +56,6 @@ def name_boards(boards: Sequence[Board]) -> list[str]:
 
 def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
     """What the template shows of one board."""
-    request = request_sections(board, ReportOptions())
-    models = [row for row in request.rows if not row.baseline]
-    curves = compute_curves(request, models[:MAX_CURVES])
     return {
         "anchor": anchor,
         "dataset": board.dataset,
@@ -69,9 +63,7 @@ def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
         "title": title(board),
         "table": describe_rows(board, anchor),
         "costs": describe_costs(board),
-        "curves": draw_label_curves(curves),
-        "labels": describe_labels(request, models[:MAX_CURVES]),
-        "confusion": describe_confusion(request, models),
+        "figures": describe_figures(board),
         "pairs": describe_model_pairs(board),
         "sections": [describe_table(section) for section in board.sections],
     }

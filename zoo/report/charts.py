@@ -1,4 +1,4 @@
-"""Charts as inline SVG: an interval on an axis, lines with bands, a scatter plot. No library, no script.
+"""Charts as inline SVG: an interval on an axis, a scatter plot. No library, no script.
 
 Every chart has a sentence as alternative text, and its colors are those of the page's style sheet (page.css).
 """
@@ -8,19 +8,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo.errors import clean
 
-if TYPE_CHECKING:
-    from zoo.arrays import Array
-
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
 LABEL_HEIGHT, CHARACTER_WIDTH = 14, 6.5
 PLOT, MARGIN_LEFT, MARGIN_BOTTOM, PLOT_MARGIN = 288, 46, 40, 12
-LINE_STYLES = ("", "7 3", "2 3", "9 3 2 3", "5 2", "1 2")  # so that lines differ without color, too
 
 
 @dataclass(frozen=True)
@@ -148,18 +143,6 @@ def stack_labels(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, 
     return lines
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a plot, with an optional band."""
-
-    name: str
-    x: Array
-    y: Array
-    low: Array | None = None
-    high: Array | None = None
-    kind: str = ""  # "ref": a thin reference line without a legend entry
-
-
 def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str], width: float = PLOT) -> list[str]:
     """The axes of a plot, their ticks, grid lines and labels."""
     left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + width, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
@@ -182,41 +165,6 @@ def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str], width: float = PL
         f"{escape_svg(labels[1])}</text>"
     )
     return parts
-
-
-def draw_lines(
-    lines: Sequence[Line], labels: tuple[str, str], label: str, axes: tuple[Axis | None, Axis | None] = (None, None)
-) -> str:
-    """Lines with bands over common axes, and their legend below. `labels` are those of x and y."""
-    known = [line for line in lines if np.isfinite(line.y).any()]
-    x_axis = axes[0] or fit_axis(np.concatenate([line.x for line in known]) if known else ())
-    y_axis = axes[1] or fit_axis(np.concatenate([line.y for line in known]) if known else ())
-    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
-    named = [line for line in known if not line.kind]
-    height = bottom + MARGIN_BOTTOM + 18 * len(named)
-    parts = [open_svg(right + PLOT_MARGIN, height, label, "plot"), *frame(x_axis, y_axis, labels)]
-
-    def path(x: Array, y: Array) -> str:
-        kept = np.isfinite(y)
-        pairs = zip(x[kept], y[kept], strict=True)
-        return "L".join(f"{x_axis.place(a, left, right)} {y_axis.place(b, bottom, top)}" for a, b in pairs)
-
-    for number, line in enumerate(named):
-        if line.low is not None and line.high is not None and number < 3:
-            kept = np.isfinite(line.low) & np.isfinite(line.high)
-            there, back = path(line.x[kept], line.high[kept]), path(line.x[kept][::-1], line.low[kept][::-1])
-            parts.append(f'<path class="band c{number % 6}" d="M{there}L{back}Z"/>')
-    for line in known:
-        if line.kind:
-            parts.append(f'<path class="ref" d="M{path(line.x, line.y)}"/>')
-    for number, line in enumerate(named):
-        dash = LINE_STYLES[number % len(LINE_STYLES)]
-        style = f' stroke-dasharray="{dash}"' if dash else ""
-        y = bottom + MARGIN_BOTTOM + 18 * number + 10
-        parts.append(f'<path class="line c{number % 6}"{style} d="M{path(line.x, line.y)}"/>')
-        parts.append(f'<path class="line c{number % 6}"{style} d="M{left} {y}h28"/>')
-        parts.append(f'<text x="{left + 34}" y="{y + 4}">{escape_svg(shorten_name(line.name))}</text>')
-    return "".join(parts) + "</svg>"
 
 
 def shorten_name(name: str, most: int = 36) -> str:

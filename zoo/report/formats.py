@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
     from zoo.leaderboard.unfinished import UnfinishedModel
+    from zoo.report.gallery import Gallery
 
 # Name of the format -> the function that writes it, `(boards, layout) -> str`.
 # perf: named as text, because `zoo report --help` lists the formats and must not import numpy.
@@ -33,6 +34,7 @@ class Layout:
     more: str = "zoo report --details"  # the command that shows the details
     sections: frozenset[str] = frozenset()  # names of sections that are shown without `details` too
     unfinished: tuple[UnfinishedModel, ...] = ()  # models without a board
+    galleries: Sequence[Gallery] = ()  # of the boards, for their page; empty: no images
 
 
 def write_boards(boards: Sequence[Board], form: str, layout: Layout | None = None) -> str:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
 from zoo.data.contact_sheet import to_image
 from zoo.errors import UsageError, clean
 from zoo.system.files import written_whole
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+STYLES = ("page.css", "figure-colors.css", "figures.css", "figure-page.css")  # of zoo/report/templates
 QUALITY = 88  # JPEG; a thumbnail takes 4 to 9 kB, as PNG 15 to 50
 
 
@@ -22,12 +27,27 @@ def render_page(template: str, script: str = "", **values: Any) -> str:
     The content security policy forbids loading and sending anything; the style sheet, and the script if a template is
     named, are allowed by their hashes.
     """
+    environment = open_templates()
+    style = render_style()
+    code = environment.get_template(script).render() if script else ""
+    hashes = {"style_hash": content_hash(style), "script_hash": content_hash(code)}
+    page = environment.get_template(template).render(style=style, script=code, **hashes, **values)
+    return page + "\n"
+
+
+def render_style() -> str:
+    """The style sheet of all pages."""
+    return "\n".join(open_templates().get_template(name).render() for name in STYLES)
+
+
+@cache
+def open_templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     def show(value: Any) -> Any:
         return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("zoo.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -35,11 +55,6 @@ def render_page(template: str, script: str = "", **values: Any) -> str:
         lstrip_blocks=True,
         finalize=show,
     )
-    style = environment.get_template("page.css").render()
-    code = environment.get_template(script).render() if script else ""
-    hashes = {"style_hash": content_hash(style), "script_hash": content_hash(code)}
-    page = environment.get_template(template).render(style=style, script=code, **hashes, **values)
-    return page + "\n"
 
 
 def content_hash(text: str) -> str:
@@ -55,8 +70,8 @@ def write_page(page: str, path: Path) -> None:
         raise UsageError(f"{path}: {error.strerror}", fix="name a file that can be written") from error
 
 
-def picture(pixels: Array, intensity: tuple[float, float]) -> str:
+def picture(pixels: Array, intensity: tuple[float, float], quality: int = QUALITY) -> str:
     """A thumbnail as a `data:` URI. `intensity`: the 16-bit levels shown as black and white."""
     stream = io.BytesIO()
-    to_image(pixels, intensity).save(stream, "JPEG", quality=QUALITY)
+    to_image(pixels, intensity).save(stream, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

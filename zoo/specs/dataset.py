@@ -171,6 +171,12 @@ class DatasetSpec:
         default=True,
         recorded=False,
     )
+    share_images: bool | None = fact(
+        "Whether `zoo report --format html` may show test images. Default: only if `license` allows anybody to share "
+        "them, as CC BY 4.0.",
+        default=None,
+        recorded=False,
+    )
     derived_from: tuple[str, ...] = fact(
         'Collections that the images come from, in lower case: "ham10000". Boards mark models with weights trained on '
         "one of them.",

@@ -21,8 +21,10 @@ from zoo.tasks.task import (
     POSITIVE_AND_NEGATIVE,
     Answers,
     Decisions,
+    FigureKind,
     Form,
     Head,
+    PictureRule,
     Presentation,
     TargetFault,
     Targets,
@@ -171,6 +173,8 @@ METRICS_OF_CLASSES = (
     "ece",
 )
 TOP_LABEL = "of the largest probability (top label)"
+PICTURES_OF_DECISIONS: tuple[PictureRule, ...] = ("most confident, right", "most confident, wrong", "least confident")
+FIGURES_OF_LABELS: tuple[FigureKind, ...] = ("roc", "precision-recall", "decision-curve", "reliability")
 
 BINARY = Task(
     name="binary",
@@ -194,7 +198,11 @@ BINARY = Task(
     answers=ClassAnswers(),
     decisions=BinaryDecisions(),
     presentation=Presentation(
-        title="binary", cases=POSITIVE_AND_NEGATIVE, calibrated="of the positive class's probability"
+        title="binary",
+        cases=POSITIVE_AND_NEGATIVE,
+        calibrated="of the positive class's probability",
+        figures=(*FIGURES_OF_LABELS, "confusion"),
+        pictures=PICTURES_OF_DECISIONS,
     ),
 )
 MULTICLASS = Task(
@@ -204,5 +212,11 @@ MULTICLASS = Task(
     targets=ClassTargets(),
     head=ClassHead(),
     answers=ClassAnswers(),
-    presentation=Presentation(title="multi-class", cases=POSITIVE_AND_NEGATIVE, calibrated=TOP_LABEL),
+    presentation=Presentation(
+        title="multi-class",
+        cases=POSITIVE_AND_NEGATIVE,
+        calibrated=TOP_LABEL,
+        figures=("confusion", *FIGURES_OF_LABELS),
+        pictures=PICTURES_OF_DECISIONS,
+    ),
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.tasks.classes import FIGURES_OF_LABELS, PICTURES_OF_DECISIONS
 from zoo.tasks.linear import solve_binaries
 from zoo.tasks.logits import find_fault_of_probabilities, rescale_events, round_log_odds, sigmoid
 from zoo.tasks.task import (
@@ -163,5 +164,7 @@ MULTILABEL = Task(
         title="multi-label",
         cases=POSITIVE_AND_NEGATIVE,
         calibrated="of each label's probability by itself, averaged over labels",
+        figures=FIGURES_OF_LABELS,
+        pictures=PICTURES_OF_DECISIONS,
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.tasks.classes import METRICS_OF_CLASSES, TOP_LABEL, ClassAnswers, ClassTargets
+from zoo.tasks.classes import METRICS_OF_CLASSES, PICTURES_OF_DECISIONS, TOP_LABEL, ClassAnswers, ClassTargets
 from zoo.tasks.linear import solve_binaries
 from zoo.tasks.logits import cumulative_to_classes, grades_to_log_odds, rescale_grades
 from zoo.tasks.task import POSITIVE_AND_NEGATIVE, Head, Presentation, Task
@@ -70,5 +70,11 @@ ORDINAL = Task(
     targets=GradeTargets(),
     head=GradeHead(),
     answers=GradeAnswers(),
-    presentation=Presentation(title="ordinal", cases=POSITIVE_AND_NEGATIVE, calibrated=TOP_LABEL),
+    presentation=Presentation(
+        title="ordinal",
+        cases=POSITIVE_AND_NEGATIVE,
+        calibrated=TOP_LABEL,
+        figures=("confusion", "roc", "precision-recall", "reliability"),
+        pictures=PICTURES_OF_DECISIONS,
+    ),
 )

@@ -111,5 +111,11 @@ REGRESSION = Task(
     head=NumberHead(),
     answers=NumberAnswers(),
     decisions=None,
-    presentation=Presentation(title="regression", answer="predicted value", chance=("spearman", 0.0, "0")),
+    presentation=Presentation(
+        title="regression",
+        answer="predicted value",
+        chance=("spearman", 0.0, "0"),
+        figures=("agreement",),
+        pictures=("smallest error", "largest error"),
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 # What one target is: the index of a class, a row of 0/1/NaN, a number, or something that a plugin defines.
 Form = Literal["class", "flags", "number", "other"]
+# The figures of a board that a task can have.
+FigureKind = Literal[
+    "roc",  # needs labels
+    "precision-recall",  # needs labels
+    "decision-curve",  # needs labels
+    "reliability",  # needs `calibrated`
+    "confusion",  # needs classes
+    "agreement",  # needs numbers: predicted against true, and their difference against their mean
+]
+# The rules by which a board chooses test images to show.
+PictureRule = Literal[
+    "most confident, right",  # needs decisions
+    "most confident, wrong",  # needs decisions
+    "least confident",  # needs decisions
+    "smallest error",  # needs numbers
+    "largest error",  # needs numbers
+]
 
 
 class TargetFault(NamedTuple):
@@ -218,6 +235,14 @@ class Presentation:
     cases: tuple[str, ...] = ()  # the cases of a label that an interval needs enough of; () if it needs samples only
     calibrated: str = ""  # what the calibration error is of; "" if there is none
     chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
+    figures: tuple[FigureKind, ...] = ()  # beside those that every task has
+    pictures: tuple[PictureRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("figures", get_args(FigureKind)), ("pictures", get_args(PictureRule))):
+            for kind in getattr(self, name):
+                if kind not in kinds:
+                    raise TypeError(f"{name}: unknown {kind!r}; there are: {', '.join(kinds)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,172 @@
+"""Galleries: test images chosen by rule, for a board's page.
+
+Results hold no images. The page opens the dataset again, by the name in the results or by a path, and shows images only
+if the dataset has the content hash of the results and its card or license allows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.data.decoded import find_intensity
+from zoo.data.lookup import find_datasets
+from zoo.data.opening import OpenDataset, convert_failures, open_dataset
+from zoo.errors import ZooError, clean
+from zoo.images.resizing import fit_square
+from zoo.leaderboard.boards import Board, request_sections
+from zoo.leaderboard.pictures import PICTURES_PER_RULE, ChosenImage, choose_images
+from zoo.leaderboard.tables import ReportOptions
+from zoo.registry.lookup import Registry
+from zoo.report.html import picture
+from zoo.specs.dataset import DatasetSpec
+from zoo.system.progress import Console
+
+MAX_PICTURES, MAX_PICTURE_BYTES = 24, 9000  # of a board; of one as a `data:` URI
+QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
+# Licenses that allow anybody to share the images: not those that forbid changes or commercial use.
+OPEN_LICENSE = re.compile(
+    r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international)*"
+)
+LEVELS_SIZE = 64  # pixels of a side, to measure the levels of 16 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A chosen image and its pixels as a `data:` URI."""
+
+    chosen: ChosenImage
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The pictures of a board, or the reason why it has none."""
+
+    pictures: tuple[Picture, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Where the images of boards are looked for: installed datasets, and paths."""
+
+    registry: Registry
+    cache: Path
+    paths: Sequence[str] = ()
+
+
+def make_galleries(boards: Sequence[Board], source: ImageSource) -> list[Gallery]:
+    """The gallery of each board. Raises ZooError for a path that cannot be opened."""
+    given = [dataset for path in source.paths for dataset in open_offline(path, source)]
+    opened: dict[str, OpenDataset | str] = {dataset.content_hash: dataset for dataset in given}
+    return [make_gallery(board, source, opened) for board in boards]
+
+
+def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDataset | str]) -> Gallery:
+    """The gallery of a board. `opened` holds, by content hash, each dataset or the reason why there is none."""
+    chosen = choose_for_board(board)
+    if not chosen:
+        return Gallery(reason="this task has no rule by which images are chosen")
+    name, content_hash = tested_data(board.facts)
+    if content_hash not in opened:
+        opened[content_hash] = open_by_name(name, content_hash, source)
+    found = opened[content_hash]
+    if isinstance(found, str):
+        return Gallery(reason=clean(found))
+    if objection := find_objection(found.spec):
+        return Gallery(reason=clean(objection))
+    row_of = {sample_id: row for row, sample_id in enumerate(found.sample_ids.tolist())}
+    if not all(image.sample_id in row_of for image in chosen):
+        return Gallery(reason="the results hold pseudonyms in place of the names of images")
+    try:
+        uris = draw_pictures(found, [row_of[image.sample_id] for image in chosen])
+    except ZooError as error:
+        return Gallery(reason=clean(error.message))
+    return Gallery(pictures=tuple(Picture(chosen=c, uri=uri) for c, uri in zip(chosen, uris, strict=True)))
+
+
+def choose_for_board(board: Board) -> list[ChosenImage]:
+    """The images of the best models, as many models as fit."""
+    rules = board.card.task.presentation.pictures
+    if not rules:
+        return []
+    request = request_sections(board, ReportOptions())
+    most = MAX_PICTURES // (PICTURES_PER_RULE * len(rules))
+    models = [row for row in request.rows if not row.baseline][:most]
+    return [image for row in models for image in choose_images(row, request)]
+
+
+def tested_data(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and content hash of the dataset that the board's test images are from."""
+    external = facts.get("external")
+    return (external["dataset"], external["content_hash"]) if external else (facts["name"], facts["content_hash"])
+
+
+# --- the images ------------------------------------------------------------------------------------------------------
+def open_by_name(name: str, content_hash: str, source: ImageSource) -> OpenDataset | str:
+    """Open the installed dataset of a name, or return the reason why its images cannot be shown."""
+    registry = source.registry
+    if name not in registry.datasets and not registry.find_family("dataset", name):  # never a path: names are untrusted
+        return f"no installed dataset is named {name}; name its folder by --data"
+    try:
+        if objection := next(filter(None, map(find_objection, find_specs(name, source))), ""):
+            return objection
+        found = open_offline(name, source)
+    except ZooError as error:
+        return error.message
+    matching = (dataset for dataset in found if dataset.content_hash == content_hash)
+    return next(matching, f"{name} on this machine holds other data than these results (another content hash)")
+
+
+def open_offline(requested: str, source: ImageSource) -> list[OpenDataset]:
+    """Open the datasets of a name or a path without downloading."""
+    datasets = []
+    for spec in find_specs(requested, source):
+        with Console().counting(f"reading {spec.name}") as progress, convert_failures():
+            datasets.append(open_dataset(spec, source.cache, offline=True, progress=progress))
+    return datasets
+
+
+@convert_failures()
+def find_specs(requested: str, source: ImageSource) -> list[DatasetSpec]:
+    return find_datasets(requested, source.registry, source.cache, offline=True)
+
+
+def find_objection(spec: DatasetSpec) -> str:
+    """Why the images of a dataset may not be shown, or ""."""
+    if spec.share_images is not None:
+        return "" if spec.share_images else f"{spec.name}: its card forbids it (share_images = false)"
+    if not spec.share_targets:
+        return f"{spec.name}: its license does not allow sharing its targets"
+    if spec.synthetic or is_open_license(spec.license):
+        return ""
+    license_text = f"its license ({spec.license}) is not known to allow it" if spec.license else "it states no license"
+    return f"{spec.name}: {license_text}; to allow it, set share_images = true in its dataset.toml"
+
+
+def is_open_license(text: str) -> bool:
+    return bool(OPEN_LICENSE.fullmatch(re.sub(r"[\s\-_]+", " ", text.lower()).strip()))
+
+
+def draw_pictures(dataset: OpenDataset, rows: Sequence[int]) -> list[str]:
+    """Thumbnails as `data:` URIs, each at the best quality that fits."""
+    images = dataset.samples.table["image"]
+    pixels = {row: dataset.samples.read(images.iloc[row]) for row in sorted(set(rows))}
+    intensity = dataset.spec.intensity or (0.0, 255.0)
+    if dataset.spec.intensity is None and any(each.dtype != np.uint8 for each in pixels.values()):
+        intensity = find_intensity(np.concatenate([fit_square(each, LEVELS_SIZE).ravel() for each in pixels.values()]))
+    return [small_picture(pixels[row], intensity) for row in rows]
+
+
+def small_picture(pixels: Any, intensity: tuple[float, float]) -> str:
+    uris = (picture(pixels, intensity, quality) for quality in QUALITIES)
+    uri = next(uris)
+    while len(uri) > MAX_PICTURE_BYTES and (smaller := next(uris, "")):
+        uri = smaller
+    return uri
