@@ -14,7 +14,7 @@ from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
-from zoo.report.board_csv import section_to_csv, to_csv
+from zoo.report.board_csv import rows_to_csv, table_to_csv, to_csv
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
@@ -150,7 +150,7 @@ def test_color_is_used_only_if_requested(boards):
 def test_the_numbers_of_all_formats_agree(boards):
     row = next(row for row in boards[0].rows if row.model == "net")
     exact = row.scores["auroc"].value
-    (line,) = [line for line in csv.DictReader(io.StringIO(to_csv(boards))) if line["model"] == "net"]
+    (line,) = [line for line in csv.DictReader(io.StringIO(rows_to_csv(boards))) if line["model"] == "net"]
     (item,) = [item for item in json.loads(to_json(boards))["leaderboard"] if item["model"] == "net"]
     assert float(line["auroc"]) == item["value"] == exact
     assert f"{exact:.3f}".lstrip("0") in to_markdown(boards)
@@ -187,7 +187,7 @@ def test_every_format_separates_the_effect_of_other_seeds_from_that_of_other_pat
     for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
         assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
-    line, *_ = csv.DictReader(io.StringIO(to_csv(boards)))
+    line, *_ = csv.DictReader(io.StringIO(rows_to_csv(boards)))
     (told,) = json.loads(to_json(boards))["boards"]
     for name in ("patients_change_winner", "seeds_change_winner"):
         assert float(line[name]) == told["comparisons"][name] == getattr(found, name)
@@ -225,8 +225,8 @@ def test_markdown_has_a_table_per_board_and_section_with_equal_cells_in_every_ro
         assert len({line.count("|") for line in rows}) == 1
 
 
-def test_csv_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
-    lines = list(csv.reader(io.StringIO(to_csv(boards))))
+def test_the_table_of_rows_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
+    lines = list(csv.reader(io.StringIO(rows_to_csv(boards))))
     assert len(lines) == 1 + 3
     assert len({len(line) for line in lines}) == 1
     assert not {"none", "nan"} & {cell.lower() for line in lines for cell in line}
@@ -317,10 +317,10 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
     assert found["rows"][1]["auroc"]["reason"] == "too few"
-    first, second = csv.DictReader(io.StringIO(section_to_csv(boards, "groups")))
+    first, second = csv.DictReader(io.StringIO(table_to_csv(boards, "groups")))
     assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
     with pytest.raises(UsageError, match="no board has a table 'ages'"):
-        section_to_csv(boards, "ages")
+        table_to_csv(boards, "ages")
 
 
 def test_a_terminal_shows_the_compact_part_of_a_section_and_names_the_rest(boards):

@@ -159,6 +159,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
     console = Console()
     with console.counting("starting"):
         from zoo.leaderboard.boards import SECTIONS, build_leaderboard
+        from zoo.leaderboard.tables import ReportOptions
         from zoo.registry.context import Context
         from zoo.registry.loading import quiet_stdout
         from zoo.results.plans import save_plan
@@ -181,7 +182,11 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
                 scored = load_scored_runs(settings.results)
                 # perf: the sections are not printed after a bench, and take a third of the time
                 boards = build_leaderboard(
-                    outcome.results.values(), registry.metrics, sections=SECTIONS if as_json else (), scored_runs=scored
+                    outcome.results.values(),
+                    registry.metrics,
+                    ReportOptions(metrics=tuple(outcome.plan.metrics)),
+                    SECTIONS if as_json else (),
+                    scored,
                 )
     if as_json:
         document = describe_outcome(outcome, boards)

@@ -134,7 +134,9 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason |
             return None
         return Reason("too-few", f"too few: {num_patients} {unit}, {MIN_CASES} are needed")
     # (2, L): positives and negatives of each label
-    cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
+    num_labels = len(card.labels)
+    each = (count_cases(part.request.targets, part.patients, num_labels) for part in folds)
+    cases = sum(each, np.zeros((2, num_labels), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
     of_patients = " (patients)" if several_each else ""
     is_binary = card.task.targets.has_positive
@@ -154,17 +156,16 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason |
     return Reason("too-few", f"too few: {num} {cases_of_label}, {MIN_CASES} are needed")
 
 
-def count_cases(part: DecidedTest) -> Array:
+def count_cases(targets: Array, patients: Array, num_labels: int) -> Array:
     """Count the patients with an image that has each label, and with one that does not: int64 (2, L).
 
     Unknown targets count in neither row.
     """
-    targets, num_labels = part.request.targets, len(part.request.labels)
     if targets.ndim == 1:
         sides = (targets[:, None] == np.arange(num_labels), targets[:, None] != np.arange(num_labels))
     else:
         sides = (targets == 1, targets == 0)
-    return np.array([[len(np.unique(part.patients[column])) for column in side.T] for side in sides], dtype=np.int64)
+    return np.array([[len(np.unique(patients[column])) for column in side.T] for side in sides], dtype=np.int64)
 
 
 def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:

@@ -12,11 +12,13 @@ import numpy as np
 
 from zoo.errors import Undefined, clean
 from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.label_cases import LabelCases, choose_labels, count_label_cases, keep_labels
 from zoo.evaluation.predictions import Predictions
-from zoo.evaluation.scoring import score
+from zoo.evaluation.scoring import score, seed_deviations
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Reason, Runs, Score
 from zoo.leaderboard import calibration, ensembles, operating_points, subgroups
+from zoo.leaderboard.ranking_metrics import find_rank_fault
 from zoo.leaderboard.sanity_checks import (
     SCORED,
     ShuffleVerdict,
@@ -92,6 +94,14 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankFault:
+    """A metric that was requested to rank a board, and why it cannot."""
+
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """All comparable rows: one dataset, content, split, protocol and kind of initial weights."""
 
@@ -101,14 +111,19 @@ class Board:
     label_parts: tuple[str, ...] = ()  # of the protocol's label: name, version and overrides
     demonstration: bool
     init: str
-    primary_metric: str
-    metrics: tuple[str, ...]
+    primary_metric: str  # the metric that ranks
+    metrics: tuple[str, ...]  # the one that ranks, the requested ones, the others
+    own_metric: str = ""  # the runs' primary metric, which ranks unless another one is requested
+    requested: tuple[str, ...] = ()  # metrics to show first: requested ones, and the runs' own if another ranks
+    rank_fault: RankFault | None = None  # why the requested metric does not rank this board
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
     card: ScoringContext
     threshold: ThresholdRule
-    primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
+    specs: Mapping[str, MetricSpec] = field(default_factory=dict, compare=False, repr=False)  # of the installed metrics
+    cases: tuple[LabelCases, ...] = ()  # of each label of a multi-label test set
+    labels: tuple[int, ...] = ()  # positions of the labels that count in means over labels; empty: all
     dates: tuple[str, str] = ("", "")  # of the first and the last run
     bundle: str = ""  # the source of its patients' pseudonyms: rows of other bundles cannot be paired
     num_configurations: int = 0  # model x protocol x initial weights ever scored on this test set
@@ -125,6 +140,16 @@ class Board:
     def tied_with(self, row: int) -> list[str]:
         """The models without a detectable difference from this row."""
         return [self.rows[other].label for other in self.comparisons.tied_with(row)]
+
+    @property
+    def primary(self) -> MetricSpec | None:
+        """The metric that ranks; None if its plugin is not installed."""
+        return self.specs.get(self.primary_metric)
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether another metric ranks than the runs' own primary one."""
+        return self.primary_metric != self.own_metric
 
     @property
     def is_external(self) -> bool:
@@ -173,7 +198,9 @@ def build_leaderboard(
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
     boards = [build_board(group, controls, metrics, options, sections) for group, controls in parts]
-    shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
+    shuffled = build_controls(
+        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, replace(options, rank_by="")
+    )
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
         replace(
@@ -245,19 +272,24 @@ def build_board(
     if not finished:
         return None
     first = finished[0]
-    primary = first.details["primary_metric"]
-    shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
-    known = {name: metrics[name] for name in shown if name in metrics}
-    higher = metrics[primary].higher_is_better if primary in metrics else True
     run = (group or baselines)[0].run
+    rule: ThresholdRule = run["protocol"]["threshold"]
+    own_metric = first.details["primary_metric"]
+    primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
+    requested = list_requested(finished, primary, metrics, options)
+    known = choose_metrics(finished, [primary, *requested], metrics)
+    higher = is_higher_better(primary, metrics)
+    cases = count_label_cases(load_tests(finished), first.card())
+    labels = choose_labels(cases)
+    scoring = RowScoring(metrics=known, primary=primary, labels=labels)
     rows, controls = (
-        sorted(build_rows(part, known, seeds, primary), key=lambda row: order(row, primary, higher))
+        sorted(build_rows(part, scoring, seeds), key=lambda row: order(row, primary, higher))
         for part, seeds in ((group, sorted({r.run["seed"] for r in group})), (baselines, [0]))
     )
-    rule: ThresholdRule = run["protocol"]["threshold"]
-    constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
+    constant = next((row.scores.get(own_metric) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
-        rows = [flag_degenerate(row, constant, primary, higher, first.card(), rule) for row in rows]
+        upward = is_higher_better(own_metric, metrics)
+        rows = [flag_degenerate(row, constant, own_metric, upward, first.card(), rule) for row in rows]
     majorities = find_majority_targets(finished)
     rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     created = sorted(r.created[:10] for r in finished if r.created)
@@ -269,14 +301,19 @@ def build_board(
         demonstration=bool(run["protocol"]["demonstration"]),
         init=run["init"],
         primary_metric=primary,
+        own_metric=own_metric,
         metrics=tuple(known),
+        requested=tuple(name for name in requested if name in known),
+        rank_fault=rank_fault,
         higher_is_better=higher,
         rows=(*rows, *controls),
         device=describe_device(first),
         dates=(created[0], created[-1]) if created else ("", ""),
         card=first.card(),
         threshold=rule,
-        primary=metrics.get(primary),
+        specs=known,
+        cases=cases,
+        labels=labels,
         bundle=first.bundle,
         versions=first.versions,
         comparisons=compare_rows(
@@ -286,6 +323,53 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+def choose_ranking(
+    finished: Sequence[Result], requested: str, metrics: Mapping[str, MetricSpec], rule: ThresholdRule
+) -> tuple[str, RankFault | None]:
+    """Choose the metric that ranks: the requested one, or the runs' own with the reason why the other cannot."""
+    own: str = finished[0].details["primary_metric"]
+    if requested in ("", own):
+        return own, None
+    tested = next((result for result in finished if result.provenance != "stated"), None)
+    reason = "its bundle holds no targets"
+    if tested is not None:
+        reason = find_rank_fault(metrics[requested], tested.predictions(), tested.card(), rule)
+    return (own, RankFault(metric=requested, reason=reason)) if reason else (requested, None)
+
+
+def list_requested(
+    finished: Sequence[Result], primary: str, metrics: Mapping[str, MetricSpec], options: ReportOptions
+) -> list[str]:
+    """The metrics to show first after the one that ranks.
+
+    These are the runs' own primary metric if another one ranks, those that the options request, and stored ones that
+    the task does not have: they were requested when the runs were scored.
+    """
+    first, task = finished[0], finished[0].card().task
+    added = [name for result in finished for name in result.scores() if name not in task.metrics]
+    asked = [name for name in options.metrics if task.name in metrics[name].tasks]
+    return [name for name in dict.fromkeys([first.details["primary_metric"], *asked, *added]) if name != primary]
+
+
+def choose_metrics(
+    finished: Sequence[Result], leading: Sequence[str], metrics: Mapping[str, MetricSpec]
+) -> dict[str, MetricSpec]:
+    """The installed metrics of a board: the leading ones, then the stored ones."""
+    names = dict.fromkeys([*leading, *(name for result in finished for name in result.scores())])
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def is_higher_better(metric: str, metrics: Mapping[str, MetricSpec]) -> bool:
+    return metrics[metric].higher_is_better if metric in metrics else True
+
+
+def load_tests(finished: Sequence[Result]) -> list[Predictions]:
+    """The test split of each fold; in external validation all folds have the same."""
+    with_targets = [result for result in finished if result.provenance != "stated"]
+    by_fold = {0 if r.run["purpose"] == "external" else r.run["fold"]: r for r in reversed(with_targets)}
+    return [by_fold[fold].predictions()["test"] for fold in sorted(by_fold)]
 
 
 TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
@@ -339,6 +423,7 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
         primary=board.primary,
         threshold=board.threshold,
         options=options,
+        labels=board.labels,
     )
 
 
@@ -348,13 +433,20 @@ def seeds_of(row: Row) -> tuple[int, ...]:
     return tuple(seed for seed in row.seeds for _ in range(each))
 
 
-def build_rows(
-    results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
-) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class RowScoring:
+    """What the rows of a board are scored by."""
+
+    metrics: Mapping[str, MetricSpec]
+    primary: str  # the metric that ranks
+    labels: tuple[int, ...]  # positions of the labels that count; empty: all
+
+
+def build_rows(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> list[Row]:
     """Build one row per model; rows of the same name get a variant that tells them apart."""
     rows, parts = [], group_rows(results)
     for part in parts:
-        row = build_row(part, metrics, seeds, primary)
+        row = build_row(part, scoring, seeds)
         run = part[0].run
         twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
         differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
@@ -394,9 +486,9 @@ def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 
-def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
+def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> Row:
     """Score the seeds that have all their folds: means over different sets of folds are not comparable."""
-    run = results[0].run
+    run, metrics = results[0].run, scoring.metrics
     finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
     folds = range(run["num_folds"])
     whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
@@ -407,17 +499,26 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     stored: Runs = ()
     evidence: Evidence | str = "no seed has finished all its folds" if finished else "no finished run"
     counted = [result for part in complete for result in part]
+    each = [[result.scores() for result in part] for part in complete]
+    seed_sd = {name: seed_deviation(each, name) for name in metrics}
     if any(result.provenance == "stated" for result in counted):
         scores = {name: stated_score(complete, name) for name in metrics}
         evidence = "its bundle holds no targets"
     elif complete:
         stored = [[result.predictions() for result in part] for part in complete]
-        card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
+        threshold: ThresholdRule = run["protocol"]["threshold"]
+        runs, card = keep_labels(stored, complete[0][0].card(), scoring.labels)
         if run["purpose"] == "shuffle":
-            scores, evidence = score_shuffles(stored, metrics, card, threshold=threshold), "a control is not ranked"
+            scores, evidence = score_shuffles(runs, metrics, card, threshold=threshold), "a control is not ranked"
         else:
-            scores = score(stored, metrics, card, threshold=threshold)
-            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
+            scores = score(runs, metrics, card, threshold=threshold)
+            if scoring.labels:
+                counted_labels = f"over {len(card.labels)} of {len(complete[0][0].card().labels)} labels"
+                scores = {name: add_note(each_score, counted_labels) for name, each_score in scores.items()}
+            evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
+        stored_names = set.intersection(*(set(scores) for part in each for scores in part))
+        unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
+        seed_sd |= seed_deviations(runs, unstored, card, threshold=threshold)
         if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
     return Row(
@@ -427,7 +528,7 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
         baseline=is_baseline(results[0].run),
         scores=scores,
-        seed_sd={name: seed_deviation(complete, name) for name in metrics},
+        seed_sd=seed_sd,
         seeds=tuple(whole),
         coverage=(len(counted), len(seeds) * len(folds)),
         num_finished=len(finished),
@@ -490,11 +591,15 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     return Score(value=exact_mean(values), reason=reason)
 
 
-def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
-    """Standard deviation between the seeds' scores, each the mean over folds; None for one seed."""
+def add_note(score: Score, note: str) -> Score:
+    return replace(score, note="; ".join(filter(None, (score.note, note))))
+
+
+def seed_deviation(stored: Sequence[Sequence[Mapping[str, Score]]], name: str) -> float | None:
+    """Standard deviation between the stored scores of the seeds, each the mean over folds; None for one seed."""
     values = []
-    for part in complete:
-        scores = [result.scores().get(name) for result in part]
+    for part in stored:
+        scores = [each.get(name) for each in part]
         numbers = [s.value for s in scores if s is not None and s.value is not None]
         if len(numbers) < len(part):
             return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.errors import UsageError
+from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
 from zoo.specs.dataset import parse_patient
@@ -50,6 +51,8 @@ class ReportOptions:
     reach: ThresholdTarget | None = None  # sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # add the mean probability of each model's seeds as a row
     by: tuple[GroupBy, ...] = ()  # groups that are scored separately
+    metrics: tuple[str, ...] = ()  # shown first after the ranking one, scored if they are not stored
+    rank_by: str = ""  # the metric that ranks, instead of the runs' primary one
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,6 +75,13 @@ class SectionRequest:
     primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
+    labels: tuple[int, ...] = ()  # positions of the labels that count; empty: all
+
+    def over_counted_labels(self) -> SectionRequest:
+        """The request reduced to the labels that count: the input of a mean over labels."""
+        _, card = keep_labels((), self.card, self.labels)
+        rows = [replace(row, stored=keep_labels(row.stored, self.card, self.labels)[0]) for row in self.rows]
+        return replace(self, rows=rows, card=card, labels=())
 
     @property
     def case_name(self) -> str:
