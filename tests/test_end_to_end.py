@@ -362,7 +362,9 @@ def test_the_leaderboard_of_the_bench_is_that_of_the_stored_results(seeds, zoo):
     report = json.loads(zoo("report", "--results", root, "--format", "json").stdout)
     assert report["leaderboard"] == document["leaderboard"]
     lines = csv.DictReader(io.StringIO(zoo("report", "--results", root, "--format", "csv").stdout))
-    assert [float(line["value"]) for line in lines if line["ranks"] == "1"] == [row["value"] for row in document["leaderboard"]]
+    assert [float(line["value"]) for line in lines if line["ranks"] == "1"] == [
+        row["value"] for row in document["leaderboard"]
+    ]
 
 
 def test_no_output_of_a_pipe_holds_an_escape_code(finetuned, seeds, zoo):

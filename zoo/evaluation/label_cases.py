@@ -31,7 +31,9 @@ def count_label_cases(tests: Sequence[Predictions], card: ScoringContext) -> tup
     if card.task.targets.form != "flags" or not tests:
         return ()
     units = [test.by_unit(card.unit) for test in tests]
-    positives, negatives = np.sum([count_cases(unit.targets, unit.patients, len(card.labels)) for unit in units], axis=0)
+    positives, negatives = np.sum(
+        [count_cases(unit.targets, unit.patients, len(card.labels)) for unit in units], axis=0
+    )
     return tuple(
         LabelCases(label=label, positives=int(m), negatives=int(n))
         for label, m, n in zip(card.labels, positives, negatives, strict=True)

@@ -277,7 +277,7 @@ def build_board(
     own_metric = first.details["primary_metric"]
     primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
     requested = list_requested(finished, primary, metrics, options)
-    known = choose_metrics(finished, [primary, *requested], metrics)
+    known = choose_board_metrics(finished, [primary, *requested], metrics)
     higher = is_higher_better(primary, metrics)
     cases = count_label_cases(load_tests(finished), first.card())
     labels = choose_labels(cases)
@@ -353,7 +353,7 @@ def list_requested(
     return [name for name in dict.fromkeys([first.details["primary_metric"], *asked, *added]) if name != primary]
 
 
-def choose_metrics(
+def choose_board_metrics(
     finished: Sequence[Result], leading: Sequence[str], metrics: Mapping[str, MetricSpec]
 ) -> dict[str, MetricSpec]:
     """The installed metrics of a board: the leading ones, then the stored ones."""

@@ -23,9 +23,9 @@ MOST_METRICS = 5  # of the task, including the primary one
 
 def build_section(request: SectionRequest) -> Section | None:
     """Build the section `ensembles` if it is requested and a model has several seeds or folds."""
+    request = request.over_counted_labels()
     if not request.options.ensembles or request.primary is None:
         return None
-    request = request.over_counted_labels()
     metrics = choose_ensemble_metrics(request)
     rows: list[tuple[Cell, ...]] = []
     for row in request.rows:

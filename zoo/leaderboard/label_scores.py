@@ -17,7 +17,7 @@ def score_labels(board: Board, row: Row) -> dict[str, Mapping[str, Score]]:
     """
     if not board.cases or not row.stored:
         return {}
-    scores = {}
+    scores: dict[str, Mapping[str, Score]] = {}
     for position, label in enumerate(board.card.labels):
         runs, card = keep_labels(row.stored, board.card, (position,))
         scores[label] = score(runs, board.specs, card, threshold=board.threshold)

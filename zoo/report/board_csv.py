@@ -18,7 +18,6 @@ from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.statements import case_name, note_statements
 
-
 BOARD_TABLE = "board"  # the name by which `--table` requests the rows of the boards
 LEVEL = 0.95  # of every interval
 NOT_RUN = Score(value=None, reason=Reason("not-run", "no finished run"))
@@ -29,7 +28,9 @@ def to_csv(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noq
 
     The lines of a whole task have no label. Text that reads as a formula gets a leading quote.
     """
-    return write_lines([line for board in boards for place in range(len(board.rows)) for line in lines_of(board, place)])
+    return write_lines(
+        [line for board in boards for place in range(len(board.rows)) for line in lines_of(board, place)]
+    )
 
 
 def write_lines(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -47,23 +48,23 @@ def lines_of(board: Board, place: int) -> Iterator[dict[str, Any]]:
     for metric in board.metrics:
         score, ranks = row.scores.get(metric, NOT_RUN), metric == board.primary_metric
         yield {
-            **describe_place(board, row, metric, ""),
-            **describe_score(score),
-            **dict(zip(("positives", "negatives"), count_positives(board), strict=True)),
+            **place_columns(board, row, metric, ""),
+            **score_columns(score),
+            **dict(zip(("positives", "negatives"), count_binary_cases(board), strict=True)),
             "label_counts": None,
             "seed_sd": row.seed_sd.get(metric),
             "ranks": int(ranks),
             "rank": board.rank(place) if ranks else None,
             "tied_with": " ".join(board.tied_with(place)) if ranks else "",
             "unranked": board.comparisons.unranked[place] if ranks else "",
-            **describe_origin(board, row, metric),
+            **origin_columns(board, row, metric),
         }
     cases = {each.label: each for each in board.cases}
     for label, scores in score_labels(board, row).items():
         for metric, score in scores.items():
             yield {
-                **describe_place(board, row, metric, label),
-                **describe_score(score),
+                **place_columns(board, row, metric, label),
+                **score_columns(score),
                 "positives": cases[label].positives,
                 "negatives": cases[label].negatives,
                 "label_counts": int(not board.labels or cases[label].suffice),
@@ -72,11 +73,11 @@ def lines_of(board: Board, place: int) -> Iterator[dict[str, Any]]:
                 "rank": None,
                 "tied_with": "",
                 "unranked": "",
-                **describe_origin(board, row, metric),
+                **origin_columns(board, row, metric),
             }
 
 
-def describe_place(board: Board, row: Row, metric: str, label: str) -> dict[str, Any]:
+def place_columns(board: Board, row: Row, metric: str, label: str) -> dict[str, Any]:
     """What a line is about."""
     return {
         "dataset": board.dataset,
@@ -91,7 +92,7 @@ def describe_place(board: Board, row: Row, metric: str, label: str) -> dict[str,
     }
 
 
-def describe_score(score: Score) -> dict[str, Any]:
+def score_columns(score: Score) -> dict[str, Any]:
     return {
         "value": score.value,
         "low": score.low,
@@ -104,7 +105,7 @@ def describe_score(score: Score) -> dict[str, Any]:
     }
 
 
-def describe_origin(board: Board, row: Row, metric: str) -> dict[str, Any]:
+def origin_columns(board: Board, row: Row, metric: str) -> dict[str, Any]:
     """How a score came about, and from which data."""
     facts, test = board.facts, board.facts["splits"]["test"]
     spec = board.specs[metric]
@@ -131,7 +132,7 @@ def describe_origin(board: Board, row: Row, metric: str) -> dict[str, Any]:
     }
 
 
-def count_positives(board: Board) -> tuple[int | None, int | None]:
+def count_binary_cases(board: Board) -> tuple[int | None, int | None]:
     """The test cases with and without the positive label of a binary task; None for other tasks."""
     facts, test = board.facts, board.facts["splits"]["test"]
     counts = test.get("label_patients") or test.get("labels")

@@ -38,7 +38,7 @@ SPECIAL = {
 }
 # The other characters that pdfLaTeX prints in T1 without a further package.
 PRINTED = frozenset(
-    "·×±°µ§–—…‘’“”ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿ"
+    "·×±°µ§–—…‘’“”ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿ"  # noqa: RUF001
     "ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽžİ"
 )
 LIGATURE = re.compile(r"(?<=-)-|(?<=,),")  # two hyphens become a dash, two commas a quotation mark

@@ -1,4 +1,4 @@
-"""Boards as Markdown for GitHub. Names from data and plugins are escaped: they cannot become markup, links or mentions."""
+"""Boards as Markdown for GitHub. Names from data and plugins cannot become markup, links or mentions."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def section_lines(section: Section, level: str) -> list[str]:
     """A table below a board, with its title at this level of heading."""
     lines = [f"{level} {escape(section.title)}", ""]
     texts = [
-        column
-        for i, column in enumerate(section.columns)
-        if any(isinstance(cells[i], str) for cells in section.rows)
+        column for i, column in enumerate(section.columns) if any(isinstance(cells[i], str) for cells in section.rows)
     ]
     lines += ["| " + " | ".join(map(escape, section.columns)) + " |", rule_line(section.columns, texts)]
     lines += ["| " + " | ".join(escape(section_cell(cell)) for cell in cells) + " |" for cells in section.rows]

@@ -358,7 +358,9 @@ def ranking_statements(board: Board) -> list[str]:
     lines = [
         f"rank: 1 + the models that score detectably {better} (t test over patients and seeds, "
         f"Holm over {len(tests.pairs)} pair{'s' * (len(tests.pairs) != 1)})",
-        f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores {worse}",
+        f"{best}; no detectable difference from {', '.join(tied)}"
+        if tied
+        else f"{best}; every other one scores {worse}",
         f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
         + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
         + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
@@ -375,7 +377,8 @@ def baseline_statements(board: Board) -> list[str]:
         return []
     names = ", ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
     what = "a baseline" if len(baselines) == 1 else "baselines"
-    return [f"NO MODEL SCORES {directions(board)[0].upper()} THAN {what.upper()}: {names}; the best model has {number(best)}"]
+    better = directions(board)[0].upper()
+    return [f"NO MODEL SCORES {better} THAN {what.upper()}: {names}; the best model has {number(best)}"]
 
 
 def directions(board: Board) -> tuple[str, str]:
