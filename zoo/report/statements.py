@@ -183,9 +183,11 @@ def test_statement(board: Board) -> str:
 
 def label_statements(board: Board) -> list[str]:
     """Multi-label: the labels that count in means over labels, and those with too few cases to count."""
+    case = case_name(board)
+    if board.cases and not any(each.suffice for each in board.cases):
+        return [f"no label has {MIN_CASES} {case}s with it and {MIN_CASES} without: no intervals and no ranks"]
     if not board.labels:
         return []
-    case = case_name(board)
     counted = [f"{clean(each.label)} ({each.positives})" for each in board.cases if each.suffice]
     others = [
         f"{clean(each.label)} ({each.positives} with it, {each.negatives} without)"
