@@ -39,7 +39,7 @@ def facts_of(positives):
         "task": "multilabel",
         "labels": list(LABELS),
         "positive": None,
-        "splits": {name: split for name in ("train", "val", "test")},
+        "splits": dict.fromkeys(("train", "val", "test"), split),
     }
 
 

@@ -266,7 +266,7 @@ def test_markdown_aligns_numbers_to_the_right_and_names_to_the_left(boards):
 
 def test_markdown_starts_with_the_answer(boards):
     lines = [line for line in to_markdown(boards).splitlines() if line]
-    assert lines[1].startswith("No clear winner: net has the best auroc")
+    assert lines[1].startswith("No winner: no model scores higher than the baseline constant")
 
 
 def test_tidy_csv_has_one_line_per_model_dataset_metric_and_label(boards):
