@@ -174,9 +174,9 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
     status, cost, details = changes.pop("status", "ok"), changes.pop("cost", {}), changes.pop("details", {})
     code, images_each = changes.pop("code", "diverged"), changes.pop("images_each", 1)
     prefix, same_test = changes.pop("prefix", ""), changes.pop("same_test", False)
-    given = changes.pop("predictions", None)  # by split, instead of drawn ones
     metadata, patients = changes.pop("metadata", {}), changes.pop("patients", None)  # patients: (40,) of each split
     baseline = model in {"constant", "thumbnails"}
+    given = changes.pop("predictions", None)  # by split, instead of drawn ones
     run = Run(
         **{
             "dataset": "dots",
