@@ -349,8 +349,8 @@ def list_requested(
     """
     first, task = finished[0], finished[0].card().task
     added = [name for result in finished for name in result.scores() if name not in task.metrics]
-    asked = [name for name in options.metrics if task.name in metrics[name].tasks]
-    return [name for name in dict.fromkeys([first.details["primary_metric"], *asked, *added]) if name != primary]
+    named = [name for name in options.metrics if task.name in metrics[name].tasks]
+    return [name for name in dict.fromkeys([first.details["primary_metric"], *named, *added]) if name != primary]
 
 
 def choose_board_metrics(
@@ -514,7 +514,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
             scores = score(runs, metrics, card, threshold=threshold)
             if scoring.labels:
                 counted_labels = f"over {len(card.labels)} of {len(complete[0][0].card().labels)} labels"
-                scores = {name: add_note(each_score, counted_labels) for name, each_score in scores.items()}
+                scores = {name: add_note(found, counted_labels) for name, found in scores.items()}
             evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
         stored_names = set.intersection(*(set(scores) for part in each for scores in part))
         unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
