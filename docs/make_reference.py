@@ -1,4 +1,4 @@
-"""Write the tables and the JSON schema that are made from fields: of `dataset.toml`, and of a suite's file.
+"""Write the tables and the JSON schemas made from fields: of `dataset.toml`, a suite's file and a report.
 
     python docs/make_reference.py
 
@@ -12,18 +12,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+from zoo.report.json_records import SCHEMA_NAME, report_schema
 from zoo.sources.opening import card_json_schema
 from zoo.specs.suite import suite_keys
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"
+REPORT_SCHEMA, REPORT_PAGE = DOCS / SCHEMA_NAME, DOCS / "report-json.md"
 TABLE = re.compile(r"(?<=<!-- keys of )(\w+)( -->\n)(?:\|.*\n)*")
 COMMANDS = DOCS / "command-line.md"
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
-def schema_text() -> str:
-    return json.dumps(card_json_schema(), indent=1, ensure_ascii=False) + "\n"
+def schema_text(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def page_text(page: str) -> str:
@@ -31,6 +33,38 @@ def page_text(page: str) -> str:
     schema = card_json_schema()
     sections = {"DatasetCard": schema, **schema["$defs"]}
     return TABLE.sub(lambda match: match[1] + match[2] + key_table(sections[match[1]]), page)
+
+
+def report_page_text(page: str) -> str:
+    """The page of the report's document with every table rewritten."""
+    schema = report_schema()
+    records = {"ReportRecord": schema, **schema["$defs"]}
+    return TABLE.sub(lambda match: match[1] + match[2] + record_table(records[match[1]]), page)
+
+
+def record_table(record: dict[str, Any]) -> str:
+    rows = ["| field | value | meaning |", "|---|---|---|"]
+    for name, field in record["properties"].items():
+        meaning = field.get("description", "").replace("|", chr(92) + "|")
+        rows.append(f"| `{name}` | {json_kind(field)} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def json_kind(field: dict[str, Any]) -> str:
+    """The values of a field of JSON, in words; a record is a link to its table."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name.removesuffix('Record')}](#{name.removesuffix('Record').lower()})"
+    if "anyOf" in field:
+        return " or ".join(map(json_kind, field["anyOf"]))
+    if "const" in field or "enum" in field:
+        return " or ".join(f"`{json.dumps(value)}`" for value in field.get("enum", [field.get("const")]))
+    if field["type"] == "array":
+        return f"list of {json_kind(field['items'])}"
+    if field["type"] == "object":
+        values = field.get("additionalProperties")
+        return f"object of {json_kind(values)}" if isinstance(values, dict) else "object"
+    return {**WORDS, "null": "null"}[field["type"]]
 
 
 def commands_text(page: str) -> str:
@@ -81,6 +115,8 @@ def to_toml(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    SCHEMA.write_text(schema_text(card_json_schema()), encoding="utf-8")
+    REPORT_SCHEMA.write_text(schema_text(report_schema()), encoding="utf-8")
+    REPORT_PAGE.write_text(report_page_text(REPORT_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     COMMANDS.write_text(commands_text(COMMANDS.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

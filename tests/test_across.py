@@ -12,7 +12,7 @@ from pytest import approx
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.report.board_csv import section_to_csv
+from zoo.report.board_csv import table_to_csv
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
@@ -226,7 +226,7 @@ def test_the_order_appears_once_after_all_boards_in_every_format(fill):
     (found,) = json.loads(to_json(boards))["across"]
     assert (found["over"], found["datasets"], found["pairs"]) == ("all", ["dots", "rings"], [])
     assert found["rows"][0]["mean rank"]["value"] == 1
-    first, *_ = csv.DictReader(io.StringIO(section_to_csv(boards, "across")))
+    first, *_ = csv.DictReader(io.StringIO(table_to_csv(boards, "across")))
     assert (first["dataset"], first["protocol"], first["model"]) == ("dots; rings", "scratch@1", "good")
     assert float(first["mean rank_low"]) >= 1 and first["failures"] == ""
 

@@ -29,8 +29,11 @@ def test_only_a_winner_without_ties_is_bold(tmp_path, store):
 
 
 @pytest.mark.integration
-def test_tied_rows_are_not_bold(tmp_path, store):
-    assert r"\textbf" not in latex_of(tmp_path, store, ("one", 1.0), ("two", 1.0))
+def test_tied_rows_are_not_bold_and_have_a_dagger(tmp_path, store):
+    text = latex_of(tmp_path, store, ("one", 0.3), ("two", 0.3), ("blunt", 50.0))
+    marked = [line.split(" & ")[1] for line in text.splitlines() if "textdagger" in line and "&" in line]
+    assert r"\textbf" not in text and sorted(marked) == ["one", "two"]
+    assert "not detectably worse" in text and "Bold" not in text
 
 
 @pytest.mark.integration
@@ -41,6 +44,20 @@ def test_every_row_has_as_many_cells_as_the_table_has_columns(tmp_path, store):
     assert len(rows) == 3 and {len(re.split(r"(?<!\\)&", row)) for row in rows} == {columns}
 
 
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("naïve ±2", "naïve ±2"),
+        ("e\u0301", "é"),  # composed
+        ("肺 λ", "U+80BA U+03BB"),
+        ("a--b,,c", "a-{}-b,{},c"),
+        ("'\"`", r"\textquotesingle{}\textquotedbl{}\textasciigrave{}"),
+    ],
+)
+def test_characters_are_printed_as_they_are_or_as_code_points(name, printed):
+    assert escape_latex(name) == printed
+
+
 @pytest.mark.parametrize("name", [r"a_b%c$d#e&f{g}h~i^j\k", r"\input{/etc/passwd}"])
 def test_a_name_cannot_become_a_command(name):
     plain = escape_latex(name)
@@ -49,10 +66,15 @@ def test_a_name_cannot_become_a_command(name):
     assert plain.count("{") == plain.count("}")
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_a_paper_with_the_table_compiles(tmp_path, store):
-    table = latex_of(tmp_path / "results", store, ("sharp_50%", 0.3), ("blunt", 5.0))
-    paper = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + table + "\\end{document}\n"
+    table = latex_of(tmp_path / "results", store, ("sharp_50%|<\"'`^~", 0.3), ("肺é--±·…", 5.0))
+    paper = (
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\n"
+        + table
+        + "\\end{document}\n"
+    )
     (tmp_path / "paper.tex").write_text(paper)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)

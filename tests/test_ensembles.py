@@ -12,7 +12,7 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.tables import ReportOptions
-from zoo.report.board_csv import section_to_csv
+from zoo.report.board_csv import table_to_csv
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
@@ -96,7 +96,7 @@ def test_ensembles_are_unranked_and_below_the_models_in_every_format(tmp_path, s
             text.index("net") < text.index("Ensembles: the mean probability") < text.index("2 seeds", text.index("Ens"))
         )
         assert "not ranked among single models" in text
-    (line,) = csv.DictReader(io.StringIO(section_to_csv(boards, "ensembles")))
+    (line,) = csv.DictReader(io.StringIO(table_to_csv(boards, "ensembles")))
     assert (line["model"], line["ensemble of"]) == ("net", "2 seeds") and float(line["auroc"]) > 0.5
 
 

@@ -15,9 +15,9 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
 from zoo.leaderboard.tables import Section
-from zoo.report.board_csv import section_to_csv, to_csv
+from zoo.report.board_csv import rows_to_csv, table_to_csv, to_csv
 from zoo.report.board_json import to_json
-from zoo.report.board_markdown import to_markdown
+from zoo.report.board_markdown import escape, to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
@@ -151,7 +151,7 @@ def test_color_is_used_only_if_requested(boards):
 def test_the_numbers_of_all_formats_agree(boards):
     row = next(row for row in boards[0].rows if row.model == "net")
     exact = row.scores["auroc"].value
-    (line,) = [line for line in csv.DictReader(io.StringIO(to_csv(boards))) if line["model"] == "net"]
+    (line,) = [line for line in csv.DictReader(io.StringIO(rows_to_csv(boards))) if line["model"] == "net"]
     (item,) = [item for item in json.loads(to_json(boards))["leaderboard"] if item["model"] == "net"]
     assert float(line["auroc"]) == item["value"] == exact
     assert f"{exact:.3f}".lstrip("0") in to_markdown(boards)
@@ -188,7 +188,7 @@ def test_every_format_separates_the_effect_of_other_seeds_from_that_of_other_pat
     for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
         assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
         assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
-    line, *_ = csv.DictReader(io.StringIO(to_csv(boards)))
+    line, *_ = csv.DictReader(io.StringIO(rows_to_csv(boards)))
     (told,) = json.loads(to_json(boards))["boards"]
     for name in ("patients_change_winner", "seeds_change_winner"):
         assert float(line[name]) == told["comparisons"][name] == getattr(found, name)
@@ -226,8 +226,8 @@ def test_markdown_has_a_table_per_board_and_section_with_equal_cells_in_every_ro
         assert len({line.count("|") for line in rows}) == 1
 
 
-def test_csv_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
-    lines = list(csv.reader(io.StringIO(to_csv(boards))))
+def test_the_table_of_rows_has_one_line_per_row_and_empty_cells_for_missing_values(boards):
+    lines = list(csv.reader(io.StringIO(rows_to_csv(boards))))
     assert len(lines) == 1 + 3
     assert len({len(line) for line in lines}) == 1
     assert not {"none", "nan"} & {cell.lower() for line in lines for cell in line}
@@ -242,6 +242,61 @@ def test_names_from_data_cannot_become_markup(hostile):
     assert "\x1b" not in text and "\u202e" not in text
     for head, rule, *rows in tables(text):  # a pipe in a name would add a column
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in (head, *rows)} == {rule.count("|")}
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("see https://x.org", r"see https\://x.org"),
+        ("www.x.org", r"www\.x.org"),
+        ("@ann and a@x.org", "@<!-- -->ann and a@<!-- -->x.org"),
+        ("finetune@1", "finetune@1"),
+        ("# head #12", r"\# head \#12"),
+        (r"a\|b", r"a\\\|b"),
+    ],
+)
+def test_markdown_has_no_links_mentions_or_headings_from_names(text, escaped):
+    assert escape(text) == escaped
+
+
+def test_markdown_aligns_numbers_to_the_right_and_names_to_the_left(boards):
+    head, rule, *_ = tables(to_markdown(boards))[0]
+    aligned = dict(zip(head.split("|")[1:-1], rule.split("|")[1:-1], strict=True))
+    assert aligned.pop(" model ") == ":---" and set(aligned.values()) == {"---:"}
+
+
+def test_markdown_starts_with_the_answer(boards):
+    lines = [line for line in to_markdown(boards).splitlines() if line]
+    assert lines[1].startswith("No winner: no model scores higher than the baseline constant")
+
+
+def test_tidy_csv_has_one_line_per_model_dataset_metric_and_label(boards):
+    lines = list(csv.DictReader(io.StringIO(to_csv(boards))))
+    keys = [(line["row"], line["dataset"], line["protocol"], line["metric"], line["label"]) for line in lines]
+    assert len(set(keys)) == len(lines) == 3 * len(boards[0].metrics)
+    by_row = {(line["row"], line["metric"]): line for line in lines}
+    net, accuracy = by_row["net", "auroc"], by_row["net", "accuracy"]
+    score = boards[0].rows[0].scores["auroc"]
+    assert (float(net["value"]), float(net["low"]), float(net["high"])) == (score.value, score.low, score.high)
+    assert (net["level"], net["method"], net["seeds"]) == ("0.95", score.method.text, "0 1")
+    assert (net["cases"], net["case"], net["positives"], net["negatives"]) == ("40", "image", "20", "20")
+    assert (net["ranks"], net["rank"], net["tied_with"]) == ("1", "1", "other_net")
+    assert (accuracy["ranks"], accuracy["rank"], accuracy["label"]) == ("0", "", "")
+    assert net["definition"].startswith("Area under the ROC curve") and net["higher_is_better"] == "1"
+    assert by_row["constant", "auroc"]["unranked"] == "a baseline is not ranked"
+
+
+def test_tidy_csv_has_the_code_of_each_missing_value(tmp_path, store):
+    store(tmp_path, model="good")
+    store(tmp_path, model="bad", status="crashed")
+    boards = build_leaderboard(load_results(tmp_path)[0], {spec.name: spec for spec in METRICS})
+    lines = {line["row"]: line for line in csv.DictReader(io.StringIO(to_csv(boards))) if line["metric"] == "auroc"}
+    assert (lines["bad"]["value"], lines["bad"]["reason_code"]) == ("", "not-run")
+    assert (lines["good"]["reason_code"], lines["good"]["level"]) == ("", "0.95")
+
+
+def test_the_table_of_rows_is_that_of_the_flag(boards):
+    assert table_to_csv(boards, "board") == rows_to_csv(boards)
 
 
 def test_names_from_data_cannot_drive_the_terminal(hostile):
@@ -318,10 +373,10 @@ def test_a_section_stands_below_its_board_in_every_format(boards):
     assert "| =F | .910 \\[.875 .940\\] |" in to_markdown(boards) and "### by &lt;sex&gt;" in to_markdown(boards)
     found = json.loads(to_json(boards))["boards"][0]["sections"]["groups"]
     assert found["rows"][1]["auroc"]["reason"] == "too few: 8 images, 10 are needed"
-    first, second = csv.DictReader(io.StringIO(section_to_csv(boards, "groups")))
+    first, second = csv.DictReader(io.StringIO(table_to_csv(boards, "groups")))
     assert (first["group"], first["auroc_low"], second["auroc"]) == ("'=F", "0.875", "")
     with pytest.raises(UsageError, match="no board has a table 'ages'"):
-        section_to_csv(boards, "ages")
+        table_to_csv(boards, "ages")
 
 
 def test_a_terminal_shows_the_compact_part_of_a_section_and_names_the_rest(boards):

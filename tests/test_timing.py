@@ -67,7 +67,7 @@ def test_a_report_shows_latency_and_throughput(results, zoo):
     }
     assert row["cost"]["latency_seconds"] == pytest.approx(latency)
     assert " ms |" in zoo("report", "--results", root, "--format", "markdown").stdout
-    assert "latency_seconds" in zoo("report", "--results", root, "--format", "csv").stdout.splitlines()[0]
+    assert "latency_seconds" in zoo("report", "--results", root, "--format", "csv", "--table", "board").stdout
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from documented_shapes import BUILDERS, PAGE, blocks, build, printed, sections, tree
 
 from zoo.errors import DataError
+from zoo.report.json_records import report_schema
 from zoo.sources.cards import read_card
 from zoo.sources.opening import card_json_schema
 
@@ -47,7 +48,10 @@ def test_a_layout_on_the_page_is_read_as_expected(name, tmp_path, golden):
 # --- dataset-toml.md -------------------------------------------------------------------------------------------------
 def test_the_schema_and_the_tables_of_keys_are_up_to_date(reference):
     advice = "run `python docs/make_reference.py`"
-    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(), advice
+    assert reference.SCHEMA.read_text(encoding="utf-8") == reference.schema_text(card_json_schema()), advice
+    assert reference.REPORT_SCHEMA.read_text(encoding="utf-8") == reference.schema_text(report_schema()), advice
+    page = reference.REPORT_PAGE.read_text(encoding="utf-8")
+    assert page == reference.report_page_text(page), advice
     page = reference.PAGE.read_text(encoding="utf-8")
     assert page == reference.page_text(page), advice
 

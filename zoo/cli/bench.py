@@ -184,7 +184,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
                 boards = build_leaderboard(
                     outcome.results.values(),
                     registry.metrics,
-                    ReportOptions(recipes=len(suite.protocols) > 1),
+                    ReportOptions(recipes=len(suite.protocols) > 1, metrics=tuple(outcome.plan.metrics)),
                     sections=SECTIONS if as_json else (),
                     scored_runs=scored,
                 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 @click.option("--output", type=FILE_TYPE, help="Write to this file instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 if it is stale.")
 @click.option(
-    "--table", type=TEXT, metavar="NAME", help="With csv: write this table below the boards instead of the leaderboard."
+    "--table", type=TEXT, metavar="NAME", help="With csv: one table instead of all scores: board, or a table below it."
 )
+@several("--metrics", kind="metric", metavar="NAME,...", help="Show these metrics first, stored or not.")
+@click.option("--rank-by", type=Name("metric"), metavar="METRIC", help="Rank and test by this metric.")
 @click.option("--prevalence", type=SHARE_TYPE, metavar="P", help="Add PPV and NPV at this share of positives, as 0.02.")
 @click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this sensitivity on val.")
 @click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
 @click.option("--no-images", is_flag=True, help="With html: show no test images.")
 @several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
-@click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
     folders: tuple[Path, ...],
@@ -62,7 +63,7 @@ def report_command(
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.board_csv import section_to_csv
+    from zoo.report.board_csv import table_to_csv
 
     if check and output is None:
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
@@ -74,20 +75,21 @@ def report_command(
     if predictions:
         board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags}
         refuse_ignored([f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
-    options = options_from_flags(flags)
     registry = registry_with_warnings()
+    options = options_from_flags(flags, registry)
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         if predictions:
             return export_predictions(results, predictions)
+        check_metrics(results, options, registry)
         boards = build_leaderboard(results, registry.metrics, options)
         galleries = find_galleries(boards, registry, flags) if form == "html" else []
         if flags["figures"]:
             export_figures(boards, flags["figures"])
-    for line in warn_groupless(boards, options):
+    for line in (*warn_groupless(boards, options), *warn_unranked(boards)):
         tell(f"zoo: warning: {clean(line)}")
     if flags["table"]:
-        text = section_to_csv(boards, flags["table"])
+        text = table_to_csv(boards, flags["table"])
     else:
         layout = Layout(
             width=terminal_width(),
@@ -165,7 +167,7 @@ def refuse_ignored(flags: Sequence[str]) -> None:
         raise UsageError(message, fix="run zoo report once for each")
 
 
-def options_from_flags(flags: dict[str, Any]) -> ReportOptions:
+def options_from_flags(flags: dict[str, Any], registry: Registry) -> ReportOptions:
     """The options of the boards that the flags request."""
     from zoo.evaluation.thresholds import ThresholdTarget
     from zoo.leaderboard.tables import ReportOptions, parse_by
@@ -181,7 +183,28 @@ def options_from_flags(flags: dict[str, Any]) -> ReportOptions:
         by=parse_by(flags["by"]),
         ensembles=flags["ensembles"],
         recipes=flags["recipes"],
+        metrics=tuple(name for pattern in flags["metrics"] for name in registry.match("metric", pattern)),
+        rank_by=registry.key("metric", flags["rank_by"]) if flags["rank_by"] else "",
     )
+
+
+def check_metrics(results: Sequence[Result], options: ReportOptions, registry: Registry) -> None:
+    """Raise UsageError if a requested metric fits no result, or if the one to rank by can rank none."""
+    from zoo.leaderboard.ranking_metrics import find_rank_fault, list_ranking_metrics
+
+    by_task = {result.card().task.name: result for result in results if result.ok and result.provenance != "stated"}
+    for name in options.metrics:
+        if by_task and not set(by_task) & set(registry.metrics[name].tasks):
+            raise UsageError(
+                f"--metrics {name}: not a metric of {' or '.join(sorted(by_task))} tasks", fix="see: zoo list metrics"
+            )
+    if not options.rank_by:
+        return
+    tested = [(r.predictions(), r.card(), r.run["protocol"]["threshold"]) for r in by_task.values()]
+    faults = [find_rank_fault(registry.metrics[options.rank_by], *each) for each in tested]
+    if faults and all(faults):
+        able = sorted({name for each in tested for name in list_ranking_metrics(registry.metrics, *each)})
+        raise UsageError(f"--rank-by {options.rank_by}: {faults[0]}", fix=f"use one of: {', '.join(able)}")
 
 
 def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
@@ -193,6 +216,13 @@ def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[
         if by.text not in grouped:
             own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]
             yield f"--by {by.text}: no groups: {'; '.join(own or notes) or 'there is no board'}"
+
+
+def warn_unranked(boards: Sequence[Board]) -> Iterator[str]:
+    """A warning for each board that the metric of `--rank-by` cannot rank."""
+    for board in boards:
+        if fault := board.rank_fault:
+            yield f"--rank-by {fault.metric}: {board.dataset} is ranked by {board.primary_metric}: {fault.reason}"
 
 
 def export_predictions(results: Sequence[Result], path: Path) -> int:

@@ -6,6 +6,7 @@ val, everything else is computed on test. A metric that fails, or returns an inv
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -65,6 +66,19 @@ def score_metric(
     if too_few:
         return replace(result, reason=too_few)
     return add_interval(result, seed_scores, metric, tested, draws, card)
+
+
+def seed_deviations(
+    runs: Runs, metrics: Mapping[str, MetricSpec], card: ScoringContext, *, threshold: ThresholdRule
+) -> dict[str, float | None]:
+    """Compute each metric's standard deviation between seeds; None for one seed, or if the metric is undefined."""
+    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    deviations: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        with process_unchanged():
+            _, seed_scores = score_value(metric, tested, card)
+        deviations[name] = statistics.stdev(seed_scores.tolist()) if len(seed_scores) > 1 else None
+    return deviations
 
 
 def score_run(

@@ -101,7 +101,9 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason |
             return None
         return Reason("too-few", (num_patients, MIN_CASES, "patient" if card.has_patients else "image", "", ""))
     # (2, L): positives and negatives of each label
-    cases = sum((count_cases(part) for part in folds), np.zeros((2, len(card.labels)), dtype=np.int64))
+    num_labels = len(card.labels)
+    each = (count_cases(part.request.targets, part.patients, num_labels) for part in folds)
+    cases = sum(each, np.zeros((2, num_labels), dtype=np.int64))
     several_each = any(len(np.unique(part.patients)) < len(part.patients) for part in folds)
     is_binary = card.task.targets.has_positive
     if is_binary:
@@ -119,17 +121,16 @@ def find_too_few(folds: Sequence[DecidedTest], card: ScoringContext) -> Reason |
     return Reason("too-few", (num, MIN_CASES, sides[side], label, "patient" if several_each else ""))
 
 
-def count_cases(part: DecidedTest) -> Array:
+def count_cases(targets: Array, patients: Array, num_labels: int) -> Array:
     """Count the patients with an image that has each label, and with one that does not: int64 (2, L).
 
     Unknown targets count in neither row.
     """
-    targets, num_labels = part.request.targets, len(part.request.labels)
     if targets.ndim == 1:
         sides = (targets[:, None] == np.arange(num_labels), targets[:, None] != np.arange(num_labels))
     else:
         sides = (targets == 1, targets == 0)
-    return np.array([[len(np.unique(part.patients[column])) for column in side.T] for side in sides], dtype=np.int64)
+    return np.array([[len(np.unique(patients[column])) for column in side.T] for side in sides], dtype=np.int64)
 
 
 def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:

@@ -14,12 +14,14 @@ import numpy as np
 
 from zoo.errors import Undefined, clean
 from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.label_cases import LabelCases, choose_labels, count_label_cases, keep_labels
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason, reason_for
-from zoo.evaluation.scoring import score
+from zoo.evaluation.scoring import score, seed_deviations
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
+from zoo.leaderboard.ranking_metrics import find_rank_fault
 from zoo.leaderboard.records import MissingRun, RunsRecord, list_missing, record_runs
 from zoo.leaderboard.sanity_checks import (
     SCORED,
@@ -114,6 +116,14 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankFault:
+    """A metric that was requested to rank a board, and why it cannot."""
+
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """All comparable rows: one dataset, content, split, protocol and kind of initial weights.
 
@@ -127,14 +137,19 @@ class Board:
     demonstration: bool
     init: str  # "mixed" on a board of recipes with both
     recipes: bool = False
-    primary_metric: str
-    metrics: tuple[str, ...]
+    primary_metric: str  # the metric that ranks
+    metrics: tuple[str, ...]  # the one that ranks, the requested ones, the others
+    own_metric: str = ""  # the runs' primary metric, which ranks unless another one is requested
+    requested: tuple[str, ...] = ()  # metrics to show first: requested ones, and the runs' own if another ranks
+    rank_fault: RankFault | None = None  # why the requested metric does not rank this board
     higher_is_better: bool
     rows: tuple[Row, ...]
     device: str
     card: ScoringContext
     threshold: ThresholdRule
-    primary: MetricSpec | None = field(default=None, compare=False, repr=False)  # None: its plugin is not installed
+    specs: Mapping[str, MetricSpec] = field(default_factory=dict, compare=False, repr=False)  # of the installed metrics
+    cases: tuple[LabelCases, ...] = ()  # of each label of a multi-label test set
+    labels: tuple[int, ...] = ()  # positions of the labels that count in means over labels; empty: all
     dates: tuple[str, str] = ("", "")  # of the first and the last run
     bundle: str = ""  # the source of its patients' pseudonyms: rows of other bundles cannot be paired
     num_configurations: int = 0  # model x protocol x initial weights ever scored on this test set
@@ -152,6 +167,16 @@ class Board:
     def tied_with(self, row: int) -> list[str]:
         """The models without a detectable difference from this row."""
         return [self.rows[other].label for other in self.comparisons.tied_with(row)]
+
+    @property
+    def primary(self) -> MetricSpec | None:
+        """The metric that ranks; None if its plugin is not installed."""
+        return self.specs.get(self.primary_metric)
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether another metric ranks than the runs' own primary one."""
+        return self.primary_metric != self.own_metric
 
     @property
     def is_external(self) -> bool:
@@ -218,7 +243,9 @@ def build_leaderboard(
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
     boards = [build_board(group, controls, metrics, recipes, options, sections) for group, controls in parts]
-    shuffled = build_controls([r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, options)
+    shuffled = build_controls(
+        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, replace(options, rank_by="")
+    )
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
         replace(
@@ -322,39 +349,50 @@ def build_board(
     if not finished:
         return None
     first = finished[0]
-    primary = first.details["primary_metric"]
-    shown = dict.fromkeys([primary, *(name for r in finished for name in r.scores())])
-    known = {name: metrics[name] for name in shown if name in metrics}
-    higher = metrics[primary].higher_is_better if primary in metrics else True
     run = (group or baselines)[0].run
+    rule: ThresholdRule = run["protocol"]["threshold"]
+    own_metric = first.details["primary_metric"]
+    primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
+    requested = list_requested(finished, primary, metrics, options)
+    known = choose_board_metrics(finished, [primary, *requested], metrics)
+    higher = is_higher_better(primary, metrics)
+    cases = count_label_cases(load_tests(finished), first.card())
+    labels = choose_labels(cases)
+    scoring = RowScoring(metrics=known, primary=primary, labels=labels)
     rows, controls = (
-        sorted(build_recipes(part, known, primary, recipes), key=lambda row: order(row, primary, higher))
+        sorted(build_recipes(part, scoring, recipes), key=lambda row: order(row, primary, higher))
         for part in (group, baselines)
     )
-    constant = next((row.scores.get(primary) for row in controls if row.model == "constant"), None)
+    constant = next((row.scores.get(own_metric) for row in controls if row.model == "constant"), None)
     if run["purpose"] in SCORED:
-        rows = [flag_degenerate(row, constant, primary, higher, first.card()) for row in rows]
+        upward = is_higher_better(own_metric, metrics)
+        rows = [flag_degenerate(row, constant, own_metric, upward, first.card()) for row in rows]
     majorities = find_majority_targets(finished)
     rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     created = sorted(r.created[:10] for r in finished if r.created)
-    labels, inits = (sorted({r.run[name] for r in group or baselines}) for name in ("protocol_label", "init"))
+    protocols, inits = (sorted({r.run[name] for r in group or baselines}) for name in ("protocol_label", "init"))
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
-        protocols=tuple(labels),
+        protocols=tuple(protocols),
         label_parts=protocol_parts(run["protocol"]),
         demonstration=any(r.run["protocol"]["demonstration"] for r in group or baselines),
         init=inits[0] if len(inits) == 1 else "mixed",
         recipes=bool(recipes),
         primary_metric=primary,
+        own_metric=own_metric,
         metrics=tuple(known),
+        requested=tuple(name for name in requested if name in known),
+        rank_fault=rank_fault,
         higher_is_better=higher,
         rows=(*rows, *controls),
         device=describe_device(first),
         dates=(created[0], created[-1]) if created else ("", ""),
         card=first.card(),
-        threshold=run["protocol"]["threshold"],
-        primary=metrics.get(primary),
+        threshold=rule,
+        specs=known,
+        cases=cases,
+        labels=labels,
         bundle=first.bundle,
         versions=first.versions,
         record=record_runs(group, baselines),
@@ -369,6 +407,53 @@ def build_board(
 
 def protocol_parts(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
     return protocol["name"], protocol["version"], *map(tuple, protocol.get("overrides", ()))
+
+
+def choose_ranking(
+    finished: Sequence[Result], requested: str, metrics: Mapping[str, MetricSpec], rule: ThresholdRule
+) -> tuple[str, RankFault | None]:
+    """Choose the metric that ranks: the requested one, or the runs' own with the reason why the other cannot."""
+    own: str = finished[0].details["primary_metric"]
+    if requested in ("", own):
+        return own, None
+    tested = next((result for result in finished if result.provenance != "stated"), None)
+    reason = "its bundle holds no targets"
+    if tested is not None:
+        reason = find_rank_fault(metrics[requested], tested.predictions(), tested.card(), rule)
+    return (own, RankFault(metric=requested, reason=reason)) if reason else (requested, None)
+
+
+def list_requested(
+    finished: Sequence[Result], primary: str, metrics: Mapping[str, MetricSpec], options: ReportOptions
+) -> list[str]:
+    """The metrics to show first after the one that ranks.
+
+    These are the runs' own primary metric if another one ranks, those that the options request, and stored ones that
+    the task does not have: they were requested when the runs were scored.
+    """
+    first, task = finished[0], finished[0].card().task
+    added = [name for result in finished for name in result.scores() if name not in task.metrics]
+    named = [name for name in options.metrics if task.name in metrics[name].tasks]
+    return [name for name in dict.fromkeys([first.details["primary_metric"], *named, *added]) if name != primary]
+
+
+def choose_board_metrics(
+    finished: Sequence[Result], leading: Sequence[str], metrics: Mapping[str, MetricSpec]
+) -> dict[str, MetricSpec]:
+    """The installed metrics of a board: the leading ones, then the stored ones."""
+    names = dict.fromkeys([*leading, *(name for result in finished for name in result.scores())])
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def is_higher_better(metric: str, metrics: Mapping[str, MetricSpec]) -> bool:
+    return metrics[metric].higher_is_better if metric in metrics else True
+
+
+def load_tests(finished: Sequence[Result]) -> list[Predictions]:
+    """The test split of each fold; in external validation all folds have the same."""
+    with_targets = [result for result in finished if result.provenance != "stated"]
+    by_fold = {0 if r.run["purpose"] == "external" else r.run["fold"]: r for r in reversed(with_targets)}
+    return [by_fold[fold].predictions()["test"] for fold in sorted(by_fold)]
 
 
 TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
@@ -429,6 +514,7 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
         primary=board.primary,
         threshold=board.threshold,
         options=options,
+        labels=board.labels,
     )
 
 
@@ -438,13 +524,20 @@ def seeds_of(row: Row) -> tuple[int, ...]:
     return tuple(seed for seed in row.seeds for _ in range(each))
 
 
-def build_rows(
-    results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str
-) -> list[Row]:
+@dataclass(frozen=True, kw_only=True)
+class RowScoring:
+    """What the rows of a board are scored by."""
+
+    metrics: Mapping[str, MetricSpec]
+    primary: str  # the metric that ranks
+    labels: tuple[int, ...]  # positions of the labels that count; empty: all
+
+
+def build_rows(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> list[Row]:
     """Build one row per model; rows of the same name get a variant that distinguishes them."""
     rows, parts = [], group_rows(results)
     for part in parts:
-        row = build_row(part, metrics, seeds, primary)
+        row = build_row(part, scoring, seeds)
         run = part[0].run
         twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
         differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
@@ -455,15 +548,13 @@ def build_rows(
     return rows
 
 
-def build_recipes(
-    results: Sequence[Result], metrics: Mapping[str, MetricSpec], primary: str, recipes: Mapping[str, str]
-) -> list[Row]:
+def build_recipes(results: Sequence[Result], scoring: RowScoring, recipes: Mapping[str, str]) -> list[Row]:
     """Build the rows of each recipe by itself: a model is compared with the others of its recipe for missing seeds."""
     rows = []
     for part in split_by_recipe(results):
         seeds = [0] if is_baseline(part[0].run) else sorted({r.run["seed"] for r in part})
         recipe = recipes.get(part[0].run["protocol_label"], "")
-        rows += [replace(row, recipe=recipe) for row in build_rows(part, metrics, seeds, primary)]
+        rows += [replace(row, recipe=recipe) for row in build_rows(part, scoring, seeds)]
     return rows
 
 
@@ -511,9 +602,9 @@ def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
     return value is None, 0.0 if value is None else (-value if higher else value), row.model
 
 
-def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seeds: Sequence[int], primary: str) -> Row:
+def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> Row:
     """Score the seeds that have all their folds: means over different sets of folds are not comparable."""
-    run = results[0].run
+    run, metrics = results[0].run, scoring.metrics
     deterministic = read_run(run).is_deterministic
     if deterministic:  # older benches repeated such a run for every seed
         seeds = sorted({r.run["seed"] for r in results})
@@ -527,20 +618,28 @@ def build_row(results: Sequence[Result], metrics: Mapping[str, MetricSpec], seed
     stored: Runs = ()
     evidence: Evidence | Reason | str = "no seed has finished all its folds" if finished else "no finished run"
     counted = [result for part in complete for result in part]
+    each = [[result.scores() for result in part] for part in complete]
+    seed_sd = {name: seed_deviation(each, name) for name in metrics}
     if any(result.provenance == "stated" for result in counted):
         scores = {name: stated_score(complete, name) for name in metrics}
         evidence = "its bundle holds no targets"
     elif complete:
         stored = [[result.predictions() for result in part] for part in complete]
-        card, threshold = complete[0][0].card(), run["protocol"]["threshold"]
+        threshold: ThresholdRule = run["protocol"]["threshold"]
+        runs, card = keep_labels(stored, complete[0][0].card(), scoring.labels)
         if run["purpose"] == "shuffle":
-            scores, evidence = score_shuffles(stored, metrics, card, threshold=threshold), "a control is not ranked"
+            scores, evidence = score_shuffles(runs, metrics, card, threshold=threshold), "a control is not ranked"
         else:
-            scores = score(stored, metrics, card, threshold=threshold)
-            evidence = find_evidence(stored, metrics.get(primary), card, threshold)
+            scores = score(runs, metrics, card, threshold=threshold)
+            if scoring.labels:
+                counted_labels = f"over {len(card.labels)} of {len(complete[0][0].card().labels)} labels"
+                scores = {name: add_note(found, counted_labels) for name, found in scores.items()}
+            evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
+        stored_names = set.intersection(*(set(scores) for part in each for scores in part))
+        unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
+        seed_sd |= seed_deviations(runs, unstored, card, threshold=threshold)
         if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
             evidence = "a row on a dataset that leaks is not ranked"
-    seed_sd = {name: seed_deviation(complete, name) for name in metrics}
     deterministic = deterministic and not any(seed_sd.values())
     if deterministic and isinstance(evidence, Evidence):
         evidence = replace(evidence, deterministic=True, seed_scores=evidence.seed_scores[:1])
@@ -622,11 +721,15 @@ def stated_score(complete: Sequence[Sequence[Result]], name: str) -> Score:
     return Score(value=exact_mean(values), reason=reason)
 
 
-def seed_deviation(complete: Sequence[Sequence[Result]], name: str) -> float | None:
-    """Standard deviation between the seeds' scores, each the mean over folds; None for one seed."""
+def add_note(score: Score, note: str) -> Score:
+    return replace(score, note="; ".join(filter(None, (score.note, note))))
+
+
+def seed_deviation(stored: Sequence[Sequence[Mapping[str, Score]]], name: str) -> float | None:
+    """Standard deviation between the stored scores of the seeds, each the mean over folds; None for one seed."""
     values = []
-    for part in complete:
-        scores = [result.scores().get(name) for result in part]
+    for part in stored:
+        scores = [each.get(name) for each in part]
         numbers = [s.value for s in scores if s is not None and s.value is not None]
         if len(numbers) < len(part):
             return None

@@ -36,6 +36,7 @@ def build_section(request: SectionRequest) -> Section | None:
     """Build the section `calibration`: ECE, Brier score and log loss of every row, reliability curves as details."""
     if not request.card.task.presentation.calibrated or not request.rows:
         return None
+    request = request.over_counted_labels()
     card = replace(request.card, unit="image", val_unit=None)  # units are rows from here on
     rows: list[tuple[Cell, ...]] = []
     temperatures: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined, UsageError, nearest
 from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
 from zoo.leaderboard.boards import Board, Row
@@ -195,9 +196,10 @@ def compare_runs(board: Board, first: Row, second: Row) -> SingleRuns:
 
     common = [seed for seed in first.seeds if seed in second.seeds]
     seeds = (common[0], common[0]) if common else (first.seeds[0], second.seeds[0])
-    runs = [row.stored[row.seeds.index(seed)] for row, seed in zip((first, second), seeds, strict=True)]
+    stored = [row.stored[row.seeds.index(seed)] for row, seed in zip((first, second), seeds, strict=True)]
+    runs, card = keep_labels(stored, board.card, board.labels)
     rules = [board.rule_of(row) for row in (first, second)]
-    parts = [[decide(run, board.card, rule) for run in folds] for folds, rule in zip(runs, rules, strict=True)]
+    parts = [[decide(run, card, rule) for run in folds] for folds, rule in zip(runs, rules, strict=True)]
     method, difference, variance, test = test_scores(board, runs, parts, rules)
     half = float(ndtri(0.975)) * variance**0.5
     only_first, only_second, reason = count_discordant(parts)
@@ -240,9 +242,8 @@ def test_scores(
             variances = [c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in estimates]
             variance = max(float(np.sum(variances)), 0.0) / len(estimates) ** 2
             return "paired DeLong", difference, variance, z_test(difference, variance)
-    a, b = (
-        weigh_evidence([run], board.primary, board.card, threshold=rule) for run, rule in zip(runs, rules, strict=True)
-    )
+    _, card = keep_labels((), board.card, board.labels)
+    a, b = (weigh_evidence([run], board.primary, card, threshold=rule) for run, rule in zip(runs, rules, strict=True))
     difference = float(a.seed_scores[0] - b.seed_scores[0])
     variance = float(np.var(a.influence - b.influence, ddof=1)) / len(a.influence)
     return "z of the paired influence by patient", difference, variance, z_test(difference, variance)

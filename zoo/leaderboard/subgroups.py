@@ -58,6 +58,7 @@ def build_section(request: SectionRequest) -> Section | None:
     """Build the section `subgroups` of all requested columns; None if none is requested."""
     if not request.options.by:
         return None
+    request = request.over_counted_labels()
     metrics = metrics_of(request)
     rows = [row for row in request.rows if not row.baseline] or list(request.rows)
     runs = [merge_row_units(row, request.card) for row in rows]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
+from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
 from zoo.evaluation.values import Runs, Score
@@ -54,6 +55,8 @@ class ReportOptions:
     ensembles: bool = False  # add the mean probability of each model's seeds as a row
     by: tuple[GroupBy, ...] = ()  # groups that are scored separately
     recipes: bool = False  # one board of all protocols and initial weights on the same data
+    metrics: tuple[str, ...] = ()  # shown first after the ranking one, scored if they are not stored
+    rank_by: str = ""  # the metric that ranks, instead of the runs' primary one
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,6 +81,13 @@ class SectionRequest:
     primary: MetricSpec | None  # None: its plugin is not installed
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
+    labels: tuple[int, ...] = ()  # positions of the labels that count; empty: all
+
+    def over_counted_labels(self) -> SectionRequest:
+        """The request reduced to the labels that count: the input of a mean over labels."""
+        _, card = keep_labels((), self.card, self.labels)
+        rows = [replace(row, stored=keep_labels(row.stored, self.card, self.labels)[0]) for row in self.rows]
+        return replace(self, rows=rows, card=card, labels=())
 
     def rule_of(self, row: ScoredRow) -> ThresholdRule:
         """The rule for the thresholds of a row."""

@@ -7,119 +7,196 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
+from zoo.leaderboard.label_scores import score_labels
 from zoo.leaderboard.multi_dataset import Across, find_across
-from zoo.leaderboard.tables import Section
+from zoo.leaderboard.tables import Cell, Section
 from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
-from zoo.report.reasons import describe_score, reason_text, section_notes, text_or_none
+from zoo.report.json_records import (
+    SCHEMA_NAME,
+    SCHEMA_VERSION,
+    AcrossPairRecord,
+    AcrossRecord,
+    BoardRecord,
+    ComparisonsRecord,
+    ControlRecord,
+    LabelRecord,
+    MetricRecord,
+    PairRecord,
+    RankFaultRecord,
+    ReportRecord,
+    RowRecord,
+    ScoreValueRecord,
+    SectionRecord,
+)
+from zoo.report.reasons import reason_text, section_notes, text_or_none
 from zoo.report.statements import statements, title
 
 
 def to_json(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
     """The whole document: boards with every statement and section, orders across datasets, and all rows."""
-    document = {
-        "schema": 1,
-        "command": "report",
-        "boards": [
-            {
-                "title": title(board),
-                "statements": statements(board),
-                "dataset": dict(board.facts),
-                "configurations": board.num_configurations,
-                "is_control": board.is_control,
-                "controls": [{**asdict(verdict), "text": reason_text(verdict.text)} for verdict in board.controls],
-                "comparisons": describe_comparisons(board),
-                "sections": {section.name: describe_section(section) for section in board.sections},
-            }
-            for board in boards
-        ],
-        "across": [describe_across(across) for across in find_across(boards)],
-        "leaderboard": leaderboard_items(boards),
-    }
+    report = ReportRecord(
+        schema=SCHEMA_VERSION,
+        command="report",
+        boards=[record_board(board) for board in boards],
+        across=[record_across(across) for across in find_across(boards)],
+        leaderboard=[record_row(board, place) for board in boards for place in range(len(board.rows))],
+    )
+    document = {"$schema": SCHEMA_NAME, **asdict(report)}
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def leaderboard_items(boards: Sequence[Board]) -> list[dict[str, Any]]:
-    """All rows as plain data. `rank` is null if `unranked` has a reason."""
-    items = []
-    for board in boards:
-        for position, row in enumerate(board.rows):
-            score = row.scores.get(board.primary_metric)
-            items.append(
-                {
-                    "dataset": board.dataset,
-                    **recipe_of(board, row),
-                    "model": row.model,
-                    "label": row.label,
-                    "qualified": row.qualified,
-                    "weights": row.weights,
-                    "baseline": row.baseline,
-                    "rank": board.rank(position),
-                    "tied_with": board.tied_with(position),
-                    "unranked": text_or_none(board.comparisons.unranked[position]),
-                    "metric": board.primary_metric,
-                    "value": score.value if score else None,
-                    "low": score.low if score else None,
-                    "high": score.high if score else None,
-                    "reason": text_or_none(score.reason if score else Reason("not-run")),
-                    "seeds": len(row.seeds),
-                    "seed_sd": row.seed_sd.get(board.primary_metric),
-                    "deterministic": row.deterministic,
-                    "coverage": f"{row.coverage[0]}/{row.coverage[1]}",
-                    "scores": {name: describe_score(each) for name, each in row.scores.items()},
-                    "cost": dict(row.cost),
-                    "deviations": list(map(deviation_text, row.deviations)),
-                    "runs": list(row.run_ids),
-                    "degenerate": list(row.degenerate),
-                    "tuned": row.tuned,
-                    "provenance": row.provenance or None,
-                    "bundle": board.bundle or None,
-                    "content_hash": board.facts["content_hash"],
-                    "split_hash": board.facts["split_hash"],
+    """All rows as plain data."""
+    return [asdict(record_row(board, place)) for board in boards for place in range(len(board.rows))]
+
+
+def record_row(board: Board, place: int) -> RowRecord:
+    row = board.rows[place]
+    score = row.scores.get(board.primary_metric)
+    return RowRecord(
+        dataset=board.dataset,
+        **recipe_of(board, row),
+        model=row.model,
+        label=row.label,
+        qualified=row.qualified,
+        weights=row.weights,
+        baseline=row.baseline,
+        rank=board.rank(place),
+        tied_with=board.tied_with(place),
+        unranked=text_or_none(board.comparisons.unranked[place]),
+        metric=board.primary_metric,
+        value=score.value if score else None,
+        low=score.low if score else None,
+        high=score.high if score else None,
+        reason=text_or_none(score.reason if score else Reason("not-run")),
+        seeds=len(row.seeds),
+        seed_sd=row.seed_sd.get(board.primary_metric),
+        deterministic=row.deterministic,
+        coverage=f"{row.coverage[0]}/{row.coverage[1]}",
+        scores={name: record_score(each) for name, each in row.scores.items()},
+        label_scores={
+            label: {name: record_score(each) for name, each in scores.items()}
+            for label, scores in score_labels(board, row).items()
+        },
+        cost=dict(row.cost),
+        deviations=list(map(deviation_text, row.deviations)),
+        runs=list(row.run_ids),
+        degenerate=list(row.degenerate),
+        tuned=row.tuned,
+        provenance=row.provenance or None,
+        bundle=board.bundle or None,
+        content_hash=board.facts["content_hash"],
+        split_hash=board.facts["split_hash"],
+    )
+
+
+def record_score(score: Score) -> ScoreValueRecord:
+    return ScoreValueRecord(
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        method=score.method.text if score.method else "",
+        reason_code=score.reason.code if score.reason else None,
+        reason=text_or_none(score.reason),
+        note=score.note,
+        version=score.version,
+    )
+
+
+def record_board(board: Board) -> BoardRecord:
+    return BoardRecord(
+        title=title(board),
+        statements=statements(board),
+        dataset=dict(board.facts),
+        ranked_by=board.primary_metric,
+        rank_fault=RankFaultRecord(**asdict(board.rank_fault)) if board.rank_fault else None,
+        metrics=[
+            MetricRecord(
+                name=name,
+                version=spec.version,
+                higher_is_better=spec.higher_is_better,
+                definition=describe_formula(spec),
+            )
+            for name, spec in board.specs.items()
+        ],
+        labels=[
+            LabelRecord(
+                label=each.label,
+                positives=each.positives,
+                negatives=each.negatives,
+                counts=not board.labels or each.suffice,
+            )
+            for each in board.cases
+        ],
+        configurations=board.num_configurations,
+        is_control=board.is_control,
+        controls=[
+            ControlRecord(model=verdict.model, passed=verdict.passed, text=reason_text(verdict.text))
+            for verdict in board.controls
+        ],
+        comparisons=record_comparisons(board),
+        sections={section.name: record_section(section) for section in board.sections},
+    )
+
+
+def record_comparisons(board: Board) -> ComparisonsRecord:
+    """The tests of a board, with rows by label."""
+
+    def label(position: int | None) -> str | None:
+        return None if position is None else board.rows[position].label
+
+    tests = board.comparisons
+    return ComparisonsRecord(
+        winner=label(tests.winner),
+        num_patients=tests.num_patients,
+        detectable=tests.detectable,
+        patients_change_winner=tests.patients_change_winner,
+        seeds_change_winner=tests.seeds_change_winner,
+        pairs=[
+            PairRecord(
+                **asdict(pair)
+                | {
+                    "first": board.rows[pair.first].label,
+                    "second": board.rows[pair.second].label,
+                    "winner": label(pair.winner),
                 }
             )
-    return items
+            for pair in tests.pairs
+        ],
+    )
 
 
-def describe_comparisons(board: Board) -> dict[str, Any]:
-    """The tests of a board as plain data, with rows by label."""
-    comparisons = asdict(board.comparisons)
-    for pair in comparisons["pairs"]:
-        for side in ("first", "second", "winner"):
-            pair[side] = None if pair[side] is None else board.rows[pair[side]].label
-    winner = board.comparisons.winner
-    names = ("num_patients", "detectable", "patients_change_winner", "seeds_change_winner", "pairs")
-    return {
-        "winner": None if winner is None else board.rows[winner].label,
-        **{name: comparisons[name] for name in names},
-    }
+def record_section(section: Section) -> SectionRecord:
+    """A section, each row a dict by column."""
+    return SectionRecord(
+        title=section.title,
+        columns=list(section.columns),
+        rows=[
+            {column: record_cell(cell) for column, cell in zip(section.columns, cells, strict=True)}
+            for cells in section.rows
+        ],
+        notes=list(section_notes(section)),
+        details=dict(section.details),
+    )
 
 
-def describe_section(section: Section) -> dict[str, Any]:
-    """A section as plain data, each row a dict by column."""
-    rows = [
-        {
-            column: describe_score(cell) if isinstance(cell, Score) else cell
-            for column, cell in zip(section.columns, cells, strict=True)
-        }
-        for cells in section.rows
-    ]
-    notes = list(section_notes(section))
-    described = {"title": section.title, "columns": list(section.columns), "rows": rows, "notes": notes}
-    return described | ({"details": dict(section.details)} if section.details else {})
+def record_cell(cell: Cell) -> Any:
+    return record_score(cell) if isinstance(cell, Score) else cell
 
 
-def describe_across(across: Across) -> dict[str, Any]:
-    """One order over datasets as plain data."""
-    return {
-        "protocol": across.protocol,
-        "init": across.init,
-        "over": across.over,
-        "datasets": list(across.datasets),
-        **describe_section(across.section),
-        "pairs": [{"first": first, "second": second, "p_holm": p} for first, second, p in across.pairs],
-    }
+def record_across(across: Across) -> AcrossRecord:
+    """One order over datasets."""
+    return AcrossRecord(
+        protocol=across.protocol,
+        init=across.init,
+        over=across.over,
+        datasets=list(across.datasets),
+        **vars(record_section(across.section)),
+        pairs=[AcrossPairRecord(first=first, second=second, p_holm=p) for first, second, p in across.pairs],
+    )

@@ -1,22 +1,25 @@
 r"""Boards as LaTeX tables for a paper: booktabs, one table per board.
 
-A score is bold only if the board's test finds its row better than every other ranked row. The tables need
-`\usepackage{booktabs}`.
+A score is bold only if the board's test finds its row better than every other ranked row; a dagger marks the rows that
+are not detectably worse than the best one. A paper that holds the tables needs `\usepackage{booktabs}` and
+`\usepackage[T1]{fontenc}`.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, number, section_cell
 from zoo.leaderboard.tables import Section
+from zoo.report.cells import short_metrics
 from zoo.report.formats import Layout
 from zoo.report.reasons import section_notes
 from zoo.report.statements import title
 
-MAX_LATEX_METRICS = 4  # beside the primary one
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -31,8 +34,17 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "·": r"$\cdot$",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
 }
+# The other characters that pdfLaTeX prints in T1 without a further package.
+PRINTED = frozenset(
+    "·×±°µ§–—…‘’“”ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞßàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿ"  # noqa: RUF001
+    "ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽžİ"
+)
+LIGATURE = re.compile(r"(?<=-)-|(?<=,),")  # two hyphens become a dash, two commas a quotation mark
+TIED = r"\textsuperscript{\textdagger}"
 
 
 def to_latex(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
@@ -60,12 +72,12 @@ def latex_section(section: Section, board: str) -> str:
 
 
 def latex_table(board: Board, place: int) -> str:
-    metrics = board.metrics[1 : 1 + MAX_LATEX_METRICS]
+    metrics = short_metrics(board)
     columns = ["Rank", "Model", f"{board.primary_metric} [95 % CI]", *metrics, "Params"]
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_latex(title(board))}. Bold: detectably better than every other ranked model.}}",
+        rf"\caption{{{caption(board)}}}",
         rf"\label{{tab:board-{place}}}",
         rf"\begin{{tabular}}{{rl{'r' * (len(columns) - 2)}}}",
         r"\toprule",
@@ -79,22 +91,51 @@ def latex_table(board: Board, place: int) -> str:
             lines.append(r"\midrule")
         rank = board.rank(position)
         cells = ["--" if rank is None else str(rank), escape_latex(row.label), score_cell(board, position)]
-        cells += [number(row.scores[name].value) if name in row.scores else "--" for name in metrics]
+        cells += [latex_number(row.scores[name].value) if name in row.scores else "--" for name in metrics]
         cells.append("" if row.baseline else escape_latex(amount(row.cost["num_parameters"])))
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
+def caption(board: Board) -> str:
+    """The title, and what bold, daggers and a choice of labels mean where the table has them."""
+    parts = [escape_latex(title(board))]
+    winner = board.comparisons.winner
+    if winner is not None and board.tied_with(winner):
+        parts.append(rf"{TIED}The best score and those that are not detectably worse")
+    elif winner is not None:
+        parts.append("Bold: detectably better than every other ranked model")
+    if board.labels:
+        parts.append(f"Means over the {len(board.labels)} of {len(board.cases)} labels that have enough cases")
+    return "".join(f"{part}. " for part in parts).strip()
+
+
 def score_cell(board: Board, position: int) -> str:
-    """The primary score with its interval, bold for a winner without ties."""
-    score = board.rows[position].scores.get(board.primary_metric)
+    """The ranking score with its interval: bold for a winner without ties, with a dagger for the best of tied rows."""
+    score, winner = board.rows[position].scores.get(board.primary_metric), board.comparisons.winner
     if score is None or score.value is None:
         return "--"
-    wins = board.comparisons.winner == position and not board.tied_with(position)
-    value = rf"\textbf{{{number(score.value)}}}" if wins else number(score.value)
-    return value if score.low is None else f"{value} [{number(score.low)}, {number(score.high)}]"
+    value = latex_number(score.value)
+    if winner is not None:
+        tied = board.comparisons.tied_with(winner)
+        if position == winner and not tied:
+            value = rf"\textbf{{{value}}}"
+        elif position in (winner, *tied) and tied:
+            value += TIED
+    return value if score.low is None else f"{value} [{latex_number(score.low)}, {latex_number(score.high)}]"
+
+
+def latex_number(value: float | None) -> str:
+    """A number with a minus sign instead of a hyphen."""
+    return "--" if value is None else number(value).replace("-", "$-$")
 
 
 def escape_latex(text: str) -> str:
-    """Escape the characters that LaTeX would interpret."""
-    return "".join(SPECIAL.get(character, character) for character in clean(text))
+    """Text whose every character is printed as it is, or as its code point if pdfLaTeX cannot print it."""
+    composed = unicodedata.normalize("NFC", clean(text))
+    escaped = "".join(SPECIAL.get(character, print_character(character)) for character in composed)
+    return LIGATURE.sub(r"{}\g<0>", escaped)
+
+
+def print_character(character: str) -> str:
+    return character if character.isascii() or character in PRINTED else f"U+{ord(character):04X}"

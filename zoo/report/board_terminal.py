@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, format_rounded, number, with_interval
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.report.cells import BASELINE_TEXT, model_cell, primary_heading, rank_cell, seed_cell
+from zoo.report.cells import BASELINE_TEXT, model_cell, primary_heading, rank_cell, seed_cell, short_metrics
 from zoo.report.drawing import (
     GAP,
     MIN_NAME,
@@ -37,7 +37,6 @@ SHORT_NAMES = {
     "specificity": "spec.",
     "cohen_kappa": "kappa",
 }
-MAX_METRICS = 4  # beside the primary one; the other formats have them all
 MAX_NAME = 32  # a longer name is broken into lines before a column is dropped for it
 
 
@@ -136,7 +135,6 @@ def print_table(board: Board, console: Console) -> None:
 def list_columns(board: Board) -> list[TableColumn]:
     """All columns of the terminal's table, from left to right."""
     rows, primary = board.rows, board.primary_metric
-    metrics = board.metrics[1 : 1 + MAX_METRICS]
     ranks = tuple(rank_cell(board, position) for position in range(len(rows)))
     columns = [
         TableColumn(name="rank", heading="rank", cells=ranks, justify="left"),
@@ -148,9 +146,9 @@ def list_columns(board: Board) -> list[TableColumn]:
         ),
         TableColumn(name="seed SD", heading="seed SD", cells=tuple(seed_cell(row, primary) for row in rows), drop=99),
     ]
-    for position, name in enumerate(metrics):
+    for position, name in enumerate(short_metrics(board)):
         cells = tuple(number(row.scores[name].value) if name in row.scores else "-" for row in rows)
-        columns.append(TableColumn(name=name, heading=SHORT_NAMES.get(name, name), cells=cells, drop=50 - position))
+        columns.append(TableColumn(name=name, heading=SHORT_NAMES.get(name, name), cells=cells, drop=98 - position))
     costs = (
         ("train img/s", [amount(row.cost["images_per_second"]) for row in rows], 3),
         ("params", [amount(row.cost["num_parameters"]) for row in rows], 2),

@@ -10,6 +10,14 @@ from zoo.leaderboard.formatting import number
 BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
 
 
+MAX_METRICS = 4  # of the task, beside the ranking metric and the requested ones
+
+
+def short_metrics(board: Board) -> tuple[str, ...]:
+    """The metrics beside the ranking one where space is short: the requested ones, and the first of the others."""
+    return board.metrics[1 : 1 + len(board.requested) + MAX_METRICS]
+
+
 def model_cell(row: Row) -> str:
     """The model with its weights tag; `*` marks a row that deviates or is incomplete."""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""

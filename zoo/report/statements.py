@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import clean
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
+from zoo.evaluation.values import MIN_CASES
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import failure_text, number, share
 from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
@@ -38,6 +39,7 @@ def title(board: Board) -> str:
     counted = "deterministic" if any(row.deterministic for row in board.rows) and not seeds else counted
     counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
+    parts += [f"ranked by {clean(board.primary_metric)}"] if board.is_reranked else []
     parts += [f"bundle {clean(board.bundle)}"] if board.bundle else []
     return " · ".join(part for part in parts if part)
 
@@ -74,14 +76,14 @@ def headings(board: Board) -> list[str]:
 
 def statements(board: Board) -> list[str]:
     """All sentences: unit, test set, split, hashes, weights, ranking, and the limits of the test."""
-    lines = [test_statement(board), split_statement(board), *external_statements(board)]
+    lines = [test_statement(board), *label_statements(board), split_statement(board), *external_statements(board)]
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
     lines += [clean(note) for note in board.facts["notes"]]
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
-    lines += [*ranking_statements(board), *baseline_statements(board)]
+    lines += [*rank_fault_statements(board), *ranking_statements(board), *baseline_statements(board)]
     if any(row.provenance == "recomputed" for row in board.rows):
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
@@ -184,6 +186,27 @@ def test_statement(board: Board) -> str:
     if facts.get("reference_standard"):  # absent from the oldest results
         parts.append(f"reference standard: {clean(facts['reference_standard'])}")
     return "; ".join(parts)
+
+
+def label_statements(board: Board) -> list[str]:
+    """Multi-label: the labels that count in means over labels, and those with too few cases to count."""
+    case = case_name(board)
+    if board.cases and not any(each.suffice for each in board.cases):
+        return [f"no label has {MIN_CASES} {case}s with it and {MIN_CASES} without: no intervals and no ranks"]
+    if not board.labels:
+        return []
+    counted = [f"{clean(each.label)} ({each.positives})" for each in board.cases if each.suffice]
+    others = [
+        f"{clean(each.label)} ({each.positives} with it, {each.negatives} without)"
+        for each in board.cases
+        if not each.suffice
+    ]
+    return [
+        f"every mean over labels, and the ranks, are over {len(counted)} of {len(board.cases)} labels, by {case}s that "
+        f"have it: {', '.join(counted)}",
+        f"labels that do not count, for under {MIN_CASES} {case}s with it or under {MIN_CASES} without: "
+        f"{', '.join(others)}",
+    ]
 
 
 def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
@@ -330,6 +353,13 @@ PROVENANCE_TEXT = {
 }
 
 
+def rank_fault_statements(board: Board) -> list[str]:
+    """Why the requested metric does not rank this board."""
+    fault = board.rank_fault
+    by = clean(board.primary_metric)
+    return [f"ranked by {by}, not by {clean(fault.metric)}: {clean(fault.reason)}"] if fault else []
+
+
 def ranking_statements(board: Board) -> list[str]:
     """The rank test, ties with the best model, the detectable difference, and how stable the winner is."""
     tests = board.comparisons
@@ -339,10 +369,13 @@ def ranking_statements(board: Board) -> list[str]:
         return [f"no ranks: {clean(reason)}" for reason in dict.fromkeys(reasons.values())]
     tied = [clean(name) for name in board.tied_with(tests.winner)]
     best = f"best score: {clean(board.rows[tests.winner].label)}"
+    better, worse = directions(board)
     lines = [
-        f"rank: 1 + the models that score detectably higher (t test over patients and seeds, "
+        f"rank: 1 + the models that score detectably {better} (t test over patients and seeds, "
         f"Holm over {len(tests.pairs)} pair{'s' * (len(tests.pairs) != 1)})",
-        f"{best}; no detectable difference from {', '.join(tied)}" if tied else f"{best}; every other one scores lower",
+        f"{best}; no detectable difference from {', '.join(tied)}"
+        if tied
+        else f"{best}; every other one scores {worse}",
         f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
         + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
         + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
@@ -359,7 +392,13 @@ def baseline_statements(board: Board) -> list[str]:
         return []
     names = ", ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
     what = "a baseline" if len(baselines) == 1 else "baselines"
-    return [f"NO MODEL SCORES HIGHER THAN {what.upper()}: {names}; the best model has {number(best)}"]
+    better = directions(board)[0].upper()
+    return [f"NO MODEL SCORES {better} THAN {what.upper()}: {names}; the best model has {number(best)}"]
+
+
+def directions(board: Board) -> tuple[str, str]:
+    """The words for a better and for a worse score: an error is better if it is lower."""
+    return ("higher", "lower") if board.higher_is_better else ("lower", "higher")
 
 
 def find_unbeaten_baselines(board: Board) -> tuple[list[tuple[Row, float]], float | None]:

@@ -11,9 +11,11 @@ from zoo.leaderboard.significance import NO_OTHER_ROW, ONE_SEED
 from zoo.report.reasons import reason_text
 from zoo.report.statements import (
     case_name,
+    directions,
     find_unbeaten_baselines,
     has_missing_weights,
     optimism_statements,
+    rank_fault_statements,
     shared_pretraining,
 )
 
@@ -35,6 +37,7 @@ def answer(board: Board) -> str:
     """Which model is best, or why none is."""
     models = [row for row in board.rows if not row.baseline]
     metric, tests = clean(board.primary_metric), board.comparisons
+    better, worse = directions(board)
     if board.is_control:
         return "No winner: the labels of train and val were shuffled."
     if not models:
@@ -45,7 +48,7 @@ def answer(board: Board) -> str:
     if baselines:
         names = " and ".join(f"{clean(row.label)} ({number(value)})" for row, value in baselines)
         plural = "s" * (len(baselines) != 1)
-        return f"No winner: no model scores higher than the baseline{plural} {names}; best {metric}: {number(best)}."
+        return f"No winner: no model scores {better} than the baseline{plural} {names}; best {metric}: {number(best)}."
     if tests.winner is None and len(models) == 1:
         score = with_interval(models[0].scores.get(board.primary_metric))
         return f"No ranking: {clean(models[0].label)} is the only model, {metric} {score}."
@@ -58,7 +61,7 @@ def answer(board: Board) -> str:
     tied = board.tied_with(tests.winner)
     if tied:
         return f"No clear winner: {name} has the best {metric}, {score}, not detectably better than {list_some(tied)}."
-    return f"Winner: {name}, {metric} {score}; every other ranked model scores detectably lower."
+    return f"Winner: {name}, {metric} {score}; every other ranked model scores detectably {worse}."
 
 
 def outlook(board: Board) -> str:
@@ -124,6 +127,12 @@ def find_warnings(board: Board) -> list[str]:
         f"{row.label} {row.coverage[0]} of {row.coverage[1]}" for row in models if is_incomplete(row.coverage)
     ]
     parts += [f"runs that count: {list_some(incomplete)}"] if incomplete else []
+    parts += rank_fault_statements(board)
+    if board.labels:
+        rare = [each.label for each in board.cases if not each.suffice]
+        parts.append(
+            f"{len(rare)} of {len(board.cases)} labels do not count, for too few {case_name(board)}s: {list_some(rare)}"
+        )
     if not board.facts["has_patients"]:
         parts.append("patients unknown, so images count as independent")
     uses = board.num_configurations  # the best of many looks better than it is

@@ -110,7 +110,7 @@ def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, uni
     flags = card.task.targets.to_flags(part.request.targets, len(card.labels))
     if flags is None:
         return counted
-    positives, negatives = count_cases(part)
+    positives, negatives = count_cases(part.request.targets, part.patients, len(part.request.labels))
     cases = "patients" if card.has_patients else "images"
     counted["labels"] = {
         label: {

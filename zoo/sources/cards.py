@@ -266,6 +266,11 @@ class DatasetCard(FactsOfCard):
         default=(),
         description="Order of the labels; or a table from each value in the data to the name displayed, in order.",
     )
+    ignore: Names = Field(
+        default=(),
+        description='Labels to leave out of a multilabel task, as they are in the data; "*": all that `labels` does '
+        "not name. Their images stay.",
+    )
     patient: Patient | None = Field(default=None, description="The patient of each image.")
     split: SplitRule | None = Field(default=None, description="The official split, or how to draw one.")
     masks: Masks | None = Field(default=None, description="Files that are masks.")
@@ -352,6 +357,8 @@ class DatasetCard(FactsOfCard):
             raise ValueError(
                 "labels: " + ("use label.names beside bins" if self.label.bins else "leave it out for a regression")
             )
+        if "*" in self.ignore and not self.labels:
+            raise ValueError('ignore: "*" leaves out all labels that `labels` does not name; set `labels`')
         return self
 
 

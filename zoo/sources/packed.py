@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from zoo.errors import nearest
-from zoo.sources.arrays import describe_npz, read_npz_samples, understand_npz
+from zoo.sources.arrays import Labels, describe_npz, read_npz_samples, understand_npz
 from zoo.sources.assembly import Assembled, common_fields, find_unknown_labels
 from zoo.sources.cards import DatasetCard, card_error
-from zoo.sources.targets import guess_positive, guessed_positive
+from zoo.sources.targets import guess_positive, guessed_positive, ignored_note
 from zoo.specs.dataset import Origin
 from zoo.tasks.kinds import find_task
 
@@ -40,6 +40,7 @@ def assemble_packed(card: DatasetCard, path: Path, card_path: Path, name: str) -
     if positive and positive not in npz.labels.names:
         mistakes.append(f"label.positive: unknown label {positive!r}; the labels are {', '.join(npz.labels.names)}")
     mistakes += find_unknown_labels(card, npz.labels.names)
+    mistakes += find_unignorable(card, npz.labels)
     if mistakes:
         raise card_error(card_path, mistakes)
     is_guess = npz.labels.task.targets.has_positive and not positive
@@ -48,8 +49,10 @@ def assemble_packed(card: DatasetCard, path: Path, card_path: Path, name: str) -
     kept = ~np.isin(sample_ids, card.drop)
     conflicts = tuple(pair for pair in card.known_conflicts if not set(pair) & set(card.drop))
     described = describe_npz(npz, card.name or name)
+    columns = [i for i, label in enumerate(npz.labels.names) if label not in card.ignore]
     spec = replace(
         described,
+        labels=tuple(npz.labels.names[i] for i in columns),
         title=card.title or described.title,
         positive=positive,
         patient=f"none: {card.patient.none}" if card.patient else described.patient,
@@ -59,15 +62,26 @@ def assemble_packed(card: DatasetCard, path: Path, card_path: Path, name: str) -
     samples = replace(
         samples,
         table=samples.table[kept].reset_index(drop=True),
-        targets=samples.targets[kept],
+        targets=samples.targets[kept][:, columns] if card.ignore else samples.targets[kept],
         notes=(
             *samples.notes,
             *((f"{len(card.drop)} images left out: listed in drop",) if card.drop else ()),
             *((guessed_positive(positive),) if is_guess else ()),
+            *ignored_note(card.ignore),
         ),
         origin=Origin(path=card_path, root=path, card_root=path),
     )
     return Assembled(spec, samples)
+
+
+def find_unignorable(card: DatasetCard, labels: Labels) -> list[str]:
+    """Return the mistakes in `ignore`."""
+    if card.ignore and labels.task.targets.form != "flags":
+        return [f"ignore: labels can be left out of a multilabel task only; this one is {labels.task}"]
+    if set(labels.names) <= set(card.ignore):
+        return ["ignore leaves no label"]
+    unknown = [each for each in card.ignore if each not in labels.names]
+    return [f"ignore: unknown label {each!r}; the labels are {', '.join(labels.names)}" for each in unknown]
 
 
 def find_misplaced(card: DatasetCard) -> list[str]:

@@ -38,6 +38,16 @@ class ReadTargets:
 
 def understand_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
     """Return the targets of every image; the task follows from the labels if the card does not set it."""
+    read = read_targets(card, joined)
+    if card.ignore and read.task.targets.form != "flags":
+        raise DataError(
+            f"ignore: labels can be left out of a multilabel task only; this one is {read.task}",
+            fix="remove `ignore`; leave images out by `exclude` or `drop`",
+        )
+    return read
+
+
+def read_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
     task = find_task(card.task) if card.task else None
     if card.label.columns:
         return from_columns(card, joined, task)
@@ -255,19 +265,42 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
             f"{joined.place(row)}: {texts[row]!r} has {len(lists[row])} labels; task = {str(task)!r} needs one",
             fix=f'set task = "{several}", or correct the cell',
         )
-    mapping = names_in_card(card)
+    present = sorted({label for each in lists for label in each}, key=natural_key)
+    mapping, ignored = names_in_card(card), find_ignored(card, present)
     if not mapping:
-        mapping = {label: label for label in sorted({label for each in lists for label in each}, key=natural_key)}
+        mapping = {label: label for label in present if label not in ignored}
         check_apart(mapping)
     labels = tuple(dict.fromkeys(mapping.values()))
     targets = np.zeros((len(texts), len(labels)))
     for row, each in enumerate(lists):
         for label in each:
+            if label in ignored:
+                continue
             if label not in mapping:
                 hint = nearest(label, mapping) or f"use one of {', '.join(list(mapping)[:10])}"
                 raise DataError(f"{joined.place(row)}: unknown label {label!r}", fix=hint)
             targets[row, labels.index(mapping[label])] = 1.0
-    return ReadTargets(task or several, labels, targets, notes=never_positive(labels, targets))
+    notes = (*never_positive(labels, targets), *ignored_note(ignored))
+    return ReadTargets(task or several, labels, targets, notes=notes)
+
+
+def find_ignored(card: DatasetCard, present: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the data that the card leaves out; raise DataError if it names one that is not there, or all."""
+    named, listed = names_in_card(card), [one_form(label) for label in card.ignore if label != "*"]
+    for label in listed:
+        if label in named:
+            raise DataError(f"ignore: {label!r} is in labels too", fix="remove it from one of them")
+        if label not in present:
+            hint = nearest(label, present) or f"the labels are {', '.join(present[:10])}"
+            raise DataError(f"ignore: unknown label {label!r}", fix=hint)
+    ignored = tuple(label for label in present if label in listed or ("*" in card.ignore and label not in named))
+    if ignored and len(ignored) == len(present):
+        raise DataError("ignore leaves no label", fix="remove a label from `ignore`")
+    return ignored
+
+
+def ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
+    return (f"labels left out: {', '.join(ignored)} (`ignore`)",) if ignored else ()
 
 
 def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[str]:
@@ -307,12 +340,14 @@ def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> ReadTa
     """Read 0/1 columns: classes if every row has exactly one 1, else multi-label with blank for unknown."""
     columns, names = card.label.columns, names_in_card(card)
     of_name = {one_form(column): column for column in columns}
+    ignored = find_ignored(card, list(of_name))
+    of_name = {name: column for name, column in of_name.items() if name not in ignored}
     if names and set(names) != set(of_name):
         odd = next((name for name in names if name not in of_name), "") or min(set(of_name) - set(names))
         raise DataError(
             f"labels: {odd!r} is not in both labels and label.columns", fix="name every column of label.columns once"
         )
-    columns = tuple(of_name[name] for name in names) or columns  # in the order of `labels`
+    columns = tuple(of_name[name] for name in names or of_name)  # in the order of `labels`
     cells = joined.cells[list(columns)].to_numpy()
     values = np.full(cells.shape, np.nan)
     for text in np.unique(cells.astype(str)):
@@ -324,7 +359,7 @@ def from_columns(card: DatasetCard, joined: Joined, task: Task | None) -> ReadTa
                 fix="correct the cell",
             )
         values[cells == text] = value
-    notes = settle_uncertain(card, joined, columns, values)
+    notes = (*settle_uncertain(card, joined, columns, values), *ignored_note(ignored))
     not_one = np.flatnonzero(values.sum(axis=1) != 1)  # also where a cell is blank: NaN != 1
     one_each = len(not_one) == 0
     if task is None:
