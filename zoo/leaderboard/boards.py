@@ -356,7 +356,9 @@ def build_board(
     requested = list_requested(finished, primary, metrics, options)
     known = choose_board_metrics(finished, [primary, *requested], metrics)
     higher = is_higher_better(primary, metrics)
-    cases = count_label_cases(load_tests(finished), first.card())
+    # perf: predictions are read here for multi-label tasks only
+    tests = load_tests(finished) if first.card().task.targets.form == "flags" else []
+    cases = count_label_cases(tests, first.card())
     labels = choose_labels(cases)
     scoring = RowScoring(metrics=known, primary=primary, labels=labels)
     rows, controls = (
