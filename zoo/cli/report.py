@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--no-images", is_flag=True, help="With html: show no test images.")
 @several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
+@click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
     folders: tuple[Path, ...],
