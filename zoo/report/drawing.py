@@ -42,9 +42,11 @@ def wrap(text: str, width: int, indent: str = "  ") -> str:
 
 
 def wrap_title(title: str, width: int) -> str:
-    """Break a title between its parts, if it has several."""
+    """Break a title between its parts, if it has several; a part longer than a line also between its words."""
     parts = title.split(" · ")
-    return wrap(" · ".join(part.replace(" ", "\xa0") for part in parts) if len(parts) > 1 else title, width)
+    if len(parts) == 1:
+        return wrap(title, width)
+    return wrap(" · ".join(part.replace(" ", "\xa0") if len(part) < width - 2 else part for part in parts), width)
 
 
 def keep_recipe(text: str) -> str:
