@@ -229,3 +229,8 @@ def test_tables_below_a_board_name_every_model_too(board, width, details):
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_can_be_written(board, form):
     assert "efficientnet" in write_boards([board], form)
+
+
+def test_a_part_of_a_title_that_is_longer_than_a_line_is_broken_between_words():
+    protocols = ", ".join(f"finetune@1+steps={number}" for number in range(8))
+    assert max(map(len, wrap_title(f"dots · {protocols} · 3 seeds", 80).splitlines())) <= 80
