@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.report.board_terminal import MAX_NAME, to_terminal
-from zoo.report.drawing import break_name
+from zoo.report.drawing import break_name, wrap_title
 from zoo.report.formats import FORMATS, Layout, write_boards
 from zoo.report.summary import MAX_NAMES, MAX_WARNINGS, summarize_board, warnings
 from zoo.results.store import load_results
