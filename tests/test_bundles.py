@@ -15,6 +15,7 @@ from zoo.registry.lookup import Registry
 from zoo.results.bundles import MANIFEST, BundleRequest, is_bundle, load_manifest, make_bundle
 from zoo.results.runs import read_run
 from zoo.results.store import Artifacts, load_results, save_result
+from zoo.sources.archives import unpack
 from zoo.specs.deviation import Deviation
 from zoo.system.files import hash_file
 
@@ -112,7 +113,7 @@ def test_frames_of_a_clip_stay_together_with_equal_scores(tmp_path, store):
     assert len(set(names)) == 40 and not any("4711" in name.partition("#")[2][:4] for name in names)
 
 
-@pytest.mark.parametrize("name", ["out", "out.zip"])
+@pytest.mark.parametrize("name", ["out", "out.zip", "out.tar.xz"])
 def test_the_same_results_and_key_give_the_same_bytes(tmp_path, store, name):
     store(tmp_path / "results")
     digests = set()
@@ -229,6 +230,23 @@ def test_other_folders_and_zips_with_a_manifest_are_not_overwritten(tmp_path, st
         with pytest.raises(UsageError, match="exists and is not a bundle"):
             bundle(tmp_path / "results", tmp_path / name)
     assert (tmp_path / "web" / "index.html").exists() and (tmp_path / "web.zip").read_bytes() == before
+
+
+def test_a_tar_has_the_files_of_the_folder_and_is_replaced_by_a_new_one(tmp_path, store):
+    for seed in range(4):
+        store(tmp_path / "results", seed=seed)
+    bundle(tmp_path / "results", tmp_path / "out")
+    for name in ("out.zip", "out.tar.xz", "out.tar.xz"):
+        assert bundle(tmp_path / "results", tmp_path / name).num_runs == 4
+        assert is_bundle(tmp_path / name)
+        folder = unpack(tmp_path / name, tmp_path / f"{name}.unpacked")
+        assert load_manifest(folder) == load_manifest(tmp_path / "out")
+        assert {path.relative_to(folder) for path in folder.rglob("*")} == {
+            path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")
+        }
+        shutil.rmtree(folder)
+    # the four runs have the same samples and targets, which the zip stores four times
+    assert (tmp_path / "out.tar.xz").stat().st_size < (tmp_path / "out.zip").stat().st_size / 2
 
 
 def test_a_zip_is_overwritten_only_if_it_is_a_bundle(tmp_path, store):
