@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ResultsError, UsageError, ZooError, clean
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import Predictions, from_log_odds
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.values import Score
 from zoo.images.formats import clips_of, frame_name
@@ -36,7 +36,7 @@ from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular
 from zoo.system.machine import versions
 from zoo.system.progress import Progress
 
-BUNDLE_SCHEMA = 1
+BUNDLE_SCHEMA = 2  # from 2 on, predictions are compact
 BUNDLE_KIND = "zoo-bundle"
 ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # others than WRITERS: not used as a folder name
 MANIFEST = "manifest.json"
@@ -224,7 +224,9 @@ def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest
     pseudonyms, metadata, installed = Pseudonyms(request.key), request.metadata, request.registry.metrics
     stored = result.predictions()
     units = {split: result.card().unit_of(split) for split in stored}
-    predictions = {split: rename(part, pseudonyms, metadata, units[split]) for split, part in stored.items()}
+    predictions = {
+        split: from_log_odds(rename(part, pseudonyms, metadata, units[split])) for split, part in stored.items()
+    }
     if excluded := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
         left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(excluded))} (include with --metadata)")
     metrics = {name: installed[name] for name in result.scores() if name in installed}
@@ -238,7 +240,8 @@ def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest
         left_out.append(f"targets of {result.run['dataset']}: not shared because of its license")
         predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
     history = read_history(result)
-    write_artifacts(place, Artifacts(result=shared, predictions=predictions, scores=scores, history=history))
+    artifacts = Artifacts(result=shared, predictions=predictions, compact=True, scores=scores, history=history)
+    write_artifacts(place, artifacts)
     return left_out
 
 

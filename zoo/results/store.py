@@ -131,6 +131,7 @@ class Artifacts:
 
     result: Result
     predictions: Mapping[str, Predictions] = field(default_factory=dict)  # by split
+    compact: bool = False  # store no probabilities where log odds determine them
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # by kind: scores, image_scores
     history: Sequence[Mapping[str, Any]] = ()  # one row per round
     state: Mapping[str, Any] | None = None  # weights to keep
@@ -180,7 +181,7 @@ def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
 
         (folder / WEIGHTS_FILE).write_bytes(save(dict(artifacts.state)))  # save_file does not report a full disk
     if artifacts.predictions:
-        save_predictions(folder / "predictions.npz", dict(artifacts.predictions))
+        save_predictions(folder / "predictions.npz", dict(artifacts.predictions), compact=artifacts.compact)
     if artifacts.history:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in artifacts.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
