@@ -13,7 +13,8 @@ WORKERS ?= 2
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu check format changelog clean
+.PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu leaderboard leaderboard-check check format \
+  changelog clean FORCE
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -52,6 +53,18 @@ speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on t
 
 speed-gpu: setup-dev  ## The same on a GPU, the most telling lines first: about 20 minutes.
 	$(BIN)/python benchmarks/speed/speed.py --note G1 G5 G7 G4 G3 G2 G6
+
+# The bundles are verified before they are shown, so a stale page and a bundle that does not verify both fail the check.
+BUNDLES := $(addprefix --results ,$(sort $(wildcard leaderboard/results/*.zip leaderboard/results/*.tar.xz)))
+
+leaderboard: setup  ## Verify the bundles in leaderboard/results and build leaderboard/README.md and index.html from them.
+	@$(MAKE) --no-print-directory -j2 leaderboard/README.md leaderboard/index.html
+
+leaderboard-check: setup  ## Fail if a bundle does not verify or the two pages are stale.
+	@$(MAKE) --no-print-directory -j2 leaderboard/README.md leaderboard/index.html CHECK=--check
+
+leaderboard/README.md leaderboard/index.html: FORCE
+	$(BIN)/zoo report --recipes $(BUNDLES) --format $(if $(filter %.md,$@),markdown,html) --output $@ $(CHECK)
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check

@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from zoo.errors import ResultsError, UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.predictions import load_predictions
 from zoo.evaluation.scoring import score_run
 from zoo.registry.lookup import Registry
 from zoo.results.bundles import MANIFEST, BundleRequest, is_bundle, load_manifest, make_bundle
 from zoo.results.runs import read_run
 from zoo.results.store import Artifacts, load_results, save_result
+from zoo.sources.archives import unpack
 from zoo.specs.deviation import Deviation
 from zoo.system.files import hash_file
 
@@ -112,7 +115,7 @@ def test_frames_of_a_clip_stay_together_with_equal_scores(tmp_path, store):
     assert len(set(names)) == 40 and not any("4711" in name.partition("#")[2][:4] for name in names)
 
 
-@pytest.mark.parametrize("name", ["out", "out.zip"])
+@pytest.mark.parametrize("name", ["out", "out.zip", "out.tar.xz"])
 def test_the_same_results_and_key_give_the_same_bytes(tmp_path, store, name):
     store(tmp_path / "results")
     digests = set()
@@ -132,7 +135,7 @@ def test_the_manifest_has_the_checksum_of_every_other_file(tmp_path, store):
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert set(manifest["files"]) == files - {MANIFEST}
     assert all(hash_file(tmp_path / "out" / name) == digest for name, digest in manifest["files"].items())
-    assert (manifest["schema"], manifest["kind"]) == (1, "zoo-bundle")
+    assert (manifest["schema"], manifest["kind"]) == (2, "zoo-bundle")
     assert manifest["datasets"][0] | {"name": "dots", "split_hash": "5" * 64} == manifest["datasets"][0]
 
 
@@ -229,6 +232,50 @@ def test_other_folders_and_zips_with_a_manifest_are_not_overwritten(tmp_path, st
         with pytest.raises(UsageError, match="exists and is not a bundle"):
             bundle(tmp_path / "results", tmp_path / name)
     assert (tmp_path / "web" / "index.html").exists() and (tmp_path / "web.zip").read_bytes() == before
+
+
+def test_a_bundle_has_log_odds_in_place_of_probabilities(tmp_path, store):
+    stored = store(tmp_path / "results")
+    parts = {split: with_log_odds(part) for split, part in stored.predictions().items()}
+    scores = score_run(parts, {"brier": REGISTRY.metrics["brier"]}, stored.card(), threshold="val")
+    artifacts = Artifacts(result=replace(stored, checksums={}), predictions=parts, scores=scores)
+    save_result(tmp_path / "results", read_run(stored.run), artifacts)
+    bundle(tmp_path / "results", tmp_path / "out")
+    (shared,) = load_results(tmp_path / "out")[0]
+    with np.load(shared.folder / "predictions.npz") as arrays:
+        assert "test_log_odds" in arrays and "test_probabilities" not in arrays
+    ours, theirs = (np.sort(part.probabilities[:, 1]) for part in (parts["test"], shared.predictions()["test"]))
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-11)
+    assert shared.scores()["brier"].value == pytest.approx(scores["scores"]["brier"].value, abs=1e-11)
+
+
+def test_log_odds_that_are_no_numbers_are_refused(tmp_path):
+    arrays = {f"test_{name}": np.array(["a"]) for name in ("sample_ids", "patients", "targets", "log_odds")}
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    with pytest.raises(ResultsError, match="test: <U1 log odds"):
+        load_predictions(tmp_path / "predictions.npz")
+
+
+def with_log_odds(part):
+    """Add the log odds that zoo stores, with 12 decimals."""
+    return replace(part, log_odds=np.round(logit(np.clip(part.probabilities, 1e-9, 1 - 1e-9)), 12))
+
+
+def test_a_tar_has_the_files_of_the_folder_and_is_replaced_by_a_new_one(tmp_path, store):
+    for seed in range(4):
+        store(tmp_path / "results", seed=seed)
+    bundle(tmp_path / "results", tmp_path / "out")
+    for name in ("out.zip", "out.tar.xz", "out.tar.xz"):
+        assert bundle(tmp_path / "results", tmp_path / name).num_runs == 4
+        assert is_bundle(tmp_path / name)
+        folder = unpack(tmp_path / name, tmp_path / f"{name}.unpacked")
+        assert load_manifest(folder) == load_manifest(tmp_path / "out")
+        assert {path.relative_to(folder) for path in folder.rglob("*")} == {
+            path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*")
+        }
+        shutil.rmtree(folder)
+    # the four runs have the same samples and targets, which the zip stores four times
+    assert (tmp_path / "out.tar.xz").stat().st_size < (tmp_path / "out.zip").stat().st_size / 2
 
 
 def test_a_zip_is_overwritten_only_if_it_is_a_bundle(tmp_path, store):

@@ -18,7 +18,7 @@ from zoo.errors import UsageError, clean
 @click.option("--key", type=FILE_TYPE, help="The key file of the pseudonyms (default: beside the results).")
 @several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share unchanged (default: none).")
 def bundle_command(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
-    """Write the results that can be shared to OUTPUT, a folder or a .zip, under pseudonyms."""
+    """Write the results that can be shared to OUTPUT, a folder, .zip or .tar.xz, under pseudonyms."""
     from zoo.registry.loading import quiet_stdout
     from zoo.results.bundles import BundleRequest, is_bundle, make_bundle
     from zoo.results.pseudonyms import KEY_NAME, open_key

@@ -21,6 +21,7 @@ def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     from zoo.data.lookup import open_named
     from zoo.registry.loading import quiet_stdout
     from zoo.report.verification import describe_verification, verification_lines
+    from zoo.results.bundles import bundle_name
     from zoo.results.verifying import compare_data, open_bundle
     from zoo.results.verifying import verify as verify_bundle
     from zoo.system.progress import Console
@@ -28,7 +29,7 @@ def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     registry, console = registry_with_warnings(), Console()
     with quiet_stdout():
         with console.counting(f"verifying {path.name}", "runs") as progress:
-            verification = verify_bundle(open_bundle(path), path.stem, registry, progress)
+            verification = verify_bundle(open_bundle(path), bundle_name(path), registry, progress)
         for name in datasets:
             for source, fingerprints in open_named(name, registry, console):
                 compare_data(verification, source, fingerprints)

@@ -17,7 +17,7 @@ from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import Unit
 from zoo.statistics.means import mean_by_group
-from zoo.tasks.logits import round_log_odds
+from zoo.tasks.logits import round_log_odds, sigmoid
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,14 +125,23 @@ STORED_SPLITS = ("val", "test")
 FIELDS = ("sample_ids", "patients", "targets", "probabilities")
 
 
-def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
-    """Write the predictions of val and test to an `.npz` file that loads with `allow_pickle=False`."""
+def from_log_odds(part: Predictions) -> Predictions:
+    """Compute the probabilities from the log odds, if there are any; they change by rounding errors only."""
+    return part if part.log_odds is None else replace(part, probabilities=sigmoid(part.log_odds))
+
+
+def save_predictions(path: Path, predictions: dict[str, Predictions], compact: bool = False) -> None:
+    """Write the predictions of val and test to an `.npz` file that loads with `allow_pickle=False`.
+
+    A compact file has no probabilities where there are log odds: a probability takes 8 bytes, and cannot be compressed.
+    """
     arrays = {
         f"{split}_{name}": getattr(part, name)
         if name in {"targets", "probabilities"}
         else getattr(part, name).astype(np.str_)
         for split, part in predictions.items()
         for name in FIELDS
+        if name != "probabilities" or not compact or part.log_odds is None
     }
     for split, part in predictions.items():
         if part.log_odds is not None:
@@ -146,11 +155,23 @@ def save_predictions(path: Path, predictions: dict[str, Predictions]) -> None:
         np.savez_compressed(stream, **arrays)
 
 
+def read_probabilities(arrays: Mapping[str, Array], split: str) -> Array:
+    """The probabilities of a split, computed from the log odds if the file is compact."""
+    if f"{split}_probabilities" in arrays:
+        return arrays[f"{split}_probabilities"]
+    log_odds = arrays[f"{split}_log_odds"]
+    if log_odds.dtype.kind != "f":
+        raise ValueError(f"{split}: {log_odds.dtype} log odds")
+    return sigmoid(log_odds)
+
+
 def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
     columns = arrays[f"{split}_columns"].tolist() if f"{split}_columns" in arrays else []
     metadata = {name: arrays[f"{split}_column_{number}"] for number, name in enumerate(columns)}
     log_odds = arrays.get(f"{split}_log_odds")
-    part = Predictions(**{name: arrays[f"{split}_{name}"] for name in FIELDS}, log_odds=log_odds, metadata=metadata)
+    stored = {name: arrays[f"{split}_{name}"] for name in FIELDS if name != "probabilities"}
+    stored["probabilities"] = read_probabilities(arrays, split)
+    part = Predictions(**stored, log_odds=log_odds, metadata=metadata)
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
         raise ValueError(f"{split}: the metadata do not match the samples")
     return part

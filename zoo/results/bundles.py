@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ResultsError, UsageError, clean
-from zoo.evaluation.predictions import Predictions
+from zoo.errors import ResultsError, UsageError, ZooError, clean
+from zoo.evaluation.predictions import Predictions, from_log_odds
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.values import Score
@@ -29,15 +30,16 @@ from zoo.results.pseudonyms import MIN_NAME_LENGTH, Pseudonyms, replace_texts, w
 from zoo.results.runs import read_run
 from zoo.results.schemas import find_fault_of_manifest
 from zoo.results.store import Artifacts, Result, find_result_folders, read_document, write_artifacts
+from zoo.sources.archives import unpack
 from zoo.specs.dataset import RECORDED_FACTS, Unit
 from zoo.specs.deviation import Deviation
 from zoo.system.files import SEAL, folder_written_whole, hash_file, read_regular, write_sealed, written_whole
 from zoo.system.machine import versions
 from zoo.system.progress import Progress
 
-BUNDLE_SCHEMA = 1
+BUNDLE_SCHEMA = 2  # from 2 on, predictions are compact
 BUNDLE_KIND = "zoo-bundle"
-ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # unsupported: refused, not used as a folder name
+ARCHIVES = {".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"}  # others than WRITERS: not used as a folder name
 MANIFEST = "manifest.json"
 # Fields of a result written by zoo itself: only paths are removed. All other fields are treated as free text.
 TECHNICAL = ("details", "cost", "system", "versions")
@@ -58,7 +60,7 @@ class BundleRequest:
 
     results: Sequence[Result]
     root: Path  # their results folder
-    output: Path  # a folder or a `.zip`
+    output: Path  # a folder, a `.zip` or a `.tar.xz`
     key: bytes  # of the pseudonyms
     registry: Registry
     metadata: Sequence[str] = ()  # columns to include unchanged
@@ -75,8 +77,10 @@ class Bundle:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether to read a path as a bundle: a folder with a manifest, or any zip file."""
-    return (path / MANIFEST).is_file() or (path.suffix.lower() == ".zip" and zipfile.is_zipfile(path))
+    """Whether to read a path as a bundle: a folder with a manifest, or any zip or `.tar.xz`."""
+    return (path / MANIFEST).is_file() or (
+        find_writer(path) is not None and path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    )
 
 
 def may_be_replaced(path: Path) -> bool:
@@ -84,12 +88,11 @@ def may_be_replaced(path: Path) -> bool:
     try:
         if path.is_dir():
             return bool(load_manifest(path))
-        if path.suffix.lower() != ".zip" or not path.is_file():
+        if find_writer(path) is None:
             return False
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-            archive.extract(MANIFEST, folder)
-            return bool(load_manifest(Path(folder)))
-    except Exception:  # zipfile and zlib raise many types for a damaged archive
+        with tempfile.TemporaryDirectory() as folder:
+            return bool(load_manifest(unpack(path, Path(folder) / "bundle")))
+    except ZooError:
         return False
 
 
@@ -125,22 +128,26 @@ def make_bundle(request: BundleRequest, progress: Progress) -> Bundle:
     Tuning runs are left out: they have no test predictions.
     """
     output = request.output
-    if output.suffix.lower() in ARCHIVES:
-        raise UsageError(f"{output}: a bundle is a folder or a .zip", fix="choose a path that ends in .zip or a folder")
+    write = find_writer(output)
+    if write is None and output.suffix.lower() in ARCHIVES:
+        raise UsageError(
+            f"{output}: a bundle is a folder, a .zip or a .tar.xz",
+            fix="choose a path that ends in .zip or .tar.xz, or a folder",
+        )
     if output.exists() and not may_be_replaced(output):
-        raise UsageError(f"{output}: exists and is not a bundle", fix="choose a new folder or .zip")
+        raise UsageError(f"{output}: exists and is not a bundle", fix="choose a new folder, .zip or .tar.xz")
     selected = sorted((r for r in request.results if r.run["purpose"] != "tune"), key=lambda r: str(r.folder))
     if not selected:
         raise ResultsError(f"{request.root}: no runs to share", fix="run `zoo bench` first")
     check_columns(selected, request.metadata)
     request = replace(request, results=selected)
     try:
-        if output.suffix.lower() != ".zip":
+        if write is None:
             with folder_written_whole(output) as temporary:
                 return fill_bundle(temporary, request, progress)
         with written_whole(output) as temporary, tempfile.TemporaryDirectory() as folder:
             bundle = fill_bundle(Path(folder), request, progress)
-            write_zip(Path(folder), temporary)
+            write(Path(folder), temporary)
             return bundle
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror or error}", fix="choose a writable path") from error
@@ -218,7 +225,9 @@ def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest
     pseudonyms, metadata, installed = Pseudonyms(request.key), request.metadata, request.registry.metrics
     stored = result.predictions()
     units = {split: result.card().unit_of(split) for split in stored}
-    predictions = {split: rename(part, pseudonyms, metadata, units[split]) for split, part in stored.items()}
+    predictions = {
+        split: from_log_odds(rename(part, pseudonyms, metadata, units[split])) for split, part in stored.items()
+    }
     if excluded := sorted({name for part in stored.values() for name in part.metadata} - set(metadata)):
         left_out.append(f"metadata of {result.run['dataset']}: {clean(', '.join(excluded))} (include with --metadata)")
     metrics = {name: installed[name] for name in result.scores() if name in installed}
@@ -232,7 +241,8 @@ def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest
         left_out.append(f"targets of {result.run['dataset']}: not shared because of its license")
         predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
     history = read_history(result)
-    write_artifacts(place, Artifacts(result=shared, predictions=predictions, scores=scores, history=history))
+    artifacts = Artifacts(result=shared, predictions=predictions, compact=True, scores=scores, history=history)
+    write_artifacts(place, artifacts)
     return left_out
 
 
@@ -313,7 +323,7 @@ def scrub_reason(reason: Reason, free: Callable[[str], str]) -> Reason:
     return replace(reason, detail=detail, sentence=free(reason.sentence))
 
 
-# --- zip -------------------------------------------------------------------------------------------------------------
+# --- archives --------------------------------------------------------------------------------------------------------
 def write_zip(folder: Path, path: Path) -> None:
     """Write the files of a folder as a zip with reproducible bytes: sorted, with a fixed time."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -324,3 +334,27 @@ def write_zip(folder: Path, path: Path) -> None:
             entry.create_system = 3  # the default differs on Windows
             with open(file, "rb") as source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target)
+
+
+def write_tar(folder: Path, path: Path) -> None:
+    """Write the files of a folder as a `.tar.xz` with reproducible bytes; runs share the bytes of equal arrays."""
+    with tarfile.open(path, "w:xz") as archive:
+        for file in files_below(folder):
+            entry = tarfile.TarInfo(file.relative_to(folder).as_posix())  # defaults: time 0, no owner
+            entry.size = file.stat().st_size
+            with open(file, "rb") as source:
+                archive.addfile(entry, source)
+
+
+WRITERS = {".zip": write_zip, ".tar.xz": write_tar}
+
+
+def bundle_name(path: Path) -> str:
+    """The name of a bundle's file or folder without the suffix."""
+    suffix = next((suffix for suffix in WRITERS if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def find_writer(path: Path) -> Callable[[Path, Path], None] | None:
+    """The function that writes a path's kind of archive, or None."""
+    return next((write for suffix, write in WRITERS.items() if path.name.lower().endswith(suffix)), None)

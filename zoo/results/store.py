@@ -138,6 +138,7 @@ class Artifacts:
 
     result: Result
     predictions: Mapping[str, Predictions] = field(default_factory=dict)  # by split
+    compact: bool = False  # store no probabilities where log odds determine them
     scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)  # by kind: scores, image_scores
     history: Sequence[Mapping[str, Any]] = ()  # one row per round
     files: Mapping[str, bytes] = field(default_factory=dict)  # of the trained model, by name
@@ -185,7 +186,7 @@ def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
     for name, content in artifacts.files.items():
         (folder / name).write_bytes(content)
     if artifacts.predictions:
-        save_predictions(folder / "predictions.npz", dict(artifacts.predictions))
+        save_predictions(folder / "predictions.npz", dict(artifacts.predictions), compact=artifacts.compact)
     if artifacts.history:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in artifacts.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")

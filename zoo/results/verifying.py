@@ -30,7 +30,7 @@ from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Score, compute
 from zoo.images.formats import clips_of
 from zoo.registry.lookup import Registry, split_model_name
-from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, files_below, load_manifest, version_of_data
+from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, bundle_name, files_below, load_manifest, version_of_data
 from zoo.results.pseudonyms import without_paths
 from zoo.results.runs import find_contradictions, find_undeclared, read_run
 from zoo.results.soundness import find_faults, find_shared_samples
@@ -99,11 +99,11 @@ class BundledRun:
 def open_bundle(path: Path) -> Path:
     """Return the folder of a bundle; a zip is unpacked to the cache. Raises ResultsError if it cannot be read."""
     if not path.exists():
-        raise ResultsError(f"{path}: no such file or folder", fix="choose a bundle: a folder or a .zip")
+        raise ResultsError(f"{path}: no such file or folder", fix="choose a bundle: a folder, a .zip or a .tar.xz")
     if path.is_dir():
         return path
     if not is_archive_name(path.name):
-        raise ResultsError(f"{path}: neither a folder nor a .zip", fix="choose a bundle")
+        raise ResultsError(f"{path}: neither a folder nor an archive", fix="choose a bundle")
     try:
         return find_unpacked(path, cache_root())
     except DataError as error:
@@ -112,7 +112,7 @@ def open_bundle(path: Path) -> Path:
 
 def load_bundle(path: Path, registry: Registry, progress: Progress) -> list[Result]:
     """Verify a bundle and return its runs; raises VerifyError with the first difference."""
-    outcome = verify(open_bundle(path), path.stem, registry, progress)
+    outcome = verify(open_bundle(path), bundle_name(path), registry, progress)
     if outcome.differences:
         file, what = outcome.differences[0]
         more = f" (and {len(outcome.differences) - 1} more)" if len(outcome.differences) > 1 else ""
