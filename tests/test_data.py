@@ -630,7 +630,7 @@ def test_the_patient_is_the_unit_if_each_has_one_label(tmp_path, patients, targe
         ("clip", [0, 0, 1, 1], [0, 1, 2, 2], "a.avi#0 and a.avi#8 of one clip have different patients"),
         ("patient", [0, 0, 1, 0], [0, 0, 1, 1], "b.avi#0 and b.avi#8 of p1 have different labels"),
         ("patient", [0, 0, 1, 1], None, "there is no patient key"),
-        ("lesion", [0, 0, 1, 1], None, "unit is 'lesion', expected str, auto, image, clip or patient"),
+        ("lesion", [0, 0, 1, 1], None, "unit is 'lesion', expected one of auto, image, clip, patient"),
     ],
 )
 def test_the_images_of_a_unit_must_agree(tmp_path, unit, targets, patients, expected):

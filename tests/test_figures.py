@@ -235,7 +235,7 @@ def test_equal_results_make_equal_files(tmp_path, store):
 
 def test_boards_of_one_dataset_have_files_of_their_own(binary):
     (board,) = build_leaderboard(binary, KNOWN)
-    other, third = replace(board, protocol="other@1"), replace(board, dataset="dots 2")
+    other, third = replace(board, protocols=("other@1",)), replace(board, dataset="dots 2")
     assert name_files([board, other, third]) == [f"dots-{figure_name(board.protocol)}", "dots-other-1", "dots-2"]
     assert len(set(name_files([board, board, third]))) == 3
 

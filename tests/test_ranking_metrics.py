@@ -86,7 +86,9 @@ def test_a_plugins_metric_that_is_not_stored_ranks(results):
     assert board.rows[0].seed_sd["distance"] == pytest.approx(abs(expected[0] - expected[1]) / 2**0.5)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("ece", "no smooth function"), ("mae", "not a metric of binary tasks")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("ece", "not a smooth function"), ("mae", "not a metric of binary tasks")]
+)
 def test_a_metric_that_cannot_rank_leaves_the_runs_own_and_says_why(results, name, reason):
     board = board_of(results, rank_by=name)
     assert (board.primary_metric, board.rank_fault.metric) == ("auroc", name) and reason in board.rank_fault.reason

@@ -287,7 +287,7 @@ def test_a_dataset_with_an_unreadable_image_is_refused_and_the_others_run(bench,
     statuses = {(r.run["dataset"], r.status) for r in outcome.results.values()}
     assert statuses == {("binary", "ok")}
     assert list(outcome.refused) == ["spoilt"]
-    assert "8.png" in outcome.refused["spoilt"][1]
+    assert "8.png" in outcome.refused["spoilt"]["message"]
     assert "spoilt: refused: " in bench.output.getvalue()
 
 

@@ -177,7 +177,7 @@ def test_a_board_states_the_number_of_saturated_outputs(scale, is_stated):
     part, _ = binary(scale)
 
     class Row:
-        model, stored = "m", [[{"test": part}]]
+        name, stored = "m", [[{"test": part}]]
 
     class Board:
         card = PAIR

@@ -15,7 +15,7 @@ from zoo.evaluation.values import Reason, Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.external import find_drop
 from zoo.leaderboard.tables import ReportOptions
-from zoo.report.board_csv import section_to_csv
+from zoo.report.board_csv import table_to_csv
 from zoo.report.formats import FORMATS, Layout, write_boards
 from zoo.results.store import load_results
 from zoo.specs.protocol import LINEAR_PROBE, SCRATCH, TUTORIAL
@@ -157,7 +157,7 @@ def test_every_format_shows_the_line_without_being_asked(fill, form):
 
 def test_csv_has_the_lines_as_a_table(fill):
     boards = boards_of(fill("net", 0.5, 3.0))
-    (line,) = csv.DictReader(io.StringIO(section_to_csv(boards, "external")))
+    (line,) = csv.DictReader(io.StringIO(table_to_csv(boards, "external")))
     ((_, _, _, drop),) = section_of(boards).rows
     assert (float(line["drop"]), float(line["drop_low"]), float(line["drop_high"])) == (drop.value, drop.low, drop.high)
 

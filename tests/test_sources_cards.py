@@ -174,7 +174,7 @@ def test_the_schema_of_a_card_is_json_schema_with_its_keys():
 
 def another_value(kind):
     """A value of the type of a fact that is not the default."""
-    if kind is bool:
+    if kind in (bool, bool | None):
         return False
     if get_origin(kind) is tuple:
         return (another_value(get_args(kind)[0]),)

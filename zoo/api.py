@@ -58,8 +58,8 @@ def bench(
         return Leaderboard([result for result in read_all(settings.results) if result.id not in before])
     save_plan(outcome.runs, settings.results)
     if all(run.dataset in outcome.refused for run in outcome.runs):
-        name, (code, message) = next(iter(outcome.refused.items()))
-        raise DataError(f"{name}: {message}", code=code)
+        name, error = next(iter(outcome.refused.items()))
+        raise DataError(f"{name}: {error['message']}", fix=error["fix"], code=error["code"])
     return Leaderboard(list(outcome.results.values()))
 
 

@@ -14,7 +14,6 @@ from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 from zoo.report.formats import FORMATS, Layout, write_boards
-from zoo.report.reasons import section_notes
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
@@ -210,6 +209,8 @@ def check_metrics(results: Sequence[Result], options: ReportOptions, registry: R
 
 def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
     """A warning for each column of `--by` that makes no group on any board, with the reason from the boards."""
+    from zoo.report.reasons import section_notes
+
     tables = [table for board in boards for table in board.sections if table.name == "subgroups"]
     grouped = {row[table.columns.index("by")] for table in tables for row in table.rows}
     notes = list(dict.fromkeys(note for table in tables for note in section_notes(table)))

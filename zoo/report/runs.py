@@ -14,7 +14,7 @@ from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.registry.lookup import WILDCARDS
 from zoo.report.deviations import deviation_text
-from zoo.report.drawing import BREAKS, GAP, break_name, wrap
+from zoo.report.drawing import BREAKS, GAP, break_name, wrap, wrap_title
 from zoo.report.reasons import reason_text
 from zoo.specs.deviation import read_deviations
 
@@ -93,7 +93,7 @@ def table_of_runs(items: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     }
     columns = [name for name in rows[0] if name not in shared]
     above = " · ".join(f"{name} {cell}" for name, cell in shared.items() if cell)
-    lines = [part for line in wrap(above, width).splitlines() for part in break_name(line, width).splitlines()]
+    lines = [part for line in wrap_title(above, width).splitlines() for part in break_name(line, width).splitlines()]
     table = [columns, *([row[name] for name in columns] for row in rows)]
     widths = narrow_columns(table, width)
     return [*lines, *(line for row in table for line in row_lines(row, widths))]

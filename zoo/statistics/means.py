@@ -7,6 +7,7 @@ ranked, compared, or tested against a threshold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -24,8 +25,10 @@ def rounded(scores: Array | float) -> Array:
 
 def exact_mean(values: Iterable[float]) -> float:
     """Correctly rounded mean of finite numbers, at least one; the mean of equal numbers is that number."""
-    column = np.fromiter(values, dtype=np.float64)
-    return float(mean_by_group(column, np.zeros(len(column), dtype=np.int64), 1)[0])
+    column = list(map(float, values))
+    total = math.fsum(column)
+    error = math.fsum([*column, -total])  # what the correctly rounded sum lacks
+    return float(divide(np.array(total), np.array(error), np.array(float(len(column)))))
 
 
 def mean_of_arrays(arrays: Sequence[Array]) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zoo.data.opening import OpenDataset
-from zoo.images.formats import is_image_name, is_unnamed_image, read_header
+from zoo.images.formats import read_header
 from zoo.images.reading import Header
 from zoo.trained.card import ModelCard
 
@@ -18,8 +18,8 @@ def describe_images(source: OpenDataset) -> dict[str, Any]:
 
     Without files of their own, images are decoded.
     """
-    files = [path for path in dict.fromkeys(source.samples.files) if is_image_name(path.name) or is_unnamed_image(path)]
-    if files:
+    origin, files = source.samples.origin, list(dict.fromkeys(source.samples.files))
+    if origin and origin.root.is_dir():  # not arrays, or files of a plugin's own
         headers = [read_header(path) for path in files[:: max(1, -(-len(files) // MAX_HEADERS))]]
     else:
         images = source.samples.table["image"].tolist()
