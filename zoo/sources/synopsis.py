@@ -13,7 +13,7 @@ from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
 LISTS = ("metadata", *(name for name in FACTS if get_origin(FACT_TYPES[name]) is tuple))
-SWITCHES = tuple(name for name in FACTS if FACT_TYPES[name] is bool)
+SWITCHES = tuple(name for name in FACTS if FACT_TYPES[name] in (bool, bool | None))
 TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *SWITCHES))
 
 
