@@ -80,7 +80,7 @@ def test_a_difference_from_torch_leaves_nothing_behind(trained, tmp_path, monkey
     folder = next(trained.glob("folders/resnet10t*/quick*/"))
     model = open_model(folder, open_registry(), tmp_path, "cpu")
     wrong = exporting.torch_responder(exporting.graph_of(model))
-    monkeypatch.setitem(exporting.WRITERS, "torch-export", lambda *_: lambda levels: wrong(levels) + np.float64(0.01))
+    monkeypatch.setitem(exporting.EXPORTERS, "torch-export", lambda *_: lambda levels: wrong(levels) + np.float64(0.01))
     with pytest.raises(RunError) as caught:
         exporting.export_model(model, "torch-export", tmp_path / "out")
     assert caught.value.code == "parity"

@@ -72,7 +72,7 @@ def export_model(model: OpenModel, target: str, output: Path) -> Parity:
             code="export",
         )
     with folder_written_whole(output) as folder:
-        respond = WRITERS[target](model, folder)
+        respond = EXPORTERS[target](model, folder)
         parity = compare_with_torch(model, respond, target)
         if not parity.ok:
             raise RunError(
@@ -273,7 +273,7 @@ def save_reference(model: OpenModel, folder: Path) -> None:
     save_file({"features": model.reference.features.astype(np.float16)}, folder / REFERENCE_FILE)
 
 
-WRITERS: dict[str, Callable[[OpenModel, Path], Respond]] = {
+EXPORTERS: dict[str, Callable[[OpenModel, Path], Respond]] = {
     "safetensors": write_safetensors,
     "onnx": write_onnx,
     "torch-export": write_torch_export,

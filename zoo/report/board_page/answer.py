@@ -9,6 +9,7 @@ from zoo.errors import clean
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.curves import ratio_of_spreads
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, p_value
+from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.report.board_page.shortcuts import find_shortcuts
 from zoo.report.board_page.tables import shorten_line
 from zoo.report.pairs import signed
@@ -52,7 +53,7 @@ def compared_statement(board: Board) -> str:
     tested = f"{test['images']} test images"
     tested += f" of {test['patients']} {case_name(board)}s" if board.facts["has_patients"] else ""
     counted = f"{models} model{'s' * (models != 1)} and {baselines} baseline{'s' * (baselines != 1)}"
-    weights = "pretrained weights" if board.init == "pretrained" else "random init"
+    weights = WEIGHTS_TEXT[board.init]
     return f"{counted} by {clean(board.primary_metric)}, protocol {clean(board.protocol)}, {weights}{seeds}; {tested}"
 
 
