@@ -14,8 +14,10 @@ from zoo.errors import UsageError
 
 pytestmark = pytest.mark.integration
 
+# SIGINT may be ignored where the tests run (nohup), and a child inherits that.
 SCRIPT = """
-import sys, zoo
+import signal, sys, zoo
+signal.signal(signal.SIGINT, signal.default_int_handler)
 board = zoo.bench(
     models=["zoo-timm:resnet10t", "zoo-timm:mobilenetv3_small_050"], datasets=[sys.argv[1]], protocol="quick", seeds=2,
     weights="none", settings={"steps": int(sys.argv[3]), "rounds": 1, "image_size": 32}, results=sys.argv[2], workers=1,
