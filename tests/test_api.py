@@ -101,6 +101,7 @@ def test_an_unknown_option_lists_the_options():
     assert "protocol" in caught.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_an_interrupted_bench_returns_the_finished_runs(tiny_data, tmp_path):
     process = start(tiny_data / "folders", tmp_path, 300)

@@ -63,7 +63,7 @@ def left_over(results):
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills):
     begun = time.monotonic()
     status, _, stderr = warm.run(*grid(tiny_data, tmp_path / "whole"))
