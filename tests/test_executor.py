@@ -299,3 +299,30 @@ def test_a_generator_of_a_plugin_is_closed_with_the_bench():
     next(events)
     events.close()
     assert closed == [True]
+
+
+INTERRUPTED = """
+import multiprocessing, os, signal
+from zoo.system import workers
+
+start_worker = workers.start_worker
+
+def start_and_interrupt(*arguments, **options):
+    worker = start_worker(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGINT)
+    return worker
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+workers.start_worker = start_and_interrupt
+try:
+    list(workers.execute([1], print, devices=["cpu"], reuse=False))
+except KeyboardInterrupt:
+    print("interrupted, children:", len(multiprocessing.active_children()))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_an_interrupt_just_after_a_worker_started_leaves_no_worker():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "interrupted, children: 0\n", done.stderr

@@ -76,6 +76,13 @@ def test_a_neighbor_vote_is_refused_for_onnx_and_has_another_way(export):
     assert "--to safetensors" in done.stderr
 
 
+def test_a_neighbor_vote_is_exported_as_safetensors_without_a_loader(export, tmp_path):
+    done = export("folders/tiny_cnn/knn@1+image_size=32", "safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "no load.py" in done.stdout
+    assert json.loads((tmp_path / "out" / "parity.json").read_text())["loader"] is False
+
+
 def test_a_difference_from_torch_leaves_nothing_behind(trained, tmp_path, monkeypatch):
     folder = next(trained.glob("folders/resnet10t*/quick*/"))
     model = open_model(folder, open_registry(), tmp_path, "cpu")

@@ -135,6 +135,19 @@ def test_json_has_the_same_answers(zoo, predict, trained, tiny_data, tmp_path):
     assert "not a medical device" in document["notice"]
 
 
+def test_folds_with_different_val_splits_answer_together(zoo, tiny_data, tmp_path):
+    done = zoo(
+        *("bench", "--models", "tiny_cnn", "--weights", "none", "--datasets", tiny_data / "patients", "--folds", "2"),
+        *("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--seeds", "2", "--keep-weights", "all"),
+        *("--results", tmp_path / "results"),
+    )
+    assert done.returncode == 0, done.stderr
+    done = zoo("predict", "patients/tiny_cnn", tiny_data / "patients", "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 60
+    assert "60 predicted by 4 models" in done.stderr
+
+
 def test_a_name_that_fits_several_protocols_lists_them(predict, tiny_data):
     done, _ = predict("table/tiny_cnn", tiny_data / "table")
     assert done.returncode == 2

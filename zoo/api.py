@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from zoo.data.opening import OpenDataset
     from zoo.leaderboard.boards import Board
     from zoo.leaderboard.pairwise import Contrast
+    from zoo.leaderboard.tables import ReportOptions
+    from zoo.registry.context import Context
+    from zoo.registry.lookup import Registry
     from zoo.results.store import Result
     from zoo.specs.suite import Suite
+    from zoo.system.settings import Settings
     from zoo.trained.card import ModelCard
     from zoo.trained.opening import OpenModel
 
@@ -39,33 +43,33 @@ def bench(
     `device="cpu"`. Finished runs in `results` are reused. After KeyboardInterrupt the leaderboard has the runs that
     were finished. Raises the `ZooError` that the command would print, and DataError if every dataset is refused.
     """
-    from zoo.registry.context import Context
-    from zoo.registry.opening import open_registry
+    from zoo.leaderboard.tables import ReportOptions
     from zoo.results.plans import save_plan
     from zoo.runner.bench import bench as run_bench
-    from zoo.system.progress import Console
+    from zoo.runner.bench import plan_only
     from zoo.system.settings import Settings
 
-    registry = open_registry()
     known = {each.name for each in fields(Settings)} - {"results", "cache"}
     settings = Settings(results=Path(results), **{name: value for name, value in options.items() if name in known})
     changes = {name: value for name, value in options.items() if name not in known}
-    requested = compose_suite(suite, {"models": as_names(models), "datasets": as_names(datasets), **changes})
-    before = {result.id for result in read_all(settings.results)}
+    context = make_context(settings)
+    requested = compose_suite(
+        suite, {"models": as_names(models), "datasets": as_names(datasets), **changes}, context.registry
+    )
     try:
-        outcome = run_bench(requested, Context(registry=registry, settings=settings, console=Console()))
+        outcome = run_bench(requested, context)
     except KeyboardInterrupt:
-        return Leaderboard([result for result in read_all(settings.results) if result.id not in before])
+        outcome = plan_only(requested, context)  # with the runs that were finished
     save_plan(outcome.runs, settings.results)
     if all(run.dataset in outcome.refused for run in outcome.runs):
         name, error = next(iter(outcome.refused.items()))
         raise DataError(f"{name}: {error['message']}", fix=error["fix"], code=error["code"])
-    return Leaderboard(list(outcome.results.values()))
+    shown = ReportOptions(recipes=len(requested.protocols) > 1, metrics=tuple(outcome.plan.metrics))
+    return Leaderboard(outcome.results.values(), context.registry, shown)
 
 
-def compose_suite(name: str, changes: Mapping[str, Any]) -> Suite:
+def compose_suite(name: str, changes: Mapping[str, Any], registry: Registry) -> Suite:
     """The suite of a call: a named one, the quickstart without datasets, with the arguments in place of its values."""
-    from zoo.registry.opening import open_registry
     from zoo.runner.suites import load_suite, parse_seeds
     from zoo.specs.suite import Suite, suite_keys
 
@@ -74,10 +78,10 @@ def compose_suite(name: str, changes: Mapping[str, Any]) -> Suite:
         raise UsageError(f"bench: unknown option {unknown[0]!r}", fix=f"the options are {', '.join(suite_keys())}")
     given = {key: value for key, value in changes.items() if value not in ((), "", None)}
     if name:
-        suite = load_suite(name, open_registry().suites)
+        suite = load_suite(name, registry.suites)
     else:
         suite = Suite(name="python") if "datasets" in given else load_suite("quickstart")
-    for key in ("metrics", "test_on"):
+    for key in ("metrics", "test_on", "protocol"):
         if key in given:
             given[key] = as_names(given[key])
     if "seeds" in given:
@@ -94,24 +98,28 @@ def as_names(names: NameOrNames) -> tuple[str, ...]:
     return (str(names),) if isinstance(names, str | Path) else tuple(map(str, names))
 
 
-def load_results(*places: str | Path) -> Leaderboard:
-    """The leaderboard of stored results: folders and bundles; without any, the folder `results`."""
-    from zoo.registry.opening import open_registry
+def load_results(*places: str | Path, recipes: bool = False) -> Leaderboard:
+    """The leaderboard of stored results: folders and bundles; without any, the folder `results`.
+
+    With `recipes`, one board has the rows of all protocols, as `zoo report --recipes`.
+    """
+    from zoo.leaderboard.tables import ReportOptions
     from zoo.results.bundles import is_bundle
     from zoo.results.verifying import load_bundle
 
+    registry = make_context().registry
     found: dict[str, Result] = {}
     for place in map(Path, places or ("results",)):
         if is_bundle(place):
-            results = load_bundle(place, open_registry(), lambda _, __: None)
+            results = load_bundle(place, registry, lambda _, __: None)
         elif place.is_dir():
             results = read_all(place)
         else:
             raise ResultsError(f"{place}: not a results folder or bundle", fix="correct the path, or run `zoo bench`")
-        found |= {result.id: result for result in results if result.id not in found}
+        found = {**{result.id: result for result in results}, **found}
     if not found:
         raise ResultsError(f"no results below {', '.join(map(str, places)) or 'results'}", fix="run `zoo bench` first")
-    return Leaderboard(list(found.values()))
+    return Leaderboard(found.values(), registry, ReportOptions(recipes=recipes))
 
 
 def read_all(folder: Path) -> list[Result]:
@@ -120,8 +128,6 @@ def read_all(folder: Path) -> list[Result]:
 
     from zoo.results.store import load_results as load_folder
 
-    if not folder.is_dir():
-        return []
     results, damaged = load_folder(folder)
     for line in damaged:
         warnings.warn(f"left out: {line}", stacklevel=3)
@@ -131,12 +137,11 @@ def read_all(folder: Path) -> list[Result]:
 class Leaderboard:
     """The boards of some results: one for each dataset, protocol and image size."""
 
-    def __init__(self, results: Sequence[Result]) -> None:
+    def __init__(self, results: Iterable[Result], registry: Registry, options: ReportOptions) -> None:
         from zoo.leaderboard.boards import build_leaderboard
-        from zoo.registry.opening import open_registry
 
         self.results = list(results)
-        self.boards: list[Board] = build_leaderboard(self.results, open_registry().metrics)
+        self.boards: list[Board] = build_leaderboard(self.results, registry.metrics, options)
 
     @property
     def failed(self) -> list[dict[str, str]]:
@@ -228,15 +233,15 @@ class TrainedModel:
         """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`."""
         import pandas
 
-        from zoo.report.new_answers import CsvWriter
+        from zoo.report.new_answers import AnswerTable
         from zoo.system.files import cache_root
         from zoo.trained.inputs import list_images
         from zoo.trained.predicting import find_rules, predict_images
 
-        writer = CsvWriter(io.StringIO(newline=""), self.models, ())
+        table = AnswerTable(self.models)
         listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root())
         answers = predict_images(self.models, listed, find_rules(self.models))
-        return pandas.DataFrame([writer.describe(answer) for answer in answers])
+        return pandas.DataFrame(map(table.row, answers))
 
     def export(self, target: str, output: str | Path) -> Path:
         """Export the first seed as `zoo export` does: "onnx", "torch-export" or "safetensors"."""
@@ -251,14 +256,11 @@ class TrainedModel:
 
 def load_model(name: str | Path, *, results: str | Path = "results", device: str = "auto") -> TrainedModel:
     """Open a trained model by DATASET/MODEL, a run's id or its folder, as `zoo predict` does."""
-    from zoo.registry.opening import open_registry
     from zoo.system.devices import resolve_device
-    from zoo.system.files import cache_root
     from zoo.trained.opening import find_models, open_model
 
-    folders = find_models(str(name), Path(results))
-    registry, place = open_registry(), resolve_device(device)
-    return TrainedModel([open_model(folder, registry, cache_root(), place) for folder in folders])
+    folders, context, place = find_models(str(name), Path(results)), make_context(), resolve_device(device)
+    return TrainedModel([open_model(folder, context.registry, context.settings.cache, place) for folder in folders])
 
 
 def predict(
@@ -281,19 +283,18 @@ def audit_dataset(dataset: str | Path) -> dict[str, Any]:
 def open_dataset(dataset: str | Path) -> OpenDataset:
     """Open a dataset by name or path: its spec, its table, targets and digests; `samples.read` reads an image."""
     from zoo.data.lookup import open_named
-    from zoo.registry.opening import open_registry
-    from zoo.system.progress import Console
 
-    opened = open_named(str(dataset), open_registry(), Console())
+    context = make_context()
+    opened = open_named(str(dataset), context.registry, context.console)
     if len(opened) > 1:
         raise UsageError(f"{dataset} is {len(opened)} datasets", fix="name one of them")
     return opened[0][0]
 
 
-def make_context() -> Any:
+def make_context(settings: Settings | None = None) -> Context:
     from zoo.registry.context import Context
     from zoo.registry.opening import open_registry
     from zoo.system.progress import Console
     from zoo.system.settings import Settings
 
-    return Context(registry=open_registry(), settings=Settings(), console=Console())
+    return Context(registry=open_registry(), settings=settings or Settings(), console=Console())

@@ -28,6 +28,7 @@ def export_command(model: str, target: str, output: Path, results: Path) -> None
     from zoo.system.progress import Console
     from zoo.trained.card import NOTICE
     from zoo.trained.exporting import export_model
+    from zoo.trained.loader import LOADER_FILE
     from zoo.trained.opening import best_of, find_models, open_model
 
     console = Console()
@@ -38,4 +39,6 @@ def export_command(model: str, target: str, output: Path, results: Path) -> None
     difference, flips = parity.largest_difference, parity.flipped_decisions
     click.echo(f"{opened.card.name} (run {opened.card.run[:8]}) in {output}")
     click.echo(f"{parity.images} images of val: largest difference of a logit {difference:.2g}, {flips} decisions flip")
+    if target == "safetensors" and not (output / LOADER_FILE).exists():
+        click.echo(f"no {LOADER_FILE}: the library of this architecture does not build this module; use `zoo predict`")
     click.echo(NOTICE)

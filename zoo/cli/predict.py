@@ -31,7 +31,7 @@ def predict_command(
     """
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, convert_disk_errors
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.new_answers import open_writer, summary
+    from zoo.report.new_answers import AnswerTable, open_writer, summary
     from zoo.system.devices import resolve_device
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
@@ -51,7 +51,7 @@ def predict_command(
         images = list(list_images(inputs, models[0].card, cache_root(), tags))
     with (
         convert_disk_errors(),
-        open_writer(output, models, tags) as writer,
+        open_writer(output, AnswerTable(models, tags)) as writer,
         console.counting("predicting", "images") as progress,
     ):
         for answer in predict_images(models, images, find_rules(models)):

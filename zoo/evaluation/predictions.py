@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,6 +70,22 @@ class Predictions:
             log_odds=None if self.log_odds is None else mean_log_odds(self.log_odds, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
         )
+
+
+def join_parts(parts: Sequence[Predictions]) -> Predictions:
+    """Join the predictions of several folds, without their metadata."""
+
+    def stack(name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    logs = None if any(part.log_odds is None for part in parts) else stack("log_odds")
+    return Predictions(
+        sample_ids=stack("sample_ids"),
+        patients=stack("patients"),
+        targets=stack("targets"),
+        probabilities=stack("probabilities"),
+        log_odds=logs,
+    )
 
 
 SplitPredictions = Mapping[str, Predictions]  # by split: val, test

@@ -16,7 +16,7 @@ from zoo.arrays import Array
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.metrics.probabilities import confidences
-from zoo.evaluation.predictions import Predictions, SplitPredictions
+from zoo.evaluation.predictions import SplitPredictions, join_parts
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
 from zoo.evaluation.temperature import find_temperature, rescale
@@ -137,18 +137,6 @@ def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:
     if not card.task.yes_no:
         return (None,)
     return tuple(card.labels[i] for i in card.task.targets.scored_labels(len(card.labels), card.positive))
-
-
-def join_parts(parts: Sequence[Predictions]) -> Predictions:
-    def stack(name: str) -> Array:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return Predictions(
-        sample_ids=stack("sample_ids"),
-        patients=stack("patients"),
-        targets=stack("targets"),
-        probabilities=stack("probabilities"),
-    )
 
 
 def find_points(request: MetricRequest, patients: Array) -> list[dict[str, list[Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,54 @@ OUTSIDE = {
 }
 
 
-class AnswerWriter:
-    """Write answers as they come, and count them."""
+class AnswerTable:
+    """The columns of answers, None where there is no value."""
 
-    def __init__(self, stream: IO[str], models: Sequence[OpenModel], tags: Sequence[str]) -> None:
-        self.stream, self.models, self.tags = stream, models, tags
-        self.card = models[0].card
-        self.names = self.card.task_kind.answers.columns(self.card.labels)
+    def __init__(self, models: Sequence[OpenModel], tags: Sequence[str] = ()) -> None:
+        self.models, self.tags, self.card = models, tags, models[0].card
+        self.task = self.card.task_kind
+        self.names = self.task.answers.columns(self.card.labels)
+
+    def row(self, answer: NewAnswer) -> dict[str, Any]:
+        """One answer by column; every answer has the same columns."""
+        values = {"": answer.probabilities}
+        if self.task.presentation.calibrated:
+            values["calibrated "] = answer.calibrated
+        if len(self.models) > 1:
+            values["SD of seeds, "] = answer.spread
+        numbers = {
+            f"{prefix}{name}": None if each is None else float(each[i])
+            for prefix, each in values.items()
+            for i, name in enumerate(self.names)
+        }
+        return {
+            "image": answer.name,
+            **{tag: answer.tags.get(tag) for tag in self.tags},
+            "status": "refused" if answer.refused else "ok",
+            **({"decision": self.show_decision(answer.decision)} if self.task.decisions else {}),
+            **numbers,
+            "outside": "; ".join(OUTSIDE[reason] for reason in answer.outside) or None,
+            "distance": answer.distance,
+            "images": answer.num_images,
+            "problem": with_fix(answer.refused, answer.fix) or None,
+            "notice": NOTICE,
+        }
+
+    def show_decision(self, decision: Any) -> str | None:
+        if decision is None:
+            return None
+        if np.ndim(decision):
+            return "; ".join(label for label, is_present in zip(self.card.labels, decision, strict=True) if is_present)
+        return self.card.labels[int(decision)]
+
+
+class AnswerWriter(ABC):
+    """Write answers to a stream as they come, and count them."""
+
+    tail = ""  # what follows the last answer
+
+    def __init__(self, stream: IO[str], table: AnswerTable) -> None:
+        self.stream, self.table = stream, table
         self.num_images = self.num_predicted = self.num_refused = self.num_outside = 0
         self.problems: list[str] = []
 
@@ -47,109 +89,71 @@ class AnswerWriter:
         else:
             self.num_predicted += 1
             self.num_outside += bool(answer.outside)
-        self.write_row(self.describe(answer))
+        self.write_row(self.table.row(answer), is_first=self.num_predicted + self.num_refused == 1)
 
-    def describe(self, answer: NewAnswer) -> dict[str, Any]:
-        """One answer by column; None where there is no value."""
-        numbers = [("", answer.probabilities), ("calibrated ", answer.calibrated), ("SD of seeds, ", answer.spread)]
-        columns = {
-            f"{prefix}{name}": None if values is None else float(values[i])
-            for prefix, values in numbers
-            if self.has_column(prefix)
-            for i, name in enumerate(self.names)
-        }
-        decided = {"decision": self.show_decision(answer.decision)} if self.card.task_kind.decisions else {}
-        return {
-            "image": answer.name,
-            **{tag: answer.tags.get(tag) for tag in self.tags},
-            "status": "refused" if answer.refused else "ok",
-            **decided,
-            **columns,
-            "outside": "; ".join(OUTSIDE[reason] for reason in answer.outside) or None,
-            "distance": answer.distance,
-            "images": answer.num_images,
-            "problem": with_fix(answer.refused, answer.fix) or None,
-        }
-
-    def has_column(self, prefix: str) -> bool:
-        if prefix.startswith("calibrated"):
-            return bool(self.card.task_kind.presentation.calibrated)
-        return not prefix or len(self.models) > 1
-
-    def show_decision(self, decision: Any) -> str | None:
-        if decision is None:
-            return None
-        if np.ndim(decision):
-            return "; ".join(label for label, is_present in zip(self.card.labels, decision, strict=True) if is_present)
-        return self.card.labels[int(decision)]
-
-    def write_row(self, row: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """Write what follows the last answer."""
+    @abstractmethod
+    def write_row(self, row: dict[str, Any], *, is_first: bool) -> None:
+        """Write one row; the first one after what precedes the rows."""
 
 
 class CsvWriter(AnswerWriter):
-    """Write one line per image, with the notice in the last column."""
+    """Write one line per image, under a heading."""
 
-    writer: Any = None
-
-    def write_row(self, row: dict[str, Any]) -> None:
-        if self.writer is None:
-            self.writer = csv.writer(self.stream, lineterminator="\n")
-            self.writer.writerow([*map(disarm, row), "notice"])
-        self.writer.writerow([*map(disarm, row.values()), NOTICE])
+    def write_row(self, row: dict[str, Any], *, is_first: bool) -> None:
+        writer = csv.writer(self.stream, lineterminator="\n")
+        if is_first:
+            writer.writerow(map(disarm, row))
+        writer.writerow(map(disarm, row.values()))
 
 
 class JsonWriter(AnswerWriter):
     """Write one document: the models, then the images."""
 
-    def write_row(self, row: dict[str, Any]) -> None:
+    tail = "\n ]\n}\n"
+
+    def write_row(self, row: dict[str, Any], *, is_first: bool) -> None:
         text = json.dumps(row, allow_nan=False, ensure_ascii=False)
-        self.stream.write(f"{',' if self.num_predicted + self.num_refused > 1 else self.head()}\n  {text}")
+        self.stream.write(f"{self.head() if is_first else ','}\n  {text}")
 
     def head(self) -> str:
+        models, card = self.table.models, self.table.card
         document = {
             "schema": 1,
             "command": "predict",
             "notice": NOTICE,
-            "model": self.card.name,
-            "runs": [model.card.run for model in self.models],
-            "labels": self.card.labels,
-            "thresholds": self.card.thresholds,
+            "model": card.name,
+            "runs": [model.card.run for model in models],
+            "labels": card.labels,
+            "thresholds": card.thresholds,
         }
         return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)[:-2] + ',\n "images": ['
-
-    def end(self) -> None:
-        self.stream.write("\n ]\n}\n")
 
 
 ANSWER_WRITERS: dict[str, type[AnswerWriter]] = {".csv": CsvWriter, ".json": JsonWriter}
 
 
 @contextmanager
-def open_writer(output: Path | None, models: Sequence[OpenModel], tags: Sequence[str]) -> Iterator[AnswerWriter]:
+def open_writer(output: Path | None, table: AnswerTable) -> Iterator[AnswerWriter]:
     """Yield a writer to a .csv or .json file, which appears when it is whole; or of CSV to stdout."""
     if output is None:
-        yield CsvWriter(sys.stdout, models, tags)
+        yield CsvWriter(sys.stdout, table)
         return
     kind = ANSWER_WRITERS.get(output.suffix.lower())
     if kind is None:
         raise UsageError(f"{output}: unknown format", fix="choose a name that ends in .csv or .json")
     with written_whole(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-        writer = kind(stream, models, tags)
+        writer = kind(stream, table)
         yield writer
-        writer.end()
+        stream.write(writer.tail)
 
 
 def summary(writer: AnswerWriter, output: Path | None) -> list[str]:
     """The lines after a prediction: refused images, what was predicted by what, and the notice."""
-    card, count = writer.card, len(writer.models)
+    card, count = writer.table.card, len(writer.table.models)
     lines = [f"zoo: refused: {problem}" for problem in writer.problems]
     if writer.num_refused > len(writer.problems):
         lines.append(f"zoo: {writer.num_refused - len(writer.problems)} more refused")
-    by = f"{count} seeds of {card.name}" if count > 1 else f"{card.name} (run {card.run[:8]})"
+    by = f"{count} models of {card.name}" if count > 1 else f"{card.name} (run {card.run[:8]})"
     counts = f"{writer.num_predicted} predicted by {by}, {writer.num_refused} refused, {writer.num_outside} outside"
     lines.append(f"{counts}{f'; in {output}' if output else ''}")
     if card.reading is None:

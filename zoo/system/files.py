@@ -117,9 +117,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, document: Any) -> None:
     """Write `document` durably. NaN is an error: an undefined value is null."""
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     with written_whole(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(document), encoding="utf-8")
+
+
+def json_text(document: Any) -> str:
+    """The text of a JSON file. NaN is an error."""
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 SEAL = "seal"
@@ -127,7 +131,12 @@ SEAL = "seal"
 
 def write_sealed(path: Path, document: dict[str, Any]) -> None:
     """Write a document with its own digest, with which `unseal` detects damage."""
-    write_json(path, {**document, SEAL: digest_of(document)})
+    write_json(path, seal(document))
+
+
+def seal(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its own digest."""
+    return {**document, SEAL: digest_of(document)}
 
 
 def unseal(document: dict[str, Any]) -> bool:

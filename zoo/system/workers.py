@@ -145,7 +145,9 @@ def hand_out(
             return
         if (work := take(waiting, device, fits)) is not None:
             free.remove(device)
-            workers.append(start(device))
+            # An interrupt before the worker is in the list would leave it running; the child unblocks signals itself.
+            with blocked_signals():
+                workers.append(start(device))
             yield assign_work(workers[-1], work)
 
 
@@ -174,8 +176,7 @@ def start_worker(context: Any, carry_out: Any, device: str, reuse: bool) -> Work
     output, output_end = context.Pipe(duplex=False)
     arguments = (theirs, output_end, os.getpid(), carry_out, device, reuse)
     process = context.Process(target=serve, args=arguments, daemon=False)
-    with blocked_signals():  # until the child has installed its own handlers
-        process.start()
+    process.start()
     theirs.close()
     output_end.close()
     return Worker(process=process, connection=ours, device=device, output=output)

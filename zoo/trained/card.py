@@ -10,8 +10,9 @@ from typing import Any
 
 from zoo.errors import ResultsError
 from zoo.images.reading import AS_STORED, Reading
+from zoo.results.store import modified_file, read_document
 from zoo.specs.dataset import Samples
-from zoo.system.files import SEAL, digest_of, read_regular, unseal
+from zoo.system.files import json_text, seal
 from zoo.tasks.kinds import find_task
 from zoo.tasks.task import Task
 
@@ -90,33 +91,22 @@ def recorded_reading(samples: Samples) -> dict[str, Any] | None:
 
 def card_bytes(card: ModelCard) -> bytes:
     """The sealed file of a card."""
-    document = json.loads(json.dumps({"schema": CARD_SCHEMA, **asdict(card)}, allow_nan=False))
-    sealed = {**document, SEAL: digest_of(document)}
-    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
+    document = json.loads(json_text({"schema": CARD_SCHEMA, **asdict(card)}))  # tuples as lists, as they are read
+    return json_text(seal(document)).encode()
 
 
 def read_model_card(folder: Path) -> ModelCard:
     """Read the card in a folder. Raises ResultsError if it is missing, changed, or of a newer version."""
     path = folder / CARD_FILE
-    try:
-        document = json.loads(read_regular(path))
-    except FileNotFoundError:
+    if not path.is_file():
         raise ResultsError(
-            f"{folder}: has no {CARD_FILE}, so it is no trained model, or one of an older zoo",
+            f"{folder}: {CARD_FILE} is missing, so this is not a trained model, or one of an older zoo",
             fix="run the bench again with --fresh",
             code="no-card",
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}", fix="restore it", code="damaged") from error
-    if not isinstance(document, dict) or SEAL not in document or not unseal(document):
-        raise ResultsError(
-            f"{path}: changed after it was written", fix="restore it, or run the bench again", code="damaged"
         )
-    if (schema := document.pop("schema", None)) != CARD_SCHEMA:
-        raise ResultsError(
-            f"{path}: has schema {schema}; this version of zoo reads {CARD_SCHEMA}",
-            fix="upgrade zoo-bench",
-            code="newer-schema",
-        )
+    document, sealed = read_document(path, newest=CARD_SCHEMA)
+    if not sealed:
+        raise modified_file(path)
+    document.pop("schema")
     tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts")
     return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})

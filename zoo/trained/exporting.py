@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.system.files import folder_written_whole
 from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes
 from zoo.trained.loader import LOADER_FILE, write_loader
-from zoo.trained.modules import load_plain
+from zoo.trained.modules import load_plain, rebuild
 from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import Rules, apply_rules, find_rules, make_answers
 
@@ -86,6 +86,7 @@ def export_model(model: OpenModel, target: str, output: Path) -> Parity:
             **asdict(parity),
             "input": describe_input(card),
             "answers": card.task_kind.answers.formula,
+            "loader": (folder / LOADER_FILE).exists(),
             "notice": NOTICE,
         }
         (folder / "parity.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -138,7 +139,7 @@ def levels_of(model: OpenModel) -> Array:
     return levels
 
 
-def torch_responder(graph: nn.Module) -> Respond:
+def torch_responder(graph: Callable[[Tensor], Tensor]) -> Respond:
     import torch
 
     def respond(levels: Array) -> Array:
@@ -149,13 +150,16 @@ def torch_responder(graph: nn.Module) -> Respond:
     return respond
 
 
-def graph_of(model: OpenModel) -> nn.Module:
-    """The module with its normalization in front, in float32 on the CPU: stored levels to logits."""
+def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
+    """The module with its normalization in front, in float32 on the CPU: stored levels to logits.
+
+    Its weights are read from `folder`, by default that of the run.
+    """
     import torch
     from torch import nn
 
-    card = model.card
-    module = load_plain(card, model.folder / WEIGHTS_FILE, model.spec) if card.layout == "plain" else model.module
+    card, weights = model.card, (folder or model.folder) / WEIGHTS_FILE
+    load = load_plain if card.layout == "plain" else rebuild
 
     class Graph(nn.Module):
         mean: Tensor
@@ -163,7 +167,7 @@ def graph_of(model: OpenModel) -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.module = module
+            self.module = load(card, weights, model.spec)
             shape = (1, -1, 1, 1)
             self.register_buffer("mean", torch.tensor(card.mean).reshape(shape), persistent=False)
             self.register_buffer("std", torch.tensor(card.std).reshape(shape), persistent=False)
@@ -172,7 +176,7 @@ def graph_of(model: OpenModel) -> nn.Module:
             low, high = card.intensity
             return self.module(((levels - low) / (high - low) - self.mean) / self.std)  # type: ignore[no-any-return]
 
-    return Graph().to("cpu").eval()
+    return Graph().eval()
 
 
 @contextmanager
@@ -247,21 +251,18 @@ def write_torch_export(model: OpenModel, folder: Path) -> Respond:
 
 
 def write_safetensors(model: OpenModel, folder: Path) -> Respond:
-    """The weights and features of val as they are, and `load.py` where plain library code gives the same logits."""
+    """The weights and features of val, and `load.py` if plain library code gives the same logits from these weights."""
     shutil.copyfile(model.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
     save_reference(model, folder)
-    respond = torch_responder(graph_of(model))
-    if model.card.layout != "plain":
+    respond = torch_responder(graph_of(model, folder))
+    logits = write_loader(model.card, model.spec, folder) if model.card.layout == "plain" else None
+    if logits is None:
         return respond
-    loaded = write_loader(model.card, model.spec, folder)
-    if loaded is None:
-        return respond
-    own = torch_responder(graph_of(replace(model, folder=folder)))
-    levels = levels_of(model)
-    if np.abs(loaded(levels) - own(levels)).max() > TOLERANCE:
-        (folder / LOADER_FILE).unlink()
-        return respond
-    return loaded
+    loaded, levels = torch_responder(logits), levels_of(model)
+    if np.abs(loaded(levels) - respond(levels)).max() <= TOLERANCE:
+        return loaded
+    (folder / LOADER_FILE).unlink()
+    return respond
 
 
 def save_reference(model: OpenModel, folder: Path) -> None:

@@ -14,7 +14,7 @@ from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.temperature import find_temperature
-from zoo.evaluation.thresholds import choose_cuts, choose_thresholds, scale_of
+from zoo.evaluation.thresholds import choose_cuts, scale_of
 from zoo.results.runs import Run
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.specs.model import ModelSpec
@@ -89,8 +89,8 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
     run, dataset, pixels = kept.run, kept.dataset, kept.pixels
     context = dataset.card
     val = kept.val.by_unit(context.unit_of("val"))
-    cuts = choose_cuts(val, context, run.protocol.threshold, scale_of(val)[0])
-    thresholds = choose_thresholds(val, context, run.protocol.threshold)
+    scale = scale_of(val)[0]
+    cuts = choose_cuts(val, context, run.protocol.threshold, scale)
     calibrated = dataset.task.presentation.calibrated
     images = replace(context, unit="image", val_unit=None)  # units are rows from here on
     temperature = find_temperature({"val": val}, images) if calibrated else "the task has no probabilities to rescale"
@@ -118,7 +118,7 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         precision=run.precision,
         reading=kept.source["reading"],
         seen={**kept.source["images"], "dtype": str(map_images(dataset.images).dtype)},
-        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
+        thresholds=None if cuts is None else tuple(scale.to_probability(cuts).tolist()),
         cuts=None if cuts is None else tuple(cuts.tolist()),
         temperature=None if isinstance(temperature, str) else temperature,
         temperature_missing=temperature if isinstance(temperature, str) else None,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.arrays import Array
 from zoo.results.store import WEIGHTS_FILE
 from zoo.specs.model import ModelSpec
 from zoo.trained.card import NOTICE, ModelCard
@@ -34,8 +33,8 @@ def logits(levels):
 '''
 
 
-def write_loader(card: ModelCard, spec: ModelSpec, folder: Path) -> Callable[[Array], Array] | None:
-    """Write the loader beside the weights and return its logits; None if the library's code does not fit the weights.
+def write_loader(card: ModelCard, spec: ModelSpec, folder: Path) -> Callable[[Tensor], Tensor] | None:
+    """Write the loader beside the weights and return its `logits`; None if the library's code does not fit them.
 
     `ModelSpec.code` builds the architecture. A layer that zoo replaced is replaced by one of the stored shape.
     """
@@ -68,22 +67,11 @@ def write_loader(card: ModelCard, spec: ModelSpec, folder: Path) -> Callable[[Ar
     path = folder / LOADER_FILE
     path.write_text(text, encoding="utf-8")
     try:
-        logits = runpy.run_path(str(path))["logits"]
+        logits: Callable[[Tensor], Tensor] = runpy.run_path(str(path))["logits"]
     except RuntimeError:  # the keys or shapes differ: a module that only zoo builds
         path.unlink()
         return None
-    return as_arrays(logits)
-
-
-def as_arrays(logits: Callable[[Tensor], Tensor]) -> Callable[[Array], Array]:
-    import torch
-
-    def respond(levels: Array) -> Array:
-        with torch.inference_mode():
-            answers: Array = logits(torch.from_numpy(levels)).double().numpy()
-        return answers
-
-    return respond
+    return logits
 
 
 def changed_layers(module: nn.Module, spec: ModelSpec, state: dict[str, Tensor]) -> Iterator[str]:

@@ -104,10 +104,9 @@ def load_state(module: nn.Module, state: dict[str, Tensor], card: ModelCard, wei
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        installed = ", ".join(f"{name} {version}" for name, version in card.versions.items())
         raise WeightsError(
             f"{weights}: does not fit {card.model} as installed: {str(error).splitlines()[-1].strip()}",
-            fix=f"install the versions of its card: {installed}",
+            fix=f"install the versions of its card: {describe_versions(card)}",
             code="weights-misfit",
         ) from error
     return module.eval()

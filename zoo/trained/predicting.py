@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.pixels import as_pixels
-from zoo.evaluation.predictions import Predictions, mean_log_odds
+from zoo.evaluation.predictions import Predictions, join_parts, mean_log_odds
 from zoo.evaluation.temperature import find_temperature
 from zoo.evaluation.thresholds import ThresholdRule, choose_cuts, scale_of
 from zoo.images.formats import split_frame
@@ -60,12 +60,19 @@ class Rules:
 
 
 def find_rules(models: Sequence[OpenModel]) -> Rules:
-    """The rules of one model, from its card; of several, from the mean of their predictions of val."""
+    """The rules of one model, from its card; of several, from their predictions of val.
+
+    These are averaged over the seeds of a fold; the folds, whose val splits differ, are joined.
+    """
     card, val = models[0].card, [model.val for model in models if model.val is not None]
     if len(models) == 1 or len(val) < len(models):
         return Rules(cuts=None if card.cuts is None else np.array(card.cuts), temperature=card.temperature)
     context = scoring_context(card)
-    return choose_rules(mean_of_seeds(val).by_unit(context.unit), context, card.protocol_fields["threshold"])
+    folds: dict[tuple[str, ...], list[Predictions]] = {}
+    for part in val:
+        folds.setdefault(tuple(part.sample_ids), []).append(part)
+    joined = join_parts([mean_of_seeds(parts) for parts in folds.values()])
+    return choose_rules(joined.by_unit(context.unit), context, card.protocol_fields["threshold"])
 
 
 def choose_rules(val: Predictions, context: ScoringContext, rule: ThresholdRule) -> Rules:
