@@ -43,7 +43,14 @@ def results(tmp_path_factory, store):
     """Three models of two families and sizes, one of them clearly worse, a baseline, and ages that tell the label."""
     root = tmp_path_factory.mktemp("results")
     ages = np.where(np.arange(40) % 2, "80", "20")
-    shared = {"facts": {"known_issues": ["two scanners"], "has_patients": True, "patient": "patient"}}
+    shared = {
+        "facts": {
+            "known_issues": ["two scanners"],
+            "notes": ["left out as copies of test: 3 images of train"],
+            "has_patients": True,
+            "patient": "patient",
+        }
+    }
     shared |= {"metadata": {"age": ages}, "metrics": ("auroc", "accuracy")}
     for seed in range(3):
         for model, noise in (("resnet10", 0.3), ("resnet18", 0.3), ("vit_tiny", 3.0)):
@@ -66,6 +73,7 @@ def test_the_card_says_by_how_much_what_can_be_shown_and_what_it_costs(text):
     assert "40 test patients with these seeds show a difference of ." in shown
     assert "Not detectably worse and smaller: resnet10: 2 M parameters" in shown or "resnet10: 2 M parameters" in shown
     assert "constant .500 (differences from baselines are not tested)" in shown
+    assert "left out as copies of test: 3 images of train" in text
 
 
 def test_every_warning_stands_once_in_the_card(text):

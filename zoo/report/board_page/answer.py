@@ -38,6 +38,7 @@ def describe_answer(board: Board) -> dict[str, Any]:
         ("what would change it", outlook(board)),
         ("can this set rank models?", spread_statement(board)),
         ("what it costs to run", cost_statement(board)),
+        ("how the data were read", shorten_line(clean("; ".join(board.facts["notes"])))),
     ]
     return {
         "headline": answer(board),

@@ -148,7 +148,7 @@ def describe_badges(row: Row) -> list[str]:
         badges.append(f"{counted} of {expected} runs")
     if row.degenerate:
         badges.append("degenerate")
-    if row.provenance:
+    if row.provenance not in ("", "recomputed"):  # all rows of a bundle are recomputed, which the record says
         badges.append(row.provenance)
     return badges
 
