@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zoo.tasks.multilabel import MULTILABEL
     from zoo.tasks.ordinal import ORDINAL
     from zoo.tasks.regression import REGRESSION
+    from zoo.tasks.segmentation import SEGMENTATION
     from zoo.tasks.task import Answers, Decisions, Head, Presentation, TargetFault, Targets, Task
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "MULTILABEL",
     "ORDINAL",
     "REGRESSION",
+    "SEGMENTATION",
     "Answers",
     "BuildRequest",
     "DataError",
@@ -109,6 +111,7 @@ _MODULES = (
     "tasks.ordinal",
     "tasks.multilabel",
     "tasks.regression",
+    "tasks.segmentation",
     "system.files",
     "system.downloads",
     "system.workers",

@@ -113,6 +113,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
     table, sample_ids = samples.table, samples.table["sample_id"].to_numpy().astype(np.str_)
     if spec.unit in ("auto", "image"):
         return
+    shared = not spec.task.targets.spatial
     if spec.unit == "patient":
         if "patient" not in table.columns:
             refuse('unit is "patient", but there is no patient key', fix='set `patient`, or unit = "image"')
@@ -123,7 +124,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             refuse(
                 'unit is "clip", but no image is a frame of a clip', fix='set frames = {every = 1}, or unit = "image"'
             )
-    if rows := find_disagreement(owners, samples.targets):
+    if shared and (rows := find_disagreement(owners, samples.targets)):
         first, second = (sample_ids[row] for row in rows)
         refuse(
             f'unit is "{spec.unit}", but {first} and {second} of {owners[rows[0]]} have different labels',

@@ -12,7 +12,8 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
-from zoo.data.decoded import map_images, measure_intensity, read_placements
+from zoo.data.decoded import LABEL_MAPS, MASKS, map_images, measure_intensity
+from zoo.data.masks import LabelMaps, load_maps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
@@ -74,6 +75,16 @@ class DecodedFold:
     def image_size(self) -> int:
         return int(map_images(self.images).shape[1])
 
+    @property
+    def masks(self) -> Array:
+        """The reference masks at the input's size, uint8 (N, size, size), of a dataset that has masks."""
+        return map_images(self.images.with_name(MASKS), "c")
+
+    @cached_property
+    def label_maps(self) -> LabelMaps:
+        """The reference masks at the size of their images."""
+        return load_maps(self.images.with_name(LABEL_MAPS))
+
 
 def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:
     """Build the part that all runs on one fold share."""
@@ -90,7 +101,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         intensity=spec.intensity or measure_intensity(images, split_of == "train"),
         sample_ids=source.sample_ids,
         patients=source.patients,
-        targets=fit_targets(source, images),
+        targets=np.asarray(source.samples.targets),
         split_of=split_of,
         images=images,
         content_hash=source.content_hash,
@@ -99,16 +110,6 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         num_folds=len(split.folds),
         metadata=select_metadata(source),
     )
-
-
-def fit_targets(source: OpenDataset, images: Path) -> Array:
-    """The targets; masks are fitted to the input size as their images are."""
-    targets = np.asarray(source.samples.targets)
-    if not source.task.targets.spatial:
-        return targets
-    size = int(map_images(images).shape[1])
-    placements = read_placements(images)
-    return np.stack([where.mask_to_input(mask, size) for where, mask in zip(placements, targets, strict=True)])
 
 
 def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:
@@ -161,9 +162,11 @@ def index_of_positive(spec: DatasetSpec) -> int | None:
 
 
 def unit_of(source: OpenDataset) -> Unit:
-    """Return what is scored: the card's unit, else the patient if all images of each patient share one target."""
+    """Return what is scored: the card's unit, else the patient if its images share one target, or have masks."""
     if source.spec.unit != "auto":
         return source.spec.unit
+    if source.has_patients and source.task.targets.spatial:
+        return "patient"
     if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
         return "image"
     return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.data.masks import check_shape, pack_maps, read_mask, save_maps
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.images.placement import Placement, pack_placements, unpack_placements
@@ -22,7 +23,9 @@ from zoo.system.machine import num_cores
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 
-CACHED_FILES = ("images.npy", "placements.npy")
+IMAGES, PLACEMENTS = "images.npy", "placements.npy"
+# Of a dataset with masks: uint8 (N, size, size), placed as the images are, and the masks as they were drawn.
+MASKS, LABEL_MAPS = "masks.npy", "label_maps.npz"
 READER_VERSION = 3  # of the decoded cache; raise it when decoding changes a pixel, or a file is added
 
 
@@ -37,7 +40,7 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
     if source.samples.read_by is not None:  # every fold has its own levels
         key += f"-{hash_bytes(json.dumps(dict(source.samples.reading), sort_keys=True))[:8]}"
     folder = cache / "images" / f"{key}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
-    path = folder / "images.npy"
+    path = folder / IMAGES
     if is_intact(folder, cache):
         mark_used(folder)
         return path
@@ -52,7 +55,7 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
                 "size": size,
                 "dtype": dtype,
             }
-            card["sha256"] = {name: hash_file(temporary / name) for name in CACHED_FILES}
+            card["sha256"] = {file.name: hash_file(file) for file in sorted(temporary.iterdir())}
             (temporary / "card.json").write_text(json.dumps(card))
     keep_within(cache, limit_bytes())
     return path
@@ -63,7 +66,7 @@ def is_intact(folder: Path, cache: Path) -> bool:
     memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return all(card["sha256"][name] == memo(folder / name) for name in CACHED_FILES)
+        return all(digest == memo(folder / name) for name, digest in card["sha256"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return False  # missing or damaged: decode again
     finally:
@@ -71,41 +74,51 @@ def is_intact(folder: Path, cache: Path) -> bool:
 
 
 def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress | None) -> str:
-    """Write the pixels and placements of all images to a folder; return the dtype of the pixels."""
+    """Write the pixels, placements and masks of all images to a folder; return the dtype of the pixels."""
     from concurrent.futures import ThreadPoolExecutor
 
-    images = list(source.samples.table["image"])
+    samples, images = source.samples, list(source.samples.table["image"])
     channels = source.spec.channels
 
-    def decode(row: int) -> tuple[Array, Placement]:
-        pixels = source.samples.read(images[row])
+    def decode(row: int) -> tuple[Array, Placement, Array | None]:
+        pixels = samples.read(images[row])
         spacing = source.samples.spacing(images[row]) if source.samples.spacing else None
         square, placement = fit_with_placement(pixels, size, spacing)
         matched = match_channels(square, channels)
         if matched is None:
             raise wrong_channels(source, row, pixels.shape[2])
-        return matched, placement
+        if samples.masks is None:
+            return matched, placement, None
+        mask = read_mask(source.spec, samples, images[row])
+        check_shape(source.spec, samples, images[row], mask, pixels)
+        return matched, placement, mask
 
-    first, _ = decode(0)
-    path, placements = folder / "images.npy", []
+    first, *_ = decode(0)
+    path, placements, masks = folder / IMAGES, [], []
     array = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape))
     reserve(path)
     with ThreadPoolExecutor(num_cores()) as pool:
-        for row, (pixels, placement) in enumerate(pool.map(decode, range(len(images)))):
+        for row, (pixels, placement, mask) in enumerate(pool.map(decode, range(len(images)))):
             placements.append(placement)
+            if mask is not None:
+                masks.append(mask)
             if pixels.dtype != first.dtype:
                 raise mixed_depth(source, row, str(pixels.dtype), str(first.dtype))
             array[row] = pixels
             if progress:
                 progress(row + 1, len(images))
     array.flush()
-    np.save(folder / "placements.npy", pack_placements(placements))
+    np.save(folder / PLACEMENTS, pack_placements(placements))
+    if masks:
+        placed = [where.mask_to_input(mask, size) for where, mask in zip(placements, masks, strict=True)]
+        np.save(folder / MASKS, np.stack(placed))
+        save_maps(folder / LABEL_MAPS, pack_maps(masks))
     return str(first.dtype)
 
 
 def read_placements(images: Path) -> list[Placement]:
     """Read the placements of all images, by row of the `.npy` file that `cache_images` returned."""
-    return unpack_placements(np.load(images.with_name("placements.npy"), allow_pickle=False))
+    return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:

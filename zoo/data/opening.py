@@ -23,6 +23,7 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
+from zoo.data.masks import measure_masks
 from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
@@ -68,6 +69,10 @@ def open_dataset(
     with process_unchanged():
         samples = spec.samples(request)
     spec = complete_spec(spec, samples)
+    drawn = np.empty(0)
+    if samples.masks is not None:
+        sizes, drawn = measure_masks(spec, samples, progress)
+        samples = replace(samples, targets=sizes)
     check_samples(spec, samples)
     samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
     samples = replace(samples, read=partial(read_image_pixels, samples, spec.name))
@@ -76,7 +81,7 @@ def open_dataset(
     patients = unify_spellings(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests, samples = hash_images(samples, spec.name, cache, progress)
-    texts = target_texts(samples.targets)
+    texts = target_texts(samples.targets) if samples.masks is None else drawn.tolist()
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return OpenDataset(
         spec=spec,

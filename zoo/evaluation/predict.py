@@ -11,6 +11,7 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import RunError
+from zoo.evaluation.predict_masks import predict_masks
 from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.features import Features
 from zoo.system.devices import open_device
@@ -31,20 +32,27 @@ def predict(
     """
     rows = dataset.index(split)
     module.eval()
+    if dataset.task.targets.spatial:
+        assert isinstance(pixels, Pixels)
+        return predict_masks(module, dataset, pixels, rows, precision)
     outputs, _ = within_memory(
         lambda size: forward(module, pixels, rows, size, precision=precision),
         open_device(pixels.device).prediction_batch(pixels.input_bytes),
         pixels.device,
     )
     logits = outputs.cpu().numpy().astype(np.float64)
-    if not np.isfinite(logits).all():
-        first = rows[np.flatnonzero(~np.isfinite(logits.reshape(len(logits), -1)).all(axis=1))[0]]
+    refuse_infinite(np.isfinite(logits.reshape(len(logits), -1)).all(axis=1), dataset.sample_ids[rows])
+    return predictions_from_logits(dataset, rows, logits)
+
+
+def refuse_infinite(finite: Array, sample_ids: Array) -> None:
+    """Raise RunError for the first image whose output is not finite; `finite` is bool (N,)."""
+    if not finite.all():
         raise RunError(
-            f"the model's output for {dataset.sample_ids[first]} is not finite",
+            f"the model's output for {sample_ids[np.argmin(finite)]} is not finite",
             fix="use a lower --set learning_rate, or --set precision=fp32",
             code="diverged",
         )
-    return predictions_from_logits(dataset, rows, logits)
 
 
 def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:

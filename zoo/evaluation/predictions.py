@@ -5,18 +5,19 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
+from zoo.data.masks import LabelMaps
 from zoo.data.metadata import read_numbers
 from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import Unit
-from zoo.statistics.means import mean_by_group
+from zoo.statistics.means import mean_by_group, mean_of_known
 from zoo.tasks.logits import round_log_odds, sigmoid
 
 
@@ -35,6 +36,8 @@ class Predictions:
     # (N, C) log p/(1 - p), which separates probabilities that round to 1; None for regression and in older results
     log_odds: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)  # by column: (N,) str, "" where unknown
+    # the predicted masks at the size of their images, of which `probabilities` has the statistics; None for other tasks
+    label_maps: LabelMaps | None = None
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -49,11 +52,13 @@ class Predictions:
             probabilities=self.probabilities[rows],
             log_odds=None if self.log_odds is None else self.log_odds[rows],
             metadata={name: values[rows] for name, values in self.metadata.items()},
+            label_maps=self.label_maps and self.label_maps.take(rows),
         )
 
     def by_unit(self, unit: Unit) -> Predictions:
-        """Average the probabilities of each patient's or clip's images, which share a target: one row per unit.
+        """Average the probabilities of each patient's or clip's images: one row per unit.
 
+        The images of a unit share a target, or have each their mask; then the statistics that are defined are averaged.
         The sample ids of a clip's images are `clip#0`, `clip#8`, ... Metadata that differ between the images of a unit
         are averaged if they are numbers, else replaced by `SEVERAL`.
         """
@@ -65,10 +70,11 @@ class Predictions:
             self,
             sample_ids=units,
             patients=self.patients[first],
-            targets=self.targets[first],
-            probabilities=mean_by_group(self.probabilities, inverse, len(units)),
+            targets=self.targets[first] if self.label_maps is None else mean_of_known(self.targets, inverse, len(units)),
+            probabilities=mean_of_known(self.probabilities, inverse, len(units)),
             log_odds=None if self.log_odds is None else mean_log_odds(self.log_odds, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},
+            label_maps=None,
         )
 
 
@@ -162,6 +168,8 @@ def save_predictions(path: Path, predictions: dict[str, Predictions], compact: b
     for split, part in predictions.items():
         if part.log_odds is not None:
             arrays[f"{split}_log_odds"] = part.log_odds
+        if part.label_maps is not None:
+            arrays |= {f"{split}_masks_{name}": values for name, values in vars(part.label_maps).items()}
     for split, part in predictions.items():  # by number, because a column may have any name
         if part.metadata:
             arrays[f"{split}_columns"] = np.array(list(part.metadata), dtype=np.str_)
@@ -187,10 +195,16 @@ def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
     log_odds = arrays.get(f"{split}_log_odds")
     stored = {name: arrays[f"{split}_{name}"] for name in FIELDS if name != "probabilities"}
     stored["probabilities"] = read_probabilities(arrays, split)
-    part = Predictions(**stored, log_odds=log_odds, metadata=metadata)
+    part = Predictions(**stored, log_odds=log_odds, metadata=metadata, label_maps=read_label_maps(arrays, split))
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
         raise ValueError(f"{split}: the metadata do not match the samples")
     return part
+
+
+def read_label_maps(arrays: Mapping[str, Array], split: str) -> LabelMaps | None:
+    if f"{split}_masks_ends" not in arrays:
+        return None
+    return LabelMaps(**{part.name: arrays[f"{split}_masks_{part.name}"] for part in fields(LabelMaps)})
 
 
 def load_predictions(path: Path) -> dict[str, Predictions]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from zoo.audit.external import External
 from zoo.data.opening import OpenDataset
@@ -41,6 +41,7 @@ class PlannedModel:
     protocol: Protocol
     seeds: tuple[int, ...]
     machine: Machine
+    by_task: Mapping[str, Protocol] = field(default_factory=dict)  # where a task has its own in place of `protocol`
     added: bool = False  # a baseline that nobody named: left out of datasets whose task it does not support
 
 
@@ -73,7 +74,8 @@ def plan_runs(
 
 
 def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, seed: int, primary_metric: str) -> Run:
-    choice, weights, protocol, machine = model.choice, model.weights, model.protocol, model.machine
+    choice, weights, machine = model.choice, model.weights, model.machine
+    protocol = model.by_task.get(source.task.name, model.protocol)
     if source.task.name not in choice.spec.tasks:
         raise UsageError(
             f"model {choice.shown!r} does not support {source.task.name} tasks (dataset {source.spec.name!r}); "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from zoo.audit.external import External
 from zoo.data.fingerprints import Fingerprints
@@ -31,6 +31,7 @@ from zoo.system.devices import device_kind, resolve_device, resolve_precision
 from zoo.system.machine import distributions_of
 from zoo.system.progress import Progress
 from zoo.system.settings import KeepWeights, Settings
+from zoo.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,18 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
+    tasks = list(dict.fromkeys(source.task for source, _ in sources.values()))
     models = []
     for protocol in protocols:
         fallback = find_fallback(protocol, suite, registry)
         for choice, weights in zip(choices, initial[protocol.weights], strict=True):
-            models.append(plan_model(choice, weights, fallback if weights.fallback else protocol, suite, machine))
+            recipe = fallback if weights.fallback else protocol
+            own = recipes_of_tasks(recipe, tasks, suite, registry)
+            models.append(replace(plan_model(choice, weights, recipe, suite, machine), by_task=own))
     models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine)
+    if tasks:
+        named = [(recipes_of_tasks(protocol, tasks, suite, registry), protocol) for protocol in protocols]
+        protocols = list(dict.fromkeys(own.get(task.name, protocol) for task in tasks for own, protocol in named))
     runs = plan_runs(models, sources.values(), suite.primary_metric)
     runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
@@ -122,6 +129,14 @@ def find_fallback(protocol: Protocol, suite: Suite, registry: Registry) -> Proto
     if not protocol.without_weights:
         return protocol
     return apply_settings(registry.find("protocol", protocol.without_weights), suite)
+
+
+def recipes_of_tasks(
+    protocol: Protocol, tasks: Iterable[Task], suite: Suite, registry: Registry
+) -> dict[str, Protocol]:
+    """The protocols of the tasks that have their own in place of `protocol`."""
+    names = {task.name: task.recipes[protocol.name] for task in tasks if protocol.name in task.recipes}
+    return {task: apply_settings(registry.find("protocol", name), suite) for task, name in names.items()}
 
 
 def plan_model(

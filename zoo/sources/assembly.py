@@ -96,6 +96,7 @@ def assemble(
             **extra_columns, **level_columns
         ),
         targets=facts.targets.targets,
+        masks=facts.targets.masks,
         read=partial(read_below, root, reading),
         spacing=partial(spacing_below, root, reading),
         files=tuple(root / file for file in files),
@@ -124,7 +125,7 @@ def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
         (targets, (splits, split_notes), patients) = attempt_all(
             origin,
             mistakes,
-            lambda: understand_targets(card, joined),
+            lambda: understand_targets(card, joined, listing.root),
             lambda: find_official_splits(card, joined, listing),
             lambda: find_patients(card, joined, headers),
         )

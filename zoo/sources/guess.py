@@ -36,7 +36,9 @@ from zoo.sources.masks import (
     outline_columns,
 )
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.selection import describe_unread, select_files, split_of
+from zoo.sources.segmentation import guess_masks
+from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of
+from zoo.tasks.kinds import mask_task
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
 
@@ -126,10 +128,16 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     ]
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
-    if pattern:
+    with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
+    mask_files = sorted(set(with_masks) - set(listing.images))
+    labeled = bool(pattern) or any(table.has_label for table in tables)
+    if is_of_masks(card) or (mask_files and not labeled):
+        masks = masks.model_copy(update={"masks": card.masks or guess_masks(path, listing.images, mask_files)})
+        guess = guess_from_folders(listing, split_pattern(listing.images), tables, notes)
+        guess = replace(guess, card=guess.card.model_copy(update={"task": str(mask_task())}))
+    elif pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
-        with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
         check_task(outer, replace(whole, images=with_masks), listing, tables)
         if not tables:
             raise missing_labels(path, replace(listing, others=outer.others), errors, unmatched)
@@ -144,6 +152,11 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         guess = replace(guess, notes=(*guess.notes, lists))
     patients = {table.name: patient_columns(table.rows) for table in tables} | unmatched
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
+
+
+def split_pattern(images: Sequence[str]) -> str:
+    """The pattern of images that have no class folders: their first folder is the split, or nothing."""
+    return "{split}/**/*" if all("/" in image and split_of(image.split("/")[0]) for image in images) else "**/*"
 
 
 def describe_lists(listing: Listing) -> str:

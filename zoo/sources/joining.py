@@ -51,6 +51,7 @@ class Joined:
     has_frames: bool = False  # images are frames of files or clips
     clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, the only one in `images`
     names: tuple[str, ...] = ()  # sample ids, where they differ from the paths: `frames/c1#8`
+    masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
 
     @property
     def sample_ids(self) -> tuple[str, ...]:
@@ -87,7 +88,9 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     notes = [*selection.notes, *screened.notes, *added]
     if table is None:
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
-        return Joined(tuple(files), tuple(files), tuple(files.values()), blank, "", tuple(notes), clips=clips)
+        images = tuple(files)
+        captures = tuple(files.values())
+        return Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
@@ -106,7 +109,7 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     skipped = find_left_out(card, keys, left_out, by_row, find)
     check_rows_read(card, table, by_row, listing)
     check_found(card, table, by_row, skipped, keys, notes)
-    return replace(attach(card, table, files, by_row, notes), clips=clips)
+    return replace(attach(card, table, files, by_row, notes), clips=clips, masks=selection.masks)
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:

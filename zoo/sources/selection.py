@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.errors import DataError, nearest
 from zoo.images.formats import kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Compiled, DatasetCard, compile_pattern, match_path, placeholders
-from zoo.sources.listing import Listing, words_of
+from zoo.sources.listing import Listing, natural_key, words_of
 from zoo.sources.tables import ImageIndex, index_images
+from zoo.tasks.kinds import find_task
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset", "tr"), "train"),
@@ -47,6 +48,7 @@ class Selection:
     unread: tuple[str, ...]  # in formats that are not read, without those that the card excludes
     notes: tuple[str, ...]
     mistakes: tuple[str, ...]
+    masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
 
 
 def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
@@ -89,7 +91,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         used.update(excluded)
         unread += [] if excluded else [file]
     mistakes += [f"{place}: {pattern!r} matches no image" for place, pattern in places(card) if pattern not in used]
-    mask_notes, mask_mistakes = describe_masks(card, files, masks)
+    pairs, mask_notes, mask_mistakes = pair_masks(card, files, masks)
     mistakes += mask_mistakes
     if not files:
         others = any(match_path(compiled, image) is not None for image in listing.images)
@@ -99,7 +101,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
-    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes))
+    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes), pairs)
 
 
 def matching_files(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
@@ -167,33 +169,41 @@ def name_of(image: str, *, bare: bool) -> str:
     return image.rpartition("/")[2] if bare else image
 
 
-def describe_masks(
+def pair_masks(
     card: DatasetCard, files: dict[str, Captures], masks: dict[str, Captures]
-) -> tuple[list[str], list[str]]:
-    """Return notes on the masks, and mistakes in their pattern, which must match masks of these images."""
+) -> tuple[dict[str, tuple[str, ...]], list[str], list[str]]:
+    """Return the masks of each image, notes on them, and mistakes in their pattern, which must match some."""
     if not card.masks:
-        return [], []
-    shared = [name for name in placeholders(card.masks.path) if name != "stem"]
+        return {}, [], []
+    names = placeholders(card.masks.path)
+    shared = [name for name in names if name != "stem"]
     if unknown := [name for name in shared if name not in placeholders(card.images)]:
-        return [], [f"masks.path: {{{unknown[0]}}} is not in `images`"]
+        return {}, [], [f"masks.path: {{{unknown[0]}}} is not in `images`"]
     if not masks:
-        return [], [f"masks.path: {card.masks.path!r} matches no file"]
-    owners = {
-        (*(captures[name] for name in shared), stem)
-        for image, captures in files.items()
-        for stem in (without_suffix(posixpath.basename(image)),)
-    }
-    with_stem = "stem" in placeholders(card.masks.path)
-    orphans = [
-        mask
-        for mask, captures in masks.items()
-        if with_stem and (*(captures[name] for name in shared), captures["stem"]) not in owners
-    ]
+        return {}, [], [f"masks.path: {card.masks.path!r} matches no file"]
+
+    def key(captures: Captures, stem: str) -> tuple[str, ...]:
+        return (*(captures[name] for name in shared), stem if "stem" in names else "")
+
+    by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for mask, captures in masks.items():
+        by_key[key(captures, captures.get("stem", ""))].append(mask)
+    owners = {image: key(captures, stem_of(image)) for image, captures in files.items()}
+    pairs = {image: tuple(sorted(by_key[own], key=natural_key)) for image, own in owners.items() if own in by_key}
+    orphans = [mask for own in by_key.keys() - set(owners.values()) for mask in by_key[own]]
     if len(orphans) == len(masks):
-        return [], [
-            f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {orphans[0]}"
-        ]
-    notes = [f"{len(masks)} masks beside images are not read as images"]
+        first = min(orphans, key=natural_key)
+        return {}, [], [f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {first}"]
+    notes = [] if is_of_masks(card) else [f"{len(masks)} masks beside images are not read as images"]
     if orphans:
-        notes.append(f"{len(orphans)} masks belong to no image, first {orphans[0]}")
-    return notes, []
+        notes.append(f"{len(orphans)} masks belong to no image, first {min(orphans, key=natural_key)}")
+    return pairs, notes, []
+
+
+def stem_of(image: str) -> str:
+    return posixpath.basename(without_suffix(image))
+
+
+def is_of_masks(card: DatasetCard) -> bool:
+    """Whether the targets are masks."""
+    return bool(card.task) and find_task(card.task).targets.spatial

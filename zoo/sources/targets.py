@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.names import is_negative
+from zoo.sources.segmentation import MaskReader, find_mask_labels
 from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks.kinds import default_task, find_task
 from zoo.tasks.task import Task
@@ -34,11 +36,12 @@ class ReadTargets:
     targets: Array  # int64 (N,), float (N,) or float (N, L) with NaN
     positive: str = ""
     notes: tuple[str, ...] = ()
+    masks: MaskReader | None = None  # then `targets` is empty
 
 
-def understand_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
+def understand_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
     """Return the targets of every image; the task follows from the labels if the card does not set it."""
-    read = read_targets(card, joined)
+    read = read_targets(card, joined, root)
     if card.ignore and read.task.targets.form != "flags":
         raise DataError(
             f"ignore: labels can be left out of a multilabel task only; this one is {read.task}",
@@ -47,8 +50,11 @@ def understand_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
     return read
 
 
-def read_targets(card: DatasetCard, joined: Joined) -> ReadTargets:
+def read_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
     task = find_task(card.task) if card.task else None
+    if task and task.targets.spatial:
+        labels, values = find_mask_labels(card, joined, root)
+        return ReadTargets(task, labels, np.empty(0), masks=MaskReader(root, joined.masks, values))
     if card.label.columns:
         return from_columns(card, joined, task)
     texts = label_texts(card, joined)

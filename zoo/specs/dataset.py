@@ -107,11 +107,13 @@ class Samples:
     follow from them: no other image of a fold may affect how its images are read.
     `spacing(image)` returns the millimeters per pixel, of rows and of columns, or None if they are unknown.
     `frames` has the card's choice of slices and frames, by which new files are read.
+    `masks(image)` returns the label map of an image, uint8 (H, W): 0 is background, k + 1 is label k. zoo then sets
+    `targets`, float64 (N, L), to the pixels of each label.
     """
 
     table: pandas.DataFrame
-    targets: Array
-    read: Callable[[Any], Array]
+    targets: Array = None  # type: ignore[assignment]  # set by zoo if there are masks
+    read: Callable[[Any], Array] = None  # type: ignore[assignment]
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()  # shown on the card and above the leaderboard
     reading: Mapping[str, Any] = field(default_factory=dict)
@@ -122,6 +124,7 @@ class Samples:
     read_by: ReadBy | None = None
     spacing: Callable[[Any], tuple[float, float] | None] | None = None
     frames: Mapping[str, Any] = field(default_factory=dict)
+    masks: Callable[[Any], Array] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

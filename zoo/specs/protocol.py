@@ -125,6 +125,37 @@ SCRATCH = Protocol(
     stem_to_head_ratio_no_batchnorm=1.0,
     weights="none",
 )
+SEGMENT = Protocol(
+    name="segment",
+    title="masks: cross-entropy + Dice, AdamW 3e-4, cosine, 4,000 steps of 8 images, 512 px",
+    steps=4_000,
+    batch_size=8,
+    image_size=512,
+    stem_to_head_ratio_no_batchnorm=1.0,
+    select_by="best",
+    without_weights="segment-scratch",
+)
+SEGMENT_SCRATCH = replace(
+    SEGMENT,
+    name="segment-scratch",
+    title="segment@1 from random init: AdamW 1e-3",
+    learning_rate=1e-3,
+    weights="none",
+    without_weights="",
+)
+SEGMENT_QUICK = Protocol(
+    name="segment-quick",
+    title="masks in minutes on a CPU: 240 steps of 16 images at the dataset's own size",
+    demonstration=True,
+    steps=240,
+    rounds=4,
+    batch_size=16,
+    learning_rate=2e-3,
+    image_size=None,
+    stem_to_head_ratio_no_batchnorm=1.0,
+    augmentation="none",
+    select_by="best",
+)
 LINEAR_PROBE = Protocol(
     name="linear-probe",
     title="logistic regression on frozen features, its L2 penalty chosen on val",
@@ -193,7 +224,7 @@ BASELINE = Protocol(
     weights="none",
 )
 
-PROTOCOLS = (FINETUNE, TUNED, QUICK, SCRATCH, LINEAR_PROBE, KNN, TUTORIAL, MEDMNIST, BASELINE)
+PROTOCOLS = (FINETUNE, TUNED, QUICK, SCRATCH, SEGMENT, SEGMENT_SCRATCH, SEGMENT_QUICK, LINEAR_PROBE, KNN, TUTORIAL, MEDMNIST, BASELINE)
 
 _FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs

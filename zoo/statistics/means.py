@@ -72,3 +72,17 @@ def divide(sums: Array, errors: Array, counts: Array) -> Array:
     remainder = (sums - upper * counts) - (quotient - upper) * counts + errors
     means: Array = quotient + remainder / counts
     return means
+
+
+def mean_of_known(values: Array, owner: Array, num_groups: int) -> Array:
+    """`mean_by_group` of values (N, C) without those that are NaN; NaN for a group that has no others."""
+    unknown = np.isnan(values)
+    if not unknown.any():
+        return mean_by_group(values, owner, num_groups)
+    means = np.full((num_groups, values.shape[1]), np.nan)
+    for column, missing in enumerate(unknown.T):
+        if missing.all():
+            continue
+        groups, own = np.unique(owner[~missing], return_inverse=True)
+        means[groups, column] = mean_by_group(values[~missing, column], own, len(groups))
+    return means

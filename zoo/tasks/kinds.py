@@ -8,12 +8,13 @@ from zoo.tasks.classes import BINARY, MULTICLASS
 from zoo.tasks.multilabel import MULTILABEL
 from zoo.tasks.ordinal import ORDINAL
 from zoo.tasks.regression import REGRESSION
+from zoo.tasks.segmentation import SEGMENTATION
 from zoo.tasks.task import Form, Task
 
-CORE_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION)
+CORE_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION, SEGMENTATION)
 TASKS = {task.name: task for task in CORE_TASKS}  # and those of plugins, once they are registered
 # The tasks with one answer per image, rather than per pixel: the default of models and metrics.
-IMAGE_TASKS = tuple(TASKS)
+IMAGE_TASKS = tuple(task.name for task in CORE_TASKS if not task.head.dense)
 
 
 def find_task(name: str) -> Task:
@@ -26,6 +27,11 @@ def find_task(name: str) -> Task:
 def task_names(holds: Callable[[Task], bool]) -> tuple[str, ...]:
     """The names of the tasks for which `holds` is true."""
     return tuple(name for name, task in TASKS.items() if holds(task))
+
+
+def mask_task() -> Task:
+    """The task of images with masks and no labels."""
+    return next(task for task in CORE_TASKS if task.targets.spatial)
 
 
 def default_task(form: Form, num_labels: int = 1, *, ordered: bool = False) -> Task:

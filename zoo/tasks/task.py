@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -52,7 +52,7 @@ class Targets(ABC):
     has_positive = False  # two classes, one of which is the positive one
     min_labels = 1
     max_labels: int | None = None
-    spatial = False  # augmentation moves a target (H, W) with its image
+    spatial = False  # the network is trained on masks, label maps (H, W) that augmentation moves with their images
     kinds = "biuf"  # of stored arrays, as `numpy.dtype.kind`
     generic: np.dtype[Any] = np.dtype(np.float64)  # what a plugin returns
 
@@ -265,6 +265,7 @@ class Task:
     answers: Answers
     decisions: Decisions | None = field(default_factory=Decisions)
     presentation: Presentation
+    recipes: Mapping[str, str] = field(default_factory=dict)  # protocol asked for -> the one for this task
 
     @property
     def classes(self) -> bool:

@@ -63,12 +63,13 @@ class Batches:
     def __init__(self, dataset: DecodedFold, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
         import torch
 
-        targets = torch.from_numpy(np.ascontiguousarray(encode(dataset, "train")))
+        self.rows = torch.from_numpy(dataset.index("train"))
+        self.spatial = dataset.task.targets.spatial
+        encoded = dataset.masks[self.rows] if self.spatial else encode(dataset, "train")
+        targets = torch.from_numpy(np.ascontiguousarray(encoded))
         targets = targets.float() if targets.is_floating_point() else targets  # MPS has no float64
         self.pixels, self.targets = pixels, targets.to(pixels.device)
-        self.rows = torch.from_numpy(dataset.index("train"))
         self.size = batch_size(dataset, protocol)
-        self.spatial = dataset.task.targets.spatial
         self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.one_of = protocol.augmentation == "one-of"
         self.order, self.draws = torch_generator(seeds["order"]), torch_generator(seeds["augmentation"])

@@ -8,7 +8,8 @@ scored 0, .5 or 1.
 """
 
 from zoo.evaluation.metrics.decisions import AGREEMENT, RATES
+from zoo.evaluation.metrics.masks import OVERLAPS
 from zoo.evaluation.metrics.numbers import ERRORS
 from zoo.evaluation.metrics.probabilities import CURVES, DISTANCES
 
-METRICS = (*CURVES, *RATES, *DISTANCES, *AGREEMENT, *ERRORS)
+METRICS = (*CURVES, *RATES, *DISTANCES, *AGREEMENT, *ERRORS, *OVERLAPS)

@@ -4,12 +4,12 @@ The truth about a slice (its lesions, `masks`, `boxes`) is recomputed from its p
 `masks(draw(PARAMETERS["phantom"]), 12)`.
 """
 
-from zoo import DatasetSpec, MetricSpec, ModelSpec, Task, hookimpl
+from zoo import DatasetSpec, hookimpl
 from zoo_phantom.datasets import DATASETS, PARAMETERS, SHA256, open_samples
 from zoo_phantom.paint import paint
 from zoo_phantom.parameters import PhantomParameters
 from zoo_phantom.scenes import draw
-from zoo_phantom.segmentation import DICE, MASKED, NETS, SEGMENTATION
+from zoo_phantom.segmentation import MASKED
 from zoo_phantom.truth import Lesion, boxes, find_lesions, masks
 
 __all__ = [
@@ -30,18 +30,3 @@ __all__ = [
 @hookimpl
 def register_datasets() -> list[DatasetSpec]:
     return [*DATASETS.values(), MASKED]
-
-
-@hookimpl
-def register_tasks() -> list[Task]:
-    return [SEGMENTATION]
-
-
-@hookimpl
-def register_metrics() -> list[MetricSpec]:
-    return [DICE]
-
-
-@hookimpl
-def register_models() -> list[ModelSpec]:
-    return list(NETS)

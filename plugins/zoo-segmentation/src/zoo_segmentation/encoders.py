@@ -1,0 +1,111 @@
+"""A U-Net decoder on the encoder of any convolutional classification model.
+
+The maps that the decoder takes are found by one run of the encoder: the last one of each size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zoo import BuildRequest, ModelSpec, ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WIDTHS = (256, 128, 64, 32, 16)  # of the decoder, from the smallest map to the image
+MAX_STRIDE = 32
+MIN_MAPS = 3
+
+
+def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
+    """Build the encoder with its weights, without its classifier, and a decoder with random init."""
+    import torch
+    from torch import Tensor, nn
+
+    from zoo_segmentation.blocks import Decoder, enlarge, two_convolutions
+
+    class UNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = spec.build(request)
+            size = request.image_size
+            taps = find_maps(self.encoder, torch.zeros(2, spec.channels, size, size))
+            if len(taps) < MIN_MAPS:
+                raise ZooError(
+                    f"model 'unet-{spec.name}': its encoder has maps of {len(taps)} sizes, expected {MIN_MAPS}",
+                    fix="choose a convolutional encoder, such as unet-resnet18",
+                    code="wrong-output",
+                )
+            self.maps: list[Tensor] = []
+            for name in taps:
+                self.encoder.get_submodule(name).register_forward_hook(partial(keep_map, maps=self.maps))
+            channels = list(taps.values())
+            self.decoder = Decoder(channels, list(WIDTHS[: len(channels) - 1]), nn.BatchNorm2d)
+            last = WIDTHS[len(channels) - 1]
+            self.last = two_convolutions(WIDTHS[len(channels) - 2], last, nn.BatchNorm2d)
+            self.head = nn.Conv2d(last, request.num_outputs, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.maps.clear()
+            self.encoder(images)
+            found = self.decoder(sorted(self.maps, key=lambda each: -each.shape[-1]))
+            self.maps.clear()
+            logits: Tensor = self.head(self.last(enlarge(found, images)))
+            return logits
+
+    return UNet()
+
+
+def keep_map(module: nn.Module, inputs: object, output: Tensor, *, maps: list[Tensor]) -> None:  # noqa: ARG001
+    maps.append(output)
+
+
+def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
+    """The submodule that computes the last map of each size, the largest first, and its channels.
+
+    What the encoder computes after the smallest map, its classifier, is removed.
+    """
+    import torch
+    from torch import nn
+
+    size = images.shape[-1]
+    last: dict[int, tuple[str, int]] = {}
+    later: list[str] = []  # modules with parameters that were called after the last map
+
+    def note(module: nn.Module, inputs: object, output: object, *, name: str) -> None:  # noqa: ARG001
+        is_map = isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[-2] == output.shape[-1]
+        if is_map and size // MAX_STRIDE <= output.shape[-1] < size and has_convolution(module):  # type: ignore[union-attr]
+            last[output.shape[-1]] = (name, output.shape[1])  # type: ignore[union-attr]
+            later.clear()
+        elif next(module.parameters(recurse=False), None) is not None:
+            later.append(name)
+
+    named = [(name, module) for name, module in encoder.named_modules() if name]
+    hooks = [module.register_forward_hook(partial(note, name=name)) for name, module in named]
+    was_training = encoder.training
+    try:
+        with torch.inference_mode():
+            encoder.eval()(images)
+    finally:
+        encoder.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    for name in later:
+        parent, _, own = name.rpartition(".")
+        setattr(encoder.get_submodule(parent), own, nn.Identity())
+    return {name: channels for _, (name, channels) in sorted(last.items(), reverse=True)}
+
+
+def has_convolution(module: nn.Module) -> bool:
+    """Whether a module computes a convolution: the square maps of attention are not maps of an image."""
+    from torch import nn
+
+    return any(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+def encoder_first(module: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of the encoder, then those of the decoder."""
+    encoder = list(module.encoder.parameters())  # type: ignore[union-attr]
+    own = {id(parameter) for parameter in encoder}
+    return [encoder, [parameter for parameter in module.parameters() if id(parameter) not in own]]

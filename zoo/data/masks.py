@@ -1,0 +1,110 @@
+"""The masks of a dataset: label maps (H, W) of uint8, where 0 is background and k + 1 is label k."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError, dataset_subject
+from zoo.specs.dataset import DatasetSpec, Samples
+from zoo.system.files import hash_bytes
+from zoo.system.progress import Progress
+
+MAX_LABELS = 255  # of a label map
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMaps:
+    """N label maps of any sizes, each compressed."""
+
+    streams: Array  # uint8: the zlib streams one after the other
+    ends: Array  # int64 (N,): where each stream ends
+    shapes: Array  # int64 (N, 2): height and width
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> Array:
+        """The label map of a row: uint8 (H, W)."""
+        start = int(self.ends[row - 1]) if row else 0
+        data = zlib.decompress(self.streams[start : int(self.ends[row])].tobytes())
+        return np.frombuffer(data, np.uint8).reshape(self.shapes[row])
+
+    def take(self, rows: Array) -> LabelMaps:
+        """Select maps by a mask or by their indices."""
+        chosen = np.arange(len(self))[rows]
+        starts = np.concatenate([[0], self.ends[:-1]])
+        parts = [self.streams[starts[row] : self.ends[row]] for row in chosen]
+        return join_streams(parts, self.shapes[chosen])
+
+
+def pack_maps(maps: Iterable[Array]) -> LabelMaps:
+    """Compress label maps, uint8 (H, W) each."""
+    parts, shapes = [], []
+    for each in maps:
+        parts.append(np.frombuffer(zlib.compress(np.ascontiguousarray(each).tobytes(), 6), np.uint8))
+        shapes.append(each.shape)
+    return join_streams(parts, np.array(shapes, np.int64).reshape(-1, 2))
+
+
+def join_streams(parts: Sequence[Array], shapes: Array) -> LabelMaps:
+    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    return LabelMaps(np.concatenate([np.empty(0, np.uint8), *parts]), ends, shapes)
+
+
+def save_maps(path: Path, maps: LabelMaps) -> None:
+    with open(path, "wb") as stream:
+        np.savez(stream, streams=maps.streams, ends=maps.ends, shapes=maps.shapes)
+
+
+def load_maps(path: Path) -> LabelMaps:
+    with np.load(path, allow_pickle=False) as arrays:
+        return LabelMaps(arrays["streams"], arrays["ends"], arrays["shapes"])
+
+
+def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None = None) -> tuple[Array, Array]:
+    """Read every mask once: the pixels of each label, float64 (N, L), and the hash of each mask, str (N,)."""
+    images, num_labels = samples.table["image"].tolist(), len(spec.labels)
+    sizes, digests = np.zeros((len(images), num_labels)), []
+    for row, image in enumerate(images):
+        mask = read_mask(spec, samples, image)
+        sizes[row] = np.bincount(mask.ravel(), minlength=num_labels + 1)[1:]
+        digests.append(hash_bytes(str(mask.shape), mask.tobytes()))
+        if progress:
+            progress(row + 1, len(images))
+    return sizes, np.array(digests)
+
+
+def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:
+    """Read one mask; raise DataError if it is not a label map of the dataset's labels."""
+    assert samples.masks is not None
+    mask = samples.masks(image)
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
+        found = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise wrong_mask(spec, samples, image, f"is {found}, expected uint8 (H, W)", "convert it to a label map")
+    highest = int(mask.max())
+    if highest > len(spec.labels):
+        problem = f"has the value {highest}, but there are {len(spec.labels)} labels"
+        raise wrong_mask(spec, samples, image, problem, "correct the mask, or list every label in `labels`")
+    return mask
+
+
+def check_shape(spec: DatasetSpec, samples: Samples, image: object, mask: Array, pixels: Array) -> None:
+    """Refuse a mask whose grid is not that of its image."""
+    if mask.shape != pixels.shape[:2]:
+        problem = f"has {describe_grid(mask)}, but its image has {describe_grid(pixels)}"
+        raise wrong_mask(spec, samples, image, problem, "give the mask that was drawn on this image")
+
+
+def describe_grid(pixels: Array) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+
+
+def wrong_mask(spec: DatasetSpec, samples: Samples, image: object, problem: str, fix: str) -> DataError:
+    sample_id = samples.table["sample_id"][samples.table["image"] == image].iloc[0]
+    return DataError(f"the mask of {sample_id} {problem}", subject=dataset_subject(spec.name), fix=fix, code="mask")

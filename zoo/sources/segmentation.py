@@ -1,0 +1,141 @@
+"""Masks as targets: the mask of each image, and the label of each of its values."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError
+from zoo.images.label_maps import read_label_map
+from zoo.sources.cards import DatasetCard, Masks
+from zoo.sources.joining import Joined
+from zoo.sources.listing import one_form
+from zoo.sources.selection import stem_of
+
+MAX_LABELS = 255  # of a label map of uint8
+MOST = 0.9  # of the images must have a mask for a pattern to be the one
+NUM_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class MaskReader:
+    """Reads the mask of an image: its files, joined, with values as label numbers. It can be pickled."""
+
+    root: Path
+    files: Mapping[str, tuple[str, ...]]  # by image
+    values: tuple[int, ...]  # of label 0, label 1, ...
+
+    def __call__(self, image: str) -> Array:
+        """The label map of an image: uint8 (H, W), 0 for background, k + 1 for label k."""
+        joined: Array | None = None
+        for name in self.files[image]:
+            own = self.read_one(name)
+            if joined is not None and joined.shape != own.shape:
+                raise DataError(
+                    f"{self.root / name}: the mask has shape {own.shape}, another mask of {image} has {joined.shape}",
+                    fix="export the masks of an image at its size",
+                    code="mask",
+                )
+            joined = own if joined is None else np.where(joined > 0, joined, own)
+        assert joined is not None
+        return joined
+
+    def read_one(self, name: str) -> Array:
+        found = read_label_map(self.root / name)
+        unknown = [value for value in found.values if value not in self.values]
+        if unknown:
+            raise DataError(
+                f"{self.root / name}: value {unknown[0]} is no label; the labels are {', '.join(map(str, self.values))}",
+                fix="correct the mask, or add the value to `labels` in dataset.toml",
+                code="mask",
+            )
+        if self.values == tuple(range(1, len(self.values) + 1)) and found.labels.dtype == np.uint8:
+            return found.labels
+        table = np.zeros(max(self.values) + 1, np.uint8)
+        table[list(self.values)] = np.arange(1, len(self.values) + 1)
+        return table[found.labels]
+
+
+def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the labels of masks and the value of each, from the card or from all masks."""
+    check_masks(card, joined)
+    if isinstance(card.labels, dict):
+        values = {int(value): one_form(name) for value, name in card.labels.items() if value.strip() != "0"}
+        return tuple(values.values()), tuple(values)
+    files = [name for image in joined.images for name in joined.masks[image]]
+    found = sorted({value for name in dict.fromkeys(files) for value in read_label_map(root / name).values})
+    names = tuple(map(one_form, card.labels)) or tuple(map(str, found))
+    if not found:
+        raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
+    if len(found) > MAX_LABELS or len(names) != len(found):
+        shown = ", ".join(map(str, found[:NUM_NAMED])) + ", ..." * (len(found) > NUM_NAMED)
+        expected = f"{len(names)} labels" if card.labels else f"at most {MAX_LABELS} labels"
+        raise DataError(
+            f"the masks have {len(found)} values ({shown}), expected {expected}",
+            fix='name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}',
+            code="mask",
+        )
+    return (("foreground",) if not card.labels and len(found) == 1 else names), tuple(found)
+
+
+def check_masks(card: DatasetCard, joined: Joined) -> None:
+    """Refuse images without a mask, and several masks of one image where the card forbids them."""
+    without = [image for image in joined.images if image not in joined.masks]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(joined.images)} images have no mask, first {without[0]}",
+            fix="add empty masks for images without findings, or leave the others out with `exclude`",
+            code="mask",
+        )
+    several = next((image for image in joined.images if len(joined.masks[image]) > 1), "")
+    if several and card.masks and card.masks.merge == "none":
+        raise DataError(
+            f"{several} has {len(joined.masks[several])} masks: {', '.join(joined.masks[several][:NUM_NAMED])}",
+            fix='choose one by masks.path, or join them: masks = {..., merge = "union"}',
+            code="mask",
+        )
+
+
+def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Masks:
+    """Guess from names which mask belongs to which image; ask where each image has several kinds of masks."""
+    stems = {stem_of(image) for image in images}
+    owners: dict[tuple[str, str, str], set[str]] = defaultdict(set)  # folder, start and ending of names -> their stems
+    for mask in masks:
+        if parts := split_name(stem_of(mask), stems):
+            start, stem, ending = parts
+            owners[posixpath.basename(posixpath.dirname(mask)), start, ending].add(stem)
+    whole = sorted((kind for kind, own in owners.items() if len(own) >= MOST * len(stems)), key=lambda kind: kind[::-1])
+    if not whole:
+        raise DataError(
+            f"{root}: {len(masks)} masks beside {len(images)} images, but their names do not say which belong together",
+            fix='in dataset.toml, set masks = {path = "masks/{stem}_mask.png"}',
+            code="mask",
+        )
+    (folder, start, ending), *others = whole
+    if others:
+        paths = [f"{kind[1]}{{stem}}{kind[2]}.*" for kind in whole]
+        raise DataError(
+            f"{root}: each image has {len(whole)} masks: {' and '.join(paths)}",
+            fix=f'choose one in dataset.toml: masks = {{path = "**/{paths[0]}"}}',
+            code="several-masks",
+        )
+    # x_mask and x_mask_1 are parts of one mask
+    several = any(kind != whole[0] and kind[2].startswith(ending) and kind[:2] == (folder, start) for kind in owners)
+    place = f"**/{folder}/" if folder else "**/"
+    return Masks(path=f"{place}{start}{{stem}}{ending}{'*' * several}.*", merge="union" if several else "none")
+
+
+def split_name(name: str, stems: Collection[str]) -> tuple[str, str, str] | None:
+    """Split a mask's name into what stands before its image's name, that name, and what follows it."""
+    for length in range(len(name), 0, -1):
+        if name[:length] in stems:
+            return "", name[:length], name[length:]
+        if name[-length:] in stems:
+            return name[:-length], name[-length:], ""
+    return None
