@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import UsageError, clean
-from zoo.images.resizing import fit_square
+from zoo.images.resizing import fit_with_placement
 from zoo.system.files import written_whole
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 SHEET_COLUMNS = 5
 THUMBNAIL_SIDE, MARGIN, CAPTION = 160, 8, 18  # pixels
 PAPER, INK = 255, 0
+OUTLINES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))  # Okabe and Ito 2008
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Thumbnail:
-    """An image with the text below it."""
+    """An image with the text below it, and the outlines of its mask."""
 
     pixels: Array  # (H, W) or (H, W, 3), uint8 or uint16
     label: str
+    mask: Array | None = None  # label map (H, W)
 
 
 def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, float], path: Path) -> Path:
@@ -43,7 +45,7 @@ def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, 
     for number, thumbnail in enumerate(thumbnails):
         row, column = divmod(number, SHEET_COLUMNS)
         corner = (MARGIN + column * (THUMBNAIL_SIDE + MARGIN), MARGIN + row * (THUMBNAIL_SIDE + CAPTION + MARGIN))
-        sheet.paste(to_image(thumbnail.pixels, intensity), corner)
+        sheet.paste(to_image(thumbnail, intensity), corner)
         draw.text((corner[0], corner[1] + THUMBNAIL_SIDE + 2), shorten(draw, thumbnail.label), fill=(INK,) * 3)
     try:
         with written_whole(path) as temporary:
@@ -53,14 +55,29 @@ def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, 
     return path
 
 
-def to_image(pixels: Array, intensity: tuple[float, float]) -> Image:
+def to_image(thumbnail: Thumbnail, intensity: tuple[float, float]) -> Image:
     from PIL import Image
 
-    square = fit_square(pixels, THUMBNAIL_SIDE)
+    square, placement = fit_with_placement(thumbnail.pixels, THUMBNAIL_SIDE)
     if square.dtype != np.uint8:
         low, high = intensity
         square = np.rint((square.astype(np.float32) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
-    return Image.fromarray(square).convert("RGB")
+    image = Image.fromarray(square).convert("RGB")
+    if thumbnail.mask is None:
+        return image
+    drawn = np.array(image)
+    mask = placement.mask_to_input(thumbnail.mask, THUMBNAIL_SIDE)
+    edges = find_outlines(mask)
+    drawn[edges] = np.array(OUTLINES, np.uint8)[(mask[edges].astype(int) - 1) % len(OUTLINES)]
+    return Image.fromarray(drawn)
+
+
+def find_outlines(mask: Array) -> Array:
+    """The pixels of labels beside another label or the background: bool (H, W)."""
+    padded = np.pad(mask, 1)
+    neighbors = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edges: Array = (mask > 0) & np.any([beside != mask for beside in neighbors], axis=0)
+    return edges
 
 
 def shorten(draw: ImageDraw, label: str) -> str:

@@ -126,8 +126,12 @@ def draw_sheet(source: OpenDataset, split: Split, fingerprints: Fingerprints, pa
     images = list(source.samples.table["image"])
     labels = [label_text(source, row) for row in rows]
     intensity = set_intensity(source, split) if fingerprints.bits[0] > 8 else (0.0, 255.0)
+    samples = source.samples
     thumbnails = [
-        Thumbnail(pixels=source.samples.read(images[row]), label=label) for row, label in zip(rows, labels, strict=True)
+        Thumbnail(
+            pixels=samples.read(images[row]), label=label, mask=samples.masks(images[row]) if samples.masks else None
+        )
+        for row, label in zip(rows, labels, strict=True)
     ]
     draw_contact_sheet(thumbnails, intensity, path)
     shown = [{"sample_id": str(source.sample_ids[r]), "label": text} for r, text in zip(rows, labels, strict=True)]

@@ -15,7 +15,7 @@ from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.system.files import hash_bytes
 from zoo.system.progress import Progress
 
-MAX_LABELS = 255  # of a label map
+MAX_SIDE = 100_000  # pixels of a mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,25 @@ class LabelMaps:
 
     def __getitem__(self, row: int) -> Array:
         """The label map of a row: uint8 (H, W)."""
-        start = int(self.ends[row - 1]) if row else 0
-        data = zlib.decompress(self.streams[start : int(self.ends[row])].tobytes())
-        return np.frombuffer(data, np.uint8).reshape(self.shapes[row])
+        start, shape = int(self.ends[row - 1]) if row else 0, self.shapes[row]
+        # A file may come from a stranger: a short stream can expand to more than the memory.
+        data = zlib.decompressobj().decompress(self.streams[start : int(self.ends[row])].tobytes(), int(shape.prod()))
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+    def find_fault(self, num_maps: int) -> str:
+        """The fault in arrays read from a file, or ""."""
+        kinds = {"streams": (np.uint8, 1), "ends": (np.int64, 1), "shapes": (np.int64, 2)}
+        for name, (dtype, axes) in kinds.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != axes:
+                return f"{name} of masks are {array.dtype} {array.shape}"
+        if len(self.ends) != num_maps or self.shapes.shape != (num_maps, 2):
+            return f"{len(self.ends)} masks of {len(self.shapes)} shapes for {num_maps} images"
+        if (np.diff(self.ends, prepend=0) < 0).any() or (num_maps and self.ends[-1] != len(self.streams)):
+            return "masks end outside their stream"
+        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any():
+            return "masks have impossible sizes"
+        return ""
 
     def take(self, rows: Array) -> LabelMaps:
         """Select maps by a mask or by their indices."""

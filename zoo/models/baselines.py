@@ -1,6 +1,7 @@
-"""The baselines of every board, as models with trivial features: the class prior and 8x8 thumbnails.
+"""The baselines of every board, as models: the class prior and 8x8 thumbnails; for masks no mask, and an atlas.
 
-The `baseline` protocol fits them as linear probes. Without features, logistic regression is the class prior.
+The `baseline` protocol fits the first two as linear probes. Without features, logistic regression is the class prior.
+The others answer without looking at the image.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.specs.model import BuildRequest, ModelSpec
+from zoo.tasks.kinds import task_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,6 +47,26 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
     )
 
 
+def build_atlas(request: BuildRequest) -> nn.Module:
+    """A module that answers every image with one mask; background until `logits` (O, size, size) is fitted."""
+    import torch
+    from torch import nn
+
+    class Atlas(nn.Module):
+        logits: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            logits = torch.zeros(request.num_outputs, request.image_size, request.image_size)
+            logits[0] = 1.0
+            self.register_buffer("logits", logits)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.logits.expand(len(images), *self.logits.shape)
+
+    return Atlas()
+
+
 CONSTANT = ModelSpec(
     name="constant",
     title="the class prior of train, for every image",
@@ -62,4 +84,21 @@ THUMBNAILS = ModelSpec(
     classifier="classifier",
     min_image_size=BASELINE_SIDE,
 )
-BASELINES = (CONSTANT, THUMBNAILS)
+MASKS = task_names(lambda task: task.targets.spatial)
+EMPTY = ModelSpec(
+    name="empty",
+    title="no mask, for every image",
+    family="baseline",
+    build=build_atlas,
+    tasks=MASKS,
+    channels=1,
+)
+ATLAS = ModelSpec(
+    name="atlas",
+    title="the pixels with a label in enough masks of train, the share chosen on val; the image is not looked at",
+    family="baseline",
+    build=build_atlas,
+    tasks=MASKS,
+    channels=1,
+)
+BASELINES = (CONSTANT, THUMBNAILS, EMPTY, ATLAS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
-from zoo.data.contact_sheet import to_image
+from zoo.data.contact_sheet import Thumbnail, to_image
 from zoo.errors import UsageError, clean
 from zoo.system.files import written_whole
 
@@ -73,5 +73,5 @@ def write_page(page: str, path: Path) -> None:
 def picture(pixels: Array, intensity: tuple[float, float], quality: int = QUALITY) -> str:
     """A thumbnail as a `data:` URI. `intensity`: the 16-bit levels shown as black and white."""
     stream = io.BytesIO()
-    to_image(pixels, intensity).save(stream, "JPEG", quality=quality)
+    to_image(Thumbnail(pixels=pixels, label=""), intensity).save(stream, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from zoo.errors import clean
 from zoo.evaluation.predictions import STORED_SPLITS, Predictions
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.logits import PROBABILITY_TOLERANCE, sigmoid
+from zoo.tasks.segmentation import statistic
 
 
 def find_faults_of_run(
@@ -59,7 +61,11 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
         yield f"{split}: {rows} rows for {num_samples} samples, expected one per sample"
     if len(probabilities) != rows:
         yield f"{split}: {probabilities.dtype} {probabilities.shape} probabilities for {rows} samples"
-    elif fault := task.answers.find_fault(probabilities, num_labels) or find_fault_of_log_odds(part):
+    elif fault := (
+        task.answers.find_fault(probabilities, num_labels)
+        or find_fault_of_log_odds(part)
+        or find_fault_of_masks(part, num_labels)
+    ):
         yield f"{split}: {fault}"
     fits = len(targets) in (0, rows) and task.targets.fits(targets.shape[1:], num_labels)
     if not fits or targets.dtype.kind not in task.targets.kinds:
@@ -78,4 +84,23 @@ def find_fault_of_log_odds(part: Predictions) -> str:
         return "log odds contain NaN or infinity"
     if np.abs(sigmoid(part.log_odds) - part.probabilities).max(initial=0.0) > PROBABILITY_TOLERANCE:
         return "log odds do not match the probabilities"
+    return ""
+
+
+def find_fault_of_masks(part: Predictions, num_labels: int) -> str:
+    """Return the fault in stored masks, or "": their pixels must be those that the statistics count."""
+    maps = part.label_maps
+    if maps is None:
+        return ""
+    if fault := maps.find_fault(len(part)):
+        return fault
+    positives = statistic(part.probabilities, "true_positive") + statistic(part.probabilities, "false_positive")
+    for row, sample_id in enumerate(part.sample_ids):
+        try:
+            mask = maps[row]
+        except (ValueError, zlib.error):
+            return f"the mask of {clean(sample_id)} cannot be read"
+        counts = np.bincount(mask.ravel(), minlength=num_labels + 1)[1:]
+        if not np.array_equal(counts, positives[row]):
+            return f"the statistics of {clean(sample_id)} do not match its mask"
     return ""

@@ -356,7 +356,8 @@ def check_image_counts(run: BundledRun, outcome: Verification) -> None:
         owners = part.patients if unit == "patient" else clips_of(part.sample_ids)
         if unit == "clip" and np.array_equal(owners, part.sample_ids):
             outcome.differs(file, f"{split}: the unit is the clip, but no sample is a frame")
-        if unit != "image" and len(part.targets) and find_disagreement(owners, part.targets):
+        shared = unit != "image" and not task.targets.spatial and len(part.targets)
+        if shared and find_disagreement(owners, part.targets):
             outcome.differs(file, f"{split}: the unit is the {unit}, but images of one {unit} have different targets")
 
 

@@ -150,7 +150,7 @@ def mean_where_known(values: Array) -> Array:
 SEGMENTATION = Task(
     name="segmentation",
     primary_metric="dice",
-    metrics=("dice", "nsd", "hd95", "mask_sensitivity", "mask_precision", "volume_error"),
+    metrics=("dice", "nsd", "hd95", "missed", "mask_sensitivity", "mask_precision", "volume_error"),
     targets=MaskTargets(),
     head=MaskHead(),
     answers=MaskAnswers(),

@@ -23,6 +23,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
 from zoo.system.machine import seed_children
+from zoo.training.atlas import fit_atlas
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
@@ -84,9 +85,12 @@ def fit(request: FitRequest) -> Fitted:
     if protocol.method == "finetune":
         return finetune(request)
     module.eval()
+    if dataset.task.targets.spatial:
+        details = fit_atlas(request.spec, module, dataset)
+        return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
     extract = feature_extractor(request.spec, module)
     features = request.get_features(extract, request.pixels, request.precision)
-    details: dict[str, Any] = {}
+    details = {}
     if protocol.method == "probe":
         head, details = fit_probe(features, dataset, protocol, logits_scorer(dataset, request.val_score))
     else:
@@ -107,12 +111,17 @@ def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> 
     from safetensors.torch import load_file
 
     module.load_state_dict(load_file(weights))
+    return unfitted(place(module, pixels.device, precision, pixels.image_size))
+
+
+def unfitted(module: nn.Module, *, details: dict[str, Any] | None = None, train_seconds: float = 0.0) -> Fitted:
+    """A module without a training."""
     return Fitted(
-        module=place(module, pixels.device, precision, pixels.image_size),
+        module=module,
         history=(),
         selected_step=None,
-        details={},
-        train_seconds=0.0,
+        details=details or {},
+        train_seconds=train_seconds,
         images_per_second=None,
     )
 

@@ -12,7 +12,7 @@ from zoo import SEGMENTATION, Samples, SamplesRequest, written_whole
 from zoo_phantom.datasets import CARD, DATASET_MULTILABEL, PARAMETERS, open_samples
 from zoo_phantom.exact import Array
 from zoo_phantom.scenes import Scenes, draw
-from zoo_phantom.truth import find_lesions, masks
+from zoo_phantom.truth import masks
 
 SCENES = "phantom_multilabel"  # some of whose slices have no lesion
 
@@ -32,23 +32,22 @@ def read_mask(path: Path, image: int) -> Array:
 
 
 def draw_masks(scenes: Scenes, request: SamplesRequest) -> Array:
-    """Label maps, uint8 (N, H, W): 0, or 1 + the label of the last lesion that covers the pixel."""
-    number, size = len(scenes.patient), scenes.parameters.size
-    drawn = np.zeros((number, size, size), np.uint8)
-    for image in range(number):
-        for lesion, shape in zip(find_lesions(scenes, image), masks(scenes, image), strict=True):
-            drawn[image][shape] = lesion.label + 1
+    """Label maps, uint8 (N, H, W): 1 inside a lesion of any kind."""
+    drawn = []
+    for image in range(len(scenes.patient)):
+        drawn.append(masks(scenes, image).any(axis=0))
         if request.progress:
-            request.progress(image + 1, number)
-    return drawn
+            request.progress(image + 1, len(scenes.patient))
+    return np.stack(drawn).astype(np.uint8)
 
 
 MASKED = replace(
     DATASET_MULTILABEL,
     name="phantom_seg",
     title="Phantom, segmentation: where the lesions of synthetic chest-CT-like slices are",
-    description=CARD + "Nodules, ground glass, cavities and effusion, each with its mask; some slices have none.",
+    description=CARD + "The lesions of a slice have one mask; some slices have none.",
     task=SEGMENTATION,
+    labels=("lesion",),
     samples=open_masks,
     unit="auto",
 )

@@ -1,0 +1,60 @@
+"""Fit the baselines of masks, which answer every image with the same mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.dataset import DecodedFold
+from zoo.errors import RunError
+from zoo.models.baselines import ATLAS, EMPTY
+from zoo.specs.model import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SHARES = np.arange(1, 20) / 20  # of the masks of train
+
+
+def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
+    """Fit a baseline, in place; return what was chosen on val. Other models cannot be fitted without gradients."""
+    import torch
+
+    if spec.name == EMPTY.name:
+        return {}
+    if spec.name != ATLAS.name:
+        raise RunError(
+            f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
+        )
+    prior = label_shares(dataset)
+    val = dataset.masks[dataset.index("val")]
+    scores = [mean_dice(decide(prior, share), val, len(prior)) for share in SHARES]
+    share = float(SHARES[int(np.argmax(scores))])
+    logits = np.concatenate([np.full((1, *prior.shape[1:]), share), prior])
+    with torch.no_grad():
+        module.get_buffer("logits").copy_(torch.from_numpy(logits))
+    return {"share_of_masks": share}
+
+
+def label_shares(dataset: DecodedFold) -> Array:
+    """The share of the masks of train that have each label at each pixel: (L, size, size)."""
+    train = dataset.masks[dataset.index("train")]
+    return np.stack([(train == number).mean(axis=0) for number in range(1, len(dataset.labels) + 1)])
+
+
+def decide(prior: Array, share: float) -> Array:
+    """The label of each pixel, 0 where no label has this share of the masks: (size, size)."""
+    decided: Array = np.where(prior.max(axis=0) > share, prior.argmax(axis=0) + 1, 0)
+    return decided
+
+
+def mean_dice(decided: Array, masks: Array, num_labels: int) -> float:
+    """The Dice of one mask against all of val, pooled by label, mean over labels."""
+    dices = []
+    for number in range(1, num_labels + 1):
+        drawn, own = masks == number, decided == number
+        both = drawn.sum() + own.sum() * len(masks)
+        dices.append(2 * (drawn & own).sum() / both if both else 0.0)
+    return float(np.mean(dices))
