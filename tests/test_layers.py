@@ -5,6 +5,7 @@ use another, but never in a circle. A name is imported from the module that defi
 """
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -182,7 +183,9 @@ def test_plugins_come_in_by_the_front_door():
     wrong = []
     for path in sorted(ROOT.glob("plugins/*/src/**/*.py")):
         own = path.relative_to(ROOT / "plugins").parts[2]
-        strangers = {folder.name for folder in ROOT.glob("plugins/*/src/*")} - {own}
+        needed = tomllib.loads((path.parents[2] / "pyproject.toml").read_text())["project"]["dependencies"]
+        declared = {name.replace("-", "_") for name in needed}
+        strangers = {folder.name for folder in ROOT.glob("plugins/*/src/*")} - {own, *declared}
         for module, name, line in imports(path):
             top = module.split(".")[0]
             if (top == "zoo" and not (module == "zoo" and name in zoo.__all__)) or top in strangers:

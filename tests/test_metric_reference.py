@@ -127,7 +127,7 @@ def test_metrics_give_the_recorded_numbers(task, case):
 
 
 def test_the_reference_has_every_metric_of_every_task():
-    supported = {(task, name) for name, metric in METRIC.items() for task in metric.tasks}
+    supported = {(task, name) for name, metric in METRIC.items() for task in metric.tasks if task in IMAGE_TASKS}
     assert {tuple(key.split(", ")[::2]) for key in read_reference()} == supported
 
 

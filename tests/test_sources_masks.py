@@ -1,4 +1,4 @@
-"""Masks are recognized by name or content; datasets for segmentation and detection are refused as such."""
+"""Masks are recognized by name or content, and read where nothing labels the images; boxes and outlines are not."""
 
 import nibabel
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from folders import card, images, open_source, shared, table
 from PIL import Image
 
+from zoo import SEGMENTATION
 from zoo.errors import DataError
 from zoo.sources.opening import find_source, write_card
 
@@ -18,9 +19,9 @@ def photograph(path, side=32):
     Image.fromarray(NOISE.normal(120, 30, (side, side)).clip(0, 255).astype(np.uint8)).save(path)
 
 
-def regions(path, side=32, values=2):
+def regions(path, side=32, values=2, step=255):
     path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = NOISE.integers(0, values, (side // 8, side // 8)) * (255 // (values - 1))
+    blocks = NOISE.integers(0, values, (side // 8, side // 8)) * step
     Image.fromarray(np.kron(blocks, np.ones((8, 8))).astype(np.uint8)).save(path)
 
 
@@ -142,29 +143,42 @@ def drive(root):
 def pairs(root):
     for number in NUMBERS:
         photograph(root / "Original" / f"{number}.png")
-        regions(root / "Ground Truth" / f"{number}.png", values=4)
+        regions(root / "Ground Truth" / f"{number}.png", values=4, step=40)
 
 
-@pytest.mark.parametrize("build", [drive, pairs])
-def test_masks_without_labels_are_reported_as_segmentation(tmp_path, build):
-    build(tmp_path)
-    assert refused(tmp_path).code == "segmentation"
+def test_masks_are_the_targets_where_nothing_labels_the_images(tmp_path):
+    pairs(tmp_path)
+    spec, samples = open_source(tmp_path)
+    assert (spec.task, spec.labels) == (SEGMENTATION, ("40", "80", "120"))
+    drawn = np.asarray(Image.open(tmp_path / "Ground Truth" / "3.png"))
+    np.testing.assert_array_equal(samples.masks("Original/3.png"), drawn // 40)
+    assert open_source(write_card(tmp_path))[1].table.equals(samples.table)
+
+
+def test_masks_whose_names_fit_no_image_are_asked_for(tmp_path):
+    drive(tmp_path)  # the masks of the field of view do fit
+    assert refused(tmp_path).code == "mask"
 
 
 def test_images_that_a_card_leaves_out_are_not_masks(tmp_path):
     for number in NUMBERS:
         photograph(tmp_path / f"{number}.png")
     card(tmp_path, 'exclude = ["1.png"]\ndrop = ["2.png"]\n')
-    assert refused(tmp_path).code != "segmentation"
+    assert refused(tmp_path).code == "data"
 
 
-@pytest.mark.parametrize("name", [pytest.param("chasedb1", marks=pytest.mark.slow), "msd_hippocampus"])
-def test_real_masks_are_reported_as_segmentation(name):
-    assert refused(shared(name)).code == "segmentation"
+@pytest.mark.slow
+def test_two_readers_are_asked_for():
+    error = refused(shared("chasedb1"))
+    assert error.code == "several-masks" and "{stem}_1stHO.* and {stem}_2ndHO.*" in error.message
 
 
-def test_real_boxes_are_reported_as_detection():
-    assert refused(shared("bccd")).code == "detection"
+def test_masks_of_volumes_are_refused():
+    assert refused(shared("msd_hippocampus")).code == "volume-masks"
+
+
+def test_real_boxes_are_refused():
+    assert refused(shared("bccd")).code == "boxes"
 
 
 @pytest.mark.parametrize(
@@ -175,12 +189,12 @@ def test_real_boxes_are_reported_as_detection():
         ("annotations/instances.json", '{"annotations": [{"bbox": [1, 2, 3, 4]}]}'),
     ],
 )
-def test_files_of_boxes_without_labels_are_reported_as_detection(tmp_path, file, text):
+def test_files_of_boxes_without_labels_are_refused(tmp_path, file, text):
     images(tmp_path, *(f"images/{number}.png" for number in NUMBERS))
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
     error = refused(tmp_path)
-    assert error.code == "detection" and file in error.message
+    assert error.code == "boxes" and file in error.message
 
 
 @pytest.mark.parametrize(
@@ -191,23 +205,23 @@ def test_files_of_boxes_without_labels_are_reported_as_detection(tmp_path, file,
         ("annotations/all.json", '{"annotations": [{"segmentation": [[1, 2, 3, 4, 5, 6]]}]}'),
     ],
 )
-def test_files_of_outlines_without_labels_are_reported_as_segmentation(tmp_path, file, text):
+def test_files_of_outlines_without_labels_are_refused(tmp_path, file, text):
     images(tmp_path, *(f"images/{split}/{number}.png" for split in ("train", "val") for number in NUMBERS))
     (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / file).write_text(text)
     error = refused(tmp_path)
-    assert error.code == "segmentation" and file in error.message
+    assert error.code == "outlines" and file in error.message
 
 
-def test_a_table_of_encoded_masks_is_reported_as_segmentation(tmp_path):
+def test_a_table_of_encoded_masks_is_refused(tmp_path):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, "ImageId,EncodedPixels", "a.png,1 3 10 5", "b.png,-1", name="train-rle.csv")
     error = refused(tmp_path)
-    assert error.code == "segmentation" and "EncodedPixels in train-rle.csv" in error.message
+    assert error.code == "outlines" and "EncodedPixels in train-rle.csv" in error.message
 
 
 @pytest.mark.parametrize("label", ["class", "cell_type"])
-def test_boxes_with_several_labels_per_image_are_reported_as_detection(tmp_path, label):
+def test_boxes_with_several_labels_per_image_are_refused(tmp_path, label):
     images(tmp_path, "a.png", "b.png")
     table(tmp_path, f"filename,{label},xmin,ymin,xmax,ymax", "a.png,x,1,2,3,4", "a.png,y,2,3,4,5", "b.png,x,1,1,2,2")
-    assert refused(tmp_path).code == "detection"
+    assert refused(tmp_path).code == "boxes"

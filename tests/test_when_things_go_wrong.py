@@ -56,7 +56,7 @@ def codes():
     files.remove(ROOT / "zoo/results/schema1.py")  # its codes are of stored facts
     found = {code for path in files for code in codes_in(path.read_text(encoding="utf-8"))}
     ends = {"oom", "killed", "timeout", "crashed", "run-error"}  # of runs: see the next test
-    return found | ends | {"segmentation", "detection"}  # of sources.masks.other_task
+    return found | ends | {"boxes", "outlines", "volume-masks"}  # of sources.masks.other_task
 
 
 def test_the_ways_a_run_can_end_are_those_of_the_executor():

@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from zoo.system.files import hash_in_name, written_whole
     from zoo.system.workers import Event
     from zoo.tasks.classes import BINARY, MULTICLASS
+    from zoo.tasks.masks import SEGMENTATION
     from zoo.tasks.multilabel import MULTILABEL
     from zoo.tasks.ordinal import ORDINAL
     from zoo.tasks.regression import REGRESSION
-    from zoo.tasks.segmentation import SEGMENTATION
     from zoo.tasks.task import Answers, Decisions, Head, Presentation, TargetFault, Targets, Task
 
 __all__ = [
@@ -111,7 +111,7 @@ _MODULES = (
     "tasks.ordinal",
     "tasks.multilabel",
     "tasks.regression",
-    "tasks.segmentation",
+    "tasks.masks",
     "system.files",
     "system.downloads",
     "system.workers",

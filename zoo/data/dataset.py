@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
-from zoo.data.decoded import LABEL_MAPS, MASKS, map_images, measure_intensity
+from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity
 from zoo.data.masks import LabelMaps, load_maps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
@@ -78,12 +78,12 @@ class DecodedFold:
     @property
     def masks(self) -> Array:
         """The reference masks at the input's size, uint8 (N, size, size), of a dataset that has masks."""
-        return map_images(self.images.with_name(MASKS), "c")
+        return map_images(self.images.with_name(MASKS_FILE), "c")
 
     @cached_property
     def label_maps(self) -> LabelMaps:
         """The reference masks at the size of their images."""
-        return load_maps(self.images.with_name(LABEL_MAPS))
+        return load_maps(self.images.with_name(LABEL_MAPS_FILE))
 
 
 def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:

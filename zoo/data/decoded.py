@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.masks import check_shape, pack_maps, read_mask, save_maps
+from zoo.data.masks import check_grid, pack_maps, read_mask, save_maps
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.images.placement import Placement, pack_placements, unpack_placements
@@ -25,7 +25,7 @@ from zoo.system.progress import Progress
 
 IMAGES, PLACEMENTS = "images.npy", "placements.npy"
 # Of a dataset with masks: uint8 (N, size, size), placed as the images are, and the masks as they were drawn.
-MASKS, LABEL_MAPS = "masks.npy", "label_maps.npz"
+MASKS_FILE, LABEL_MAPS_FILE = "masks.npy", "label_maps.npz"
 READER_VERSION = 3  # of the decoded cache; raise it when decoding changes a pixel, or a file is added
 
 
@@ -90,7 +90,7 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
         if samples.masks is None:
             return matched, placement, None
         mask = read_mask(source.spec, samples, images[row])
-        check_shape(source.spec, samples, images[row], mask, pixels)
+        check_grid(source.spec, samples, images[row], mask, pixels)
         return matched, placement, mask
 
     first, *_ = decode(0)
@@ -111,8 +111,8 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
     np.save(folder / PLACEMENTS, pack_placements(placements))
     if masks:
         placed = [where.mask_to_input(mask, size) for where, mask in zip(placements, masks, strict=True)]
-        np.save(folder / MASKS, np.stack(placed))
-        save_maps(folder / LABEL_MAPS, pack_maps(masks))
+        np.save(folder / MASKS_FILE, np.stack(placed))
+        save_maps(folder / LABEL_MAPS_FILE, pack_maps(masks))
     return str(first.dtype)
 
 

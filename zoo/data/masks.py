@@ -83,8 +83,8 @@ def load_maps(path: Path) -> LabelMaps:
         return LabelMaps(arrays["streams"], arrays["ends"], arrays["shapes"])
 
 
-def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None = None) -> tuple[Array, Array]:
-    """Read every mask once: the pixels of each label, float64 (N, L), and the hash of each mask, str (N,)."""
+def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None = None) -> tuple[Array, list[str]]:
+    """Read every mask once: the pixels of each label, float64 (N, L), and the hash of each mask."""
     images, num_labels = samples.table["image"].tolist(), len(spec.labels)
     sizes, digests = np.zeros((len(images), num_labels)), []
     for row, image in enumerate(images):
@@ -93,7 +93,7 @@ def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None
         digests.append(hash_bytes(str(mask.shape), mask.tobytes()))
         if progress:
             progress(row + 1, len(images))
-    return sizes, np.array(digests)
+    return sizes, digests
 
 
 def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:
@@ -110,7 +110,7 @@ def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:
     return mask
 
 
-def check_shape(spec: DatasetSpec, samples: Samples, image: object, mask: Array, pixels: Array) -> None:
+def check_grid(spec: DatasetSpec, samples: Samples, image: object, mask: Array, pixels: Array) -> None:
     """Refuse a mask whose grid is not that of its image."""
     if mask.shape != pixels.shape[:2]:
         problem = f"has {describe_grid(mask)}, but its image has {describe_grid(pixels)}"

@@ -69,7 +69,7 @@ def open_dataset(
     with process_unchanged():
         samples = spec.samples(request)
     spec = complete_spec(spec, samples)
-    drawn = np.empty(0)
+    drawn: list[str] = []
     if samples.masks is not None:
         sizes, drawn = measure_masks(spec, samples, progress)
         samples = replace(samples, targets=sizes)
@@ -81,7 +81,7 @@ def open_dataset(
     patients = unify_spellings(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests, samples = hash_images(samples, spec.name, cache, progress)
-    texts = target_texts(samples.targets) if samples.masks is None else drawn.tolist()
+    texts = target_texts(samples.targets) if samples.masks is None else drawn
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return OpenDataset(
         spec=spec,

@@ -6,9 +6,9 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.images.placement import Spacing
-from zoo.tasks.segmentation import STATISTICS
+from zoo.tasks.overlaps import STATISTICS
 
-TOLERANCE = 2.0
+BOUNDARY_TOLERANCE = 2.0
 
 
 def compare_masks(reference: Array, predicted: Array, num_labels: int, spacing: Spacing | None) -> Array:
@@ -53,4 +53,4 @@ def distances(reference: Array, predicted: Array, spacing: Spacing) -> tuple[flo
     between = away[1][edges[0]], away[0][edges[1]]
     both = np.concatenate(between)
     hd95 = max(float(np.percentile(each, 95)) for each in between)
-    return hd95, float(both.mean()), float((both <= TOLERANCE).mean())
+    return hd95, float(both.mean()), float((both <= BOUNDARY_TOLERANCE).mean())

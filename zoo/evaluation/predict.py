@@ -10,7 +10,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
-from zoo.errors import RunError
+from zoo.evaluation.forward import forward, refuse_infinite
 from zoo.evaluation.predict_masks import predict_masks
 from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.features import Features
@@ -18,7 +18,7 @@ from zoo.system.devices import open_device
 from zoo.system.replay import within_memory
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
@@ -41,27 +41,9 @@ def predict(
         pixels.device,
     )
     logits = outputs.cpu().numpy().astype(np.float64)
-    refuse_infinite(np.isfinite(logits.reshape(len(logits), -1)).all(axis=1), dataset.sample_ids[rows])
+    finite: Array = np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)
+    refuse_infinite(finite, dataset.sample_ids[rows])
     return predictions_from_logits(dataset, rows, logits)
-
-
-def refuse_infinite(finite: Array, sample_ids: Array) -> None:
-    """Raise RunError for the first image whose output is not finite; `finite` is bool (N,)."""
-    if not finite.all():
-        raise RunError(
-            f"the model's output for {sample_ids[np.argmin(finite)]} is not finite",
-            fix="use a lower --set learning_rate, or --set precision=fp32",
-            code="diverged",
-        )
-
-
-def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
-    """Compute the logits of the given rows: float32 (N, outputs), on the device."""
-    import torch
-
-    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
-        parts = torch.from_numpy(rows).split(batch_size)  # type: ignore[no-untyped-call]
-        return torch.cat([module(pixels.normalize(pixels.batch(part))).float() for part in parts])
 
 
 def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, precision: str) -> float:

@@ -11,6 +11,7 @@ from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import pack_maps
 from zoo.data.pixels import Pixels
+from zoo.evaluation.forward import forward, refuse_infinite
 from zoo.evaluation.mask_statistics import compare_masks
 from zoo.evaluation.predictions import Predictions
 from zoo.images.placement import Placement
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows: Array, precision: str) -> Predictions:
     """Predict the mask of each row, batch by batch: only the masks are kept, not their logits."""
-    from zoo.evaluation.predict import forward, refuse_infinite
-
     placements, references = read_placements(dataset.images), dataset.label_maps
     size = open_device(pixels.device).prediction_batch(pixels.input_bytes)
     statistics, maps = [], []

@@ -66,11 +66,13 @@ class Predictions:
             return self
         owners = owners_of(self.sample_ids, self.patients, unit)
         units, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
+        own_masks = self.label_maps is not None
+        targets = mean_by_group(self.targets, inverse, len(units)) if own_masks else self.targets[first]
         return replace(
             self,
             sample_ids=units,
             patients=self.patients[first],
-            targets=self.targets[first] if self.label_maps is None else mean_of_known(self.targets, inverse, len(units)),
+            targets=targets,
             probabilities=mean_of_known(self.probabilities, inverse, len(units)),
             log_odds=None if self.log_odds is None else mean_log_odds(self.log_odds, inverse, len(units)),
             metadata={name: merge_values(values, first, inverse) for name, values in self.metadata.items()},

@@ -35,7 +35,7 @@ FRAGMENT_BYTES = 8  # the minimum of a compressed frame: the header of its item
 FRAME_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")  # JPEG-LS, JPEG 2000, HTJ2K
-OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "segmentation"}
+OTHER_MODALITIES = {"RTDOSE": "radiotherapy dose", "SEG": "a segmentation"}
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:

@@ -21,7 +21,7 @@ from zoo.images.reading import check_regular, damaged
 
 LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "GIF", "PPM")
 MAX_LABEL_VALUE = 65_535
-MAX_LABELS = 10_000
+MAX_NUMBERS = 10_000
 WHITE = 255
 GRID_TOLERANCE = 1e-3  # mm, or of a direction: headers store 32-bit numbers
 NUM_NAMED = 6  # values in a message
@@ -136,9 +136,9 @@ def is_black_and_white(colors: Sequence[tuple[int, int]] | None, palette: Sequen
 def to_label_map(path: Path, array: Array, scaling: tuple[float, float] = (1.0, 0.0)) -> LabelMap:
     """Check that the scaled values of an array are label numbers, and store them in as few bytes as they need."""
     values = np.unique(np.concatenate([label_values(path, slab) for slab in scaled_slabs(array, scaling)]))
-    if len(values) > MAX_LABELS:
+    if len(values) > MAX_NUMBERS:
         raise DataError(
-            f"{path}: {len(values)} different values ({name_values(values)}), expected at most {MAX_LABELS} labels",
+            f"{path}: {len(values)} different values ({name_values(values)}), expected at most {MAX_NUMBERS} labels",
             fix="check that it is a label map and not an image",
             code="mask",
         )
@@ -166,9 +166,7 @@ def label_values(path: Path, slab: Array) -> Array:
     """The different values of a slab, int64. Raises DataError if they are no label numbers."""
     values = np.unique(slab)
     if not np.isfinite(values).all():
-        raise DataError(
-            f"{path}: NaN or infinite values in a label map", fix="write 0 for the background", code="mask"
-        )
+        raise DataError(f"{path}: NaN or infinite values in a label map", fix="write 0 for the background", code="mask")
     wrong = values[(values != np.rint(values)) | (values < 0) | (values > MAX_LABEL_VALUE)]
     if len(wrong):
         raise DataError(

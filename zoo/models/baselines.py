@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.specs.model import BuildRequest, ModelSpec
-from zoo.tasks.kinds import task_names
+from zoo.tasks.kinds import MASK_TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,13 +84,12 @@ THUMBNAILS = ModelSpec(
     classifier="classifier",
     min_image_size=BASELINE_SIDE,
 )
-MASKS = task_names(lambda task: task.targets.spatial)
 EMPTY = ModelSpec(
     name="empty",
     title="no mask, for every image",
     family="baseline",
     build=build_atlas,
-    tasks=MASKS,
+    tasks=MASK_TASKS,
     channels=1,
 )
 ATLAS = ModelSpec(
@@ -98,7 +97,7 @@ ATLAS = ModelSpec(
     title="the pixels with a label in enough masks of train, the share chosen on val; the image is not looked at",
     family="baseline",
     build=build_atlas,
-    tasks=MASKS,
+    tasks=MASK_TASKS,
     channels=1,
 )
 BASELINES = (CONSTANT, THUMBNAILS, EMPTY, ATLAS)

@@ -12,7 +12,7 @@ from zoo.errors import clean
 from zoo.evaluation.predictions import STORED_SPLITS, Predictions
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.logits import PROBABILITY_TOLERANCE, sigmoid
-from zoo.tasks.segmentation import statistic
+from zoo.tasks.overlaps import statistic
 
 
 def find_faults_of_run(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
-from zoo.images.formats import kind_by_name, without_suffix
+from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
 from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.headers import Headers
@@ -27,6 +27,7 @@ from zoo.sources.labeling import (
 )
 from zoo.sources.levels import are_people, guess_pattern
 from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, words_of
+from zoo.sources.mask_targets import guess_masks
 from zoo.sources.masks import (
     box_columns,
     count_masks,
@@ -36,11 +37,10 @@ from zoo.sources.masks import (
     outline_columns,
 )
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.segmentation import guess_masks
 from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of
-from zoo.tasks.kinds import mask_task
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
+from zoo.tasks.kinds import mask_task
 
 if TYPE_CHECKING:
     import pandas
@@ -129,7 +129,7 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
-    mask_files = sorted(set(with_masks) - set(listing.images))
+    mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
     if is_of_masks(card) or (mask_files and not labeled):
         masks = masks.model_copy(update={"masks": card.masks or guess_masks(path, listing.images, mask_files)})
@@ -229,7 +229,7 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
 
 
 def check_task(outer: Listing, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
-    """Refuse a dataset for segmentation or detection in which no table labels the images.
+    """Refuse a dataset with annotations that are not read, in which no table labels the images.
 
     `with_masks` contains the images of `listing` and their masks; `outer` is the folder that the user named.
     """
@@ -237,17 +237,17 @@ def check_task(outer: Listing, with_masks: Listing, listing: Listing, tables: li
     if any(table.has_label for table in tables):
         return
     if masks := count_masks(with_masks, listing.images):
-        raise other_task(path, "segmentation", masks)
+        raise other_task(path, "volume-masks", masks)
     columns = ((box_columns(table.rows.columns), table.name) for table in tables)
     boxes = next((f"{', '.join(names)} in {table}" for names, table in columns if names), "")
     if boxes:
-        raise other_task(path, "detection", f"boxes: {boxes}")
+        raise other_task(path, "boxes", boxes)
     for table in tables:
         if columns_of_masks := outline_columns(table.rows.columns):
-            raise other_task(path, "segmentation", f"masks: {columns_of_masks[0]} in {table.name}")
+            raise other_task(path, "outlines", f"{columns_of_masks[0]} in {table.name}")
     kind, file = find_annotations(outer)
     if kind:
-        raise other_task(path, kind, f"{'boxes' if kind == 'detection' else 'outlines'}: {file}")
+        raise other_task(path, kind, file)
 
 
 def missing_labels(path: Path, listing: Listing, errors: list[DataError], unmatched: Collection[str]) -> DataError:

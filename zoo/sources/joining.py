@@ -378,7 +378,7 @@ def collapse(
             (b, a), image = list(repeats.items())[rows[0]]
             values = [str(table[column].iloc[row]) for row in (a, b)]
             if (boxes := box_columns(columns)) and column in (card.label.column, *card.label.columns):
-                raise other_task(Path(card.table), "detection", f"every row has a box in {', '.join(boxes)}")
+                raise other_task(Path(card.table), "boxes", f"every row has a box in {', '.join(boxes)}")
             raise DataError(
                 f"{table.index[a]} and {table.index[b]}: {image} has {column} {values[0]!r} and {values[1]!r}",
                 fix="keep one row per image",

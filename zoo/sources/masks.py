@@ -29,7 +29,7 @@ MIN_PAIRS = 3
 MAX_READ = 100_000  # bytes per annotation file
 BOX_COLUMNS = ({"xmin", "ymin"}, {"x", "y", "width", "height"}, {"x_min", "y_min"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 
-OUTLINE_COLUMNS = frozenset({"encodedpixels", "rle", "rlemask", "maskrle", "segmentation"})
+OUTLINE_COLUMN = re.compile("encodedpixels|rle|rlemask|maskrle|segmentation")
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def has_few_values(pixels: Array) -> bool:
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
 def find_annotations(listing: Listing) -> tuple[str, str]:
-    """Return "detection" or "segmentation" and a file of boxes or outlines; both "" if there is none.
+    """Return "boxes" or "outlines" and a file of them; both "" if there is none.
 
     An example is `Annotations/a.xml` of an image `a`.
     """
@@ -235,16 +235,16 @@ def find_annotations(listing: Listing) -> tuple[str, str]:
 
 
 def annotated_task(suffix: str, text: bytes) -> str:
-    """Return "detection" for boxes, "segmentation" for outlines, or ""."""
+    """Return "boxes", "outlines" or ""."""
     if suffix == ".txt":  # YOLO, one object per line: its class, then center and size or the corners of a polygon
         lines = [line.split() for line in text.splitlines()[:10] if line.strip()]
         sizes = {len(line) for line in lines if len(line) >= 5 and len(line) % 2 and all(map(is_number, line))}
         is_yolo = bool(lines) and all(len(line) in sizes for line in lines)
-        return "" if not is_yolo else "detection" if sizes == {5} else "segmentation"
+        return "" if not is_yolo else "boxes" if sizes == {5} else "outlines"
     if (b"<bndbox>" if suffix == ".xml" else b'"bbox"') in text:
-        return "detection"
+        return "boxes"
     is_outline = b'"segmentation"' in text or (b'"shapes"' in text and b'"points"' in text)  # COCO, LabelMe
-    return "segmentation" if suffix == ".json" and is_outline else ""
+    return "outlines" if suffix == ".json" and is_outline else ""
 
 
 def is_number(text: bytes) -> bool:
@@ -259,15 +259,19 @@ def box_columns(columns: Iterable[str]) -> list[str]:
 
 def outline_columns(columns: Iterable[str]) -> list[str]:
     """Return the columns of a table that are masks, run-length encoded."""
-    return [column for column in columns if column.lower().replace("_", "") in OUTLINE_COLUMNS]
+    return [column for column in columns if OUTLINE_COLUMN.fullmatch(column.lower().replace("_", ""))]
 
 
 def other_task(root: Path, kind: str, evidence: str) -> DataError:
-    """Return the error for a dataset made for segmentation or detection, without image labels."""
+    """Return the error for annotations of a kind that is not read, without image labels.
+
+    The kinds are "boxes", "outlines" and "volume-masks".
+    """
     return DataError(
-        f"{root}: looks like a {kind} dataset ({evidence}); zoo does classification and regression, and nothing "
-        "labels the images",
-        fix="write a table with a label per image, and set `table` and `label` in dataset.toml",
+        f"{root}: looks annotated with {kind.replace('-', ' ')} ({evidence}), which are not read, and nothing labels "
+        "the images",
+        fix="write a table with a label per image, and set `table` and `label` in dataset.toml; masks are read from "
+        "PNG or TIFF files",
         code=kind,
     )
 

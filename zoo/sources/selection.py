@@ -193,7 +193,8 @@ def pair_masks(
     orphans = [mask for own in by_key.keys() - set(owners.values()) for mask in by_key[own]]
     if len(orphans) == len(masks):
         first = min(orphans, key=natural_key)
-        return {}, [], [f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {first}"]
+        mistake = f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {first}"
+        return {}, [], [mistake]
     notes = [] if is_of_masks(card) else [f"{len(masks)} masks beside images are not read as images"]
     if orphans:
         notes.append(f"{len(orphans)} masks belong to no image, first {min(orphans, key=natural_key)}")

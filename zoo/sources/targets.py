@@ -16,8 +16,8 @@ from zoo.sources.cards import DatasetCard
 from zoo.sources.decimals import find_ambiguous_comma, to_number
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
+from zoo.sources.mask_targets import MaskReader, find_mask_labels
 from zoo.sources.names import is_negative
-from zoo.sources.segmentation import MaskReader, find_mask_labels
 from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks.kinds import default_task, find_task
 from zoo.tasks.task import Task

@@ -224,7 +224,20 @@ BASELINE = Protocol(
     weights="none",
 )
 
-PROTOCOLS = (FINETUNE, TUNED, QUICK, SCRATCH, SEGMENT, SEGMENT_SCRATCH, SEGMENT_QUICK, LINEAR_PROBE, KNN, TUTORIAL, MEDMNIST, BASELINE)
+PROTOCOLS = (
+    FINETUNE,
+    TUNED,
+    QUICK,
+    SCRATCH,
+    LINEAR_PROBE,
+    KNN,
+    TUTORIAL,
+    MEDMNIST,
+    SEGMENT,
+    SEGMENT_SCRATCH,
+    SEGMENT_QUICK,
+    BASELINE,
+)
 
 _FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs

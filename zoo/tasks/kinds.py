@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zoo.tasks.classes import BINARY, MULTICLASS
+from zoo.tasks.masks import SEGMENTATION
 from zoo.tasks.multilabel import MULTILABEL
 from zoo.tasks.ordinal import ORDINAL
 from zoo.tasks.regression import REGRESSION
-from zoo.tasks.segmentation import SEGMENTATION
 from zoo.tasks.task import Form, Task
 
 CORE_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION, SEGMENTATION)
 TASKS = {task.name: task for task in CORE_TASKS}  # and those of plugins, once they are registered
 # The tasks with one answer per image, rather than per pixel: the default of models and metrics.
 IMAGE_TASKS = tuple(task.name for task in CORE_TASKS if not task.head.dense)
+MASK_TASKS = tuple(task.name for task in CORE_TASKS if task.targets.spatial)
 
 
 def find_task(name: str) -> Task:

@@ -15,7 +15,7 @@ from zoo.specs.model import ModelSpec
 if TYPE_CHECKING:
     from torch import nn
 
-SHARES = np.arange(1, 20) / 20  # of the masks of train
+ATLAS_SHARES = np.arange(1, 20) / 20  # of the masks of train
 
 
 def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
         )
     prior = label_shares(dataset)
     val = dataset.masks[dataset.index("val")]
-    scores = [mean_dice(decide(prior, share), val, len(prior)) for share in SHARES]
-    share = float(SHARES[int(np.argmax(scores))])
+    scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
+    share = float(ATLAS_SHARES[int(np.argmax(scores))])
     logits = np.concatenate([np.full((1, *prior.shape[1:]), share), prior])
     with torch.no_grad():
         module.get_buffer("logits").copy_(torch.from_numpy(logits))
@@ -44,7 +44,7 @@ def label_shares(dataset: DecodedFold) -> Array:
     return np.stack([(train == number).mean(axis=0) for number in range(1, len(dataset.labels) + 1)])
 
 
-def decide(prior: Array, share: float) -> Array:
+def draw_atlas(prior: Array, share: float) -> Array:
     """The label of each pixel, 0 where no label has this share of the masks: (size, size)."""
     decided: Array = np.where(prior.max(axis=0) > share, prior.argmax(axis=0) + 1, 0)
     return decided

@@ -8,10 +8,8 @@ from typing import Any
 
 from zoo.arrays import Array
 from zoo.specs.metric import MetricRequest, MetricSpec
-from zoo.tasks.kinds import task_names
-from zoo.tasks.segmentation import statistic
-
-MASKS = task_names(lambda task: task.targets.spatial)
+from zoo.tasks.kinds import MASK_TASKS
+from zoo.tasks.overlaps import statistic
 
 
 def values_of(request: MetricRequest, name: str) -> Array:
@@ -31,7 +29,7 @@ def count_undefined(request: MetricRequest, name: str) -> str:
 def mask_metric(name: str, of: str, doc: str, **fields: Any) -> MetricSpec:
     per_unit: Callable[[MetricRequest], Array] = partial(values_of, name=of)
     per_unit.__doc__ = doc
-    return MetricSpec(name=name, tasks=MASKS, per_unit=per_unit, note=partial(count_undefined, name=of), **fields)
+    return MetricSpec(name=name, tasks=MASK_TASKS, per_unit=per_unit, note=partial(count_undefined, name=of), **fields)
 
 
 DISTANCE: dict[str, Any] = {"higher_is_better": False, "bounds": (0.0, None)}

@@ -1,4 +1,4 @@
-"""Segmentation networks: `unet2d`, and `unet-NAME` with the encoder of any convolutional model of zoo-timm or zoo-torchvision."""
+"""Networks that label every pixel: `unet2d`, and `unet-NAME` on the encoder NAME of zoo-timm or zoo-torchvision."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ MIN_MAPS = 3
 def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
     """Build the encoder with its weights, without its classifier, and a decoder with random init."""
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from zoo_segmentation.blocks import Decoder, enlarge, two_convolutions
 

@@ -18,9 +18,9 @@ from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.selection import stem_of
 
-MAX_LABELS = 255  # of a label map of uint8
+MAX_MASK_LABELS = 255  # of a label map of uint8
 MOST = 0.9  # of the images must have a mask for a pattern to be the one
-NUM_NAMED = 5
+NUM_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class MaskReader:
         unknown = [value for value in found.values if value not in self.values]
         if unknown:
             raise DataError(
-                f"{self.root / name}: value {unknown[0]} is no label; the labels are {', '.join(map(str, self.values))}",
+                f"{self.root / name}: value {unknown[0]} is no label; labels are {', '.join(map(str, self.values))}",
                 fix="correct the mask, or add the value to `labels` in dataset.toml",
                 code="mask",
             )
@@ -73,9 +73,9 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     names = tuple(map(one_form, card.labels)) or tuple(map(str, found))
     if not found:
         raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
-    if len(found) > MAX_LABELS or len(names) != len(found):
-        shown = ", ".join(map(str, found[:NUM_NAMED])) + ", ..." * (len(found) > NUM_NAMED)
-        expected = f"{len(names)} labels" if card.labels else f"at most {MAX_LABELS} labels"
+    if len(found) > MAX_MASK_LABELS or len(names) != len(found):
+        shown = ", ".join(map(str, found[:NUM_SHOWN])) + ", ..." * (len(found) > NUM_SHOWN)
+        expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
         raise DataError(
             f"the masks have {len(found)} values ({shown}), expected {expected}",
             fix='name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}',
@@ -96,7 +96,7 @@ def check_masks(card: DatasetCard, joined: Joined) -> None:
     several = next((image for image in joined.images if len(joined.masks[image]) > 1), "")
     if several and card.masks and card.masks.merge == "none":
         raise DataError(
-            f"{several} has {len(joined.masks[several])} masks: {', '.join(joined.masks[several][:NUM_NAMED])}",
+            f"{several} has {len(joined.masks[several])} masks: {', '.join(joined.masks[several][:NUM_SHOWN])}",
             fix='choose one by masks.path, or join them: masks = {..., merge = "union"}',
             code="mask",
         )
@@ -110,6 +110,13 @@ def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Mask
         if parts := split_name(stem_of(mask), stems):
             start, stem, ending = parts
             owners[posixpath.basename(posixpath.dirname(mask)), start, ending].add(stem)
+    unpaired = [mask for mask in masks if split_name(stem_of(mask), stems) is None]
+    if len(unpaired) > (1 - MOST) * len(stems):
+        raise DataError(
+            f"{root}: {len(unpaired)} of {len(masks)} masks have the name of no image, first {unpaired[0]}",
+            fix='in dataset.toml, set masks = {path = "masks/{stem}_mask.png"}',
+            code="mask",
+        )
     whole = sorted((kind for kind, own in owners.items() if len(own) >= MOST * len(stems)), key=lambda kind: kind[::-1])
     if not whole:
         raise DataError(

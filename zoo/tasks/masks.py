@@ -8,27 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.tasks.overlaps import FRACTIONS, STATISTICS, statistic
 from zoo.tasks.task import Answers, Head, Presentation, TargetFault, Targets, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# What is stored of each image and label, computed from the predicted and the reference mask; NaN where undefined.
-STATISTICS = (
-    "dice",
-    "iou",
-    "sensitivity",
-    "precision",
-    "nsd",
-    "hd95",
-    "assd",
-    "volume_error",
-    "missed",  # 1 if the label is in the reference and not in the prediction, 0 if in both, NaN without reference
-    "true_positive",  # pixels
-    "false_positive",
-    "false_negative",
-)
-SHARES = ("dice", "iou", "sensitivity", "precision", "nsd", "missed")  # between 0 and 1
 
 
 class MaskTargets(Targets):
@@ -69,7 +53,7 @@ class MaskTargets(Targets):
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> tuple[Array, Array]:
         targets = rng.integers(1, 500, (count, num_labels)).astype(np.float64)
         perfect = np.zeros((count, num_labels, len(STATISTICS)))
-        perfect[:, :, [STATISTICS.index(name) for name in SHARES if name != "missed"]] = 1.0
+        perfect[:, :, [STATISTICS.index(name) for name in FRACTIONS if name != "missed"]] = 1.0
         perfect[:, :, STATISTICS.index("true_positive")] = targets
         return targets, perfect.reshape(count, -1)
 
@@ -107,7 +91,7 @@ class MaskAnswers(Answers):
             return f"{answers.dtype} statistics of shape {answers.shape}, expected {len(STATISTICS)} of each label"
         if (answers < 0).any() or np.isinf(answers).any():
             return "statistics of masks are negative or infinite"
-        for name in SHARES:
+        for name in FRACTIONS:
             if (statistic(answers, name) > 1).any():
                 return f"{name} above 1"
         return ""
@@ -134,17 +118,12 @@ class MaskAnswers(Answers):
         return rng.random((count, num_labels * len(STATISTICS)))
 
 
-def statistic(answers: Array, name: str) -> Array:
-    """One statistic of each image and label, (N, L), of stored answers."""
-    by_label: Array = answers.reshape(len(answers), -1, len(STATISTICS))[:, :, STATISTICS.index(name)]
-    return by_label
-
-
 def mean_where_known(values: Array) -> Array:
     """The mean of each row (N,) over its values that are not NaN."""
     known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    return np.divide(np.where(known, values, 0).sum(axis=1), count, out=np.full(len(values), np.nan), where=count > 0)
+    count, none = known.sum(axis=1), np.full(len(values), np.nan)
+    means: Array = np.divide(np.where(known, values, 0).sum(axis=1), count, out=none, where=count > 0)
+    return means
 
 
 SEGMENTATION = Task(

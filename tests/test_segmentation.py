@@ -1,0 +1,231 @@
+"""Segmentation: masks as targets, predicted masks at the size of their images, their statistics, and a board."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from folders import card, open_source
+from PIL import Image
+from torch.nn import functional
+
+from zoo import SEGMENTATION
+from zoo.data.masks import LabelMaps, pack_maps
+from zoo.data.opening import open_dataset
+from zoo.errors import DataError
+from zoo.evaluation.predict_masks import decide_mask
+from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
+from zoo.images.placement import place_in_square
+from zoo.results.soundness import find_fault_of_masks
+from zoo.sources.opening import find_source
+from zoo.tasks.overlaps import STATISTICS, statistic
+from zoo.training.atlas import draw_atlas
+
+NOISE = np.random.default_rng(0)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def squares(root, count=24, side=48, patients=12):
+    """Bright squares on noise, with their masks of 0 and 255; the last quarter has none."""
+    for number in range(count):
+        pixels, mask = NOISE.integers(40, 90, (side, side - 8)).astype(np.uint8), np.zeros((side, side - 8), np.uint8)
+        if number < count * 3 // 4:
+            top, left = NOISE.integers(4, 20, 2)
+            pixels[top : top + 14, left : left + 14] += 120
+            mask[top : top + 14, left : left + 14] = 255
+        write(root / "images" / f"patient{number % patients:02}_{number}.png", pixels)
+        write(root / "masks" / f"patient{number % patients:02}_{number}_mask.png", mask)
+    return root
+
+
+# --- the task --------------------------------------------------------------------------------------------------------
+def test_the_loss_is_cross_entropy_plus_one_minus_the_dice_of_the_batch():
+    logits = torch.from_numpy(NOISE.normal(0, 2, (3, 3, 5, 4))).float()
+    targets = torch.from_numpy(NOISE.integers(0, 3, (3, 5, 4)).astype(np.uint8))
+    shares, dices = logits.softmax(1), []
+    for label in (1, 2):
+        drawn = (targets == label).float()
+        shared, both = (shares[:, label] * drawn).sum(), shares[:, label].sum() + drawn.sum()
+        dices.append((2 * shared + 1) / (both + 1))
+    expected = functional.cross_entropy(logits, targets.long()) + 1 - sum(dices) / 2
+    torch.testing.assert_close(SEGMENTATION.head.loss(logits, targets), expected)
+
+
+def test_a_perfect_mask_has_the_lowest_loss():
+    targets = torch.from_numpy(NOISE.integers(0, 2, (2, 8, 8)).astype(np.uint8))
+    right = functional.one_hot(targets.long(), 2).movedim(-1, 1).float() * 40
+    assert SEGMENTATION.head.loss(right, targets) < 0.01 < SEGMENTATION.head.loss(-right, targets)
+
+
+# --- label maps ------------------------------------------------------------------------------------------------------
+def test_label_maps_of_any_sizes_are_stored_and_selected(tmp_path):
+    maps = [NOISE.integers(0, 3, shape).astype(np.uint8) for shape in ((4, 9), (1, 1), (30, 2))]
+    packed = pack_maps(maps)
+    for row, each in enumerate(maps):
+        np.testing.assert_array_equal(packed[row], each)
+    np.testing.assert_array_equal(packed.take(np.array([2, 0]))[1], maps[0])
+    assert packed.find_fault(3) == "" and packed.find_fault(2) != ""
+    part = predictions(maps)
+    save_predictions(tmp_path / "p.npz", {"test": part})
+    np.testing.assert_array_equal(load_predictions(tmp_path / "p.npz")["test"].label_maps[2], maps[2])
+
+
+def test_a_short_stream_cannot_expand_to_more_than_its_mask():
+    maps = pack_maps([np.zeros((1000, 1000), np.uint8)])
+    small = LabelMaps(maps.streams, maps.ends, np.array([[2, 3]]))
+    assert small[0].shape == (2, 3)
+
+
+def predictions(maps, shift=0.0):
+    counts = np.stack([np.bincount(each.ravel(), minlength=3)[1:] for each in maps]).astype(float)
+    rows = np.zeros((len(maps), 2, len(STATISTICS)))
+    rows[:, :, STATISTICS.index("true_positive")] = counts + shift
+    names = np.array([f"s{number}" for number in range(len(maps))])
+    return Predictions(
+        sample_ids=names,
+        patients=names,
+        targets=counts,
+        probabilities=rows.reshape(len(maps), -1),
+        label_maps=pack_maps(maps),
+    )
+
+
+def test_statistics_that_do_not_count_the_pixels_of_their_masks_are_noticed():
+    maps = [NOISE.integers(0, 3, (6, 6)).astype(np.uint8) for _ in range(3)]
+    assert find_fault_of_masks(predictions(maps), 2) == ""
+    assert "s0" in find_fault_of_masks(predictions(maps, shift=1.0), 2)
+
+
+# --- predicted masks -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 50), (90, 31), (7, 7)])
+def test_a_mask_comes_back_at_the_size_of_its_image(height, width):
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+    placement = place_in_square(height, width, 32)
+    placed = placement.mask_to_input(mask, 32)
+    logits = functional.one_hot(torch.from_numpy(placed).long(), 2).movedim(-1, 0).float()
+    decided = decide_mask(logits, placement)
+    assert decided.shape == mask.shape and decided.dtype == np.uint8
+    assert (decided != mask).mean() < 0.1
+
+
+def test_the_padding_never_answers_for_the_image():
+    placement = place_in_square(10, 40, 40)
+    logits = torch.zeros(2, 40, 40)
+    logits[1] = 1.0  # a label everywhere but inside the image
+    logits[0, 15:25] = 2.0
+    assert decide_mask(logits, placement).max() == 0
+
+
+def test_images_of_a_patient_are_averaged_where_they_are_defined():
+    dice = np.array([[0.5], [np.nan], [1.0], [np.nan]])
+    rows = np.full((4, 1, len(STATISTICS)), np.nan)
+    rows[:, :, STATISTICS.index("dice")] = dice
+    part = Predictions(
+        sample_ids=np.array(list("abcd")),
+        patients=np.array(["p", "p", "p", "q"]),
+        targets=np.array([[4.0], [0.0], [2.0], [0.0]]),
+        probabilities=rows.reshape(4, -1),
+        label_maps=pack_maps([np.zeros((2, 2), np.uint8)] * 4),
+    ).by_unit("patient")
+    np.testing.assert_array_equal(statistic(part.probabilities, "dice"), [[0.75], [np.nan]])
+    np.testing.assert_array_equal(part.targets, [[2.0], [0.0]])
+
+
+# --- the atlas -------------------------------------------------------------------------------------------------------
+def test_the_atlas_marks_pixels_with_a_label_in_enough_masks():
+    prior = np.array([[[0.2, 0.6]], [[0.7, 0.1]]])
+    np.testing.assert_array_equal(draw_atlas(prior, 0.5), [[2, 1]])
+    np.testing.assert_array_equal(draw_atlas(prior, 0.65), [[2, 0]])
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def test_a_folder_of_images_and_masks_is_read_as_segmentation(tmp_path):
+    squares(tmp_path)
+    spec, samples = open_source(tmp_path)
+    assert (spec.task, spec.labels, len(samples.table)) == (SEGMENTATION, ("foreground",), 24)
+    assert "patient" in samples.table.columns
+    dataset = open_dataset(find_source(tmp_path), tmp_path / "cache")
+    assert (dataset.samples.targets > 0).sum() == 18
+    assert pickle.loads(pickle.dumps(dataset.samples.masks))("images/patient00_0.png").max() == 1
+
+
+def test_the_content_hash_changes_with_one_pixel_of_a_mask(tmp_path):
+    squares(tmp_path)
+    before = open_dataset(find_source(tmp_path), tmp_path / "cache").content_hash
+    path = tmp_path / "masks" / "patient00_0_mask.png"
+    mask = np.array(Image.open(path))
+    rows, columns = np.nonzero(mask)
+    mask[rows[0], columns[0]], mask[0, 0] = 0, 255  # as many pixels as before
+    Image.fromarray(mask).save(path)
+    assert open_dataset(find_source(tmp_path), tmp_path / "cache").content_hash != before
+
+
+def test_parts_of_a_mask_are_joined(tmp_path):
+    for number in range(6):
+        write(tmp_path / f"{number}.png", NOISE.integers(0, 255, (16, 16)).astype(np.uint8))
+        for ending, row in (("_mask", 2), ("_mask_1", 9)):
+            mask = np.zeros((16, 16), np.uint8)
+            mask[row] = 255
+            if ending == "_mask" or number < 2:
+                write(tmp_path / f"{number}{ending}.png", mask)
+    samples = open_source(tmp_path)[1]
+    assert [int(samples.masks(f"{number}.png").sum()) for number in (0, 5)] == [32, 16]
+
+
+def test_values_are_named_by_the_card(tmp_path):
+    squares(tmp_path)
+    card(tmp_path, 'task = "segmentation"\nlabels = {1 = "lesion"}\nmasks = {path = "masks/{stem}_mask.png"}\n')
+    assert open_source(tmp_path)[0].labels == ("lesion",)
+
+
+def broken(root, what):
+    path = root / "masks" / "patient00_0_mask.png"
+    if what == "missing":
+        path.unlink()
+    elif what == "size":
+        write(path, np.full((9, 9), 255, np.uint8))
+    elif what == "smooth":
+        write(path, np.arange(48 * 40).reshape(48, 40).astype(np.uint8))
+    elif what == "color":
+        write(path, NOISE.integers(0, 255, (48, 40, 3)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("what", ["missing", "size", "smooth", "color"])
+def test_a_wrong_mask_is_refused_by_name(tmp_path, what):
+    from zoo.data.decoded import cache_images
+
+    squares(tmp_path)
+    card(tmp_path, 'task = "segmentation"\nmasks = {path = "masks/{stem}_mask.png"}\nimages = "images/*"\n')
+    broken(tmp_path, what)
+    with pytest.raises(DataError) as caught:
+        cache_images(open_dataset(find_source(tmp_path), tmp_path / "cache"), 32, tmp_path / "cache")
+    assert caught.value.code == "mask" and "patient00_0" in caught.value.line() and "\n" not in caught.value.line()
+
+
+# --- a board ---------------------------------------------------------------------------------------------------------
+def zoo(*words):
+    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.integration
+def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(tmp_path):
+    data, results = squares(tmp_path / "squares", count=60, patients=30), tmp_path / "results"
+    bench = "--models unet2d --protocol quick --set steps=60 --set image_size=48 --seeds 0,1 --weights none --folds 1"
+    zoo("bench", "--datasets", data, *bench.split(), "--results", results)
+    document = json.loads(zoo("report", "--results", results, "--format", "json"))
+    rows = {row["model"]: row for row in document["leaderboard"]}
+    assert rows["unet2d"]["value"] > 0.5 > rows["atlas"]["value"] > rows["empty"]["value"] == 0
+    assert rows["unet2d"]["low"] < rows["unet2d"]["value"] < rows["unet2d"]["high"]
+    assert "undefined in foreground" in zoo("report", "--results", results, "--details")
+    zoo("bundle", tmp_path / "bundle.zip", "--results", results)
+    assert "no differences" in zoo("verify", tmp_path / "bundle.zip")

@@ -1,0 +1,28 @@
+"""The statistics of predicted masks against their references, as stored answers hold them."""
+
+from __future__ import annotations
+
+from zoo.arrays import Array
+
+# What is stored of each image and label, computed from the predicted and the reference mask; NaN where undefined.
+STATISTICS = (
+    "dice",
+    "iou",
+    "sensitivity",
+    "precision",
+    "nsd",
+    "hd95",
+    "assd",
+    "volume_error",
+    "missed",  # 1 if the label is in the reference and not in the prediction, 0 if in both, NaN without reference
+    "true_positive",  # pixels
+    "false_positive",
+    "false_negative",
+)
+FRACTIONS = ("dice", "iou", "sensitivity", "precision", "nsd", "missed")  # between 0 and 1
+
+
+def statistic(answers: Array, name: str) -> Array:
+    """One statistic of each image and label, (N, L), of stored answers."""
+    by_label: Array = answers.reshape(len(answers), -1, len(STATISTICS))[:, :, STATISTICS.index(name)]
+    return by_label
