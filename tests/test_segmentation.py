@@ -151,7 +151,6 @@ def test_a_folder_of_images_and_masks_is_read_as_segmentation(tmp_path):
     squares(tmp_path)
     spec, samples = open_source(tmp_path)
     assert (spec.task, spec.labels, len(samples.table)) == (SEGMENTATION, ("foreground",), 24)
-    assert "patient" in samples.table.columns
     dataset = open_dataset(find_source(tmp_path), tmp_path / "cache")
     assert (dataset.samples.targets > 0).sum() == 18
     assert pickle.loads(pickle.dumps(dataset.samples.masks))("images/patient00_0.png").max() == 1

@@ -1,0 +1,76 @@
+"""U-Nets: their maps, their outputs, and the weights of their encoders."""
+
+import pytest
+import torch
+
+from zoo import BuildRequest, ZooError
+from zoo.testing import check_model
+from zoo_segmentation import register_models
+from zoo_segmentation.encoders import encoder_first, find_maps
+
+SPECS = {spec.name: spec for spec in register_models()}
+ENCODERS = (
+    "resnet18",
+    "efficientnet_b0",
+    "tf_efficientnet_lite0",
+    "convnext_atto",
+    "densenet121",
+    "vgg11",
+    "squeezenet1_0",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "mobilevit_xxs",
+    "googlenet",
+    "shufflenet_v2_x0_5",
+)
+
+
+def build(name, size=64, outputs=3):
+    spec = SPECS[name]
+    return spec.build(BuildRequest(num_outputs=outputs, channels=spec.channels, image_size=size)).eval()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ENCODERS[:3] else pytest.mark.slow) for n in ENCODERS]
+)
+def test_any_convolutional_encoder_gives_logits_for_every_pixel(name):
+    module = build(f"unet-{name}")
+    with torch.inference_mode():
+        assert module(torch.rand(2, 3, 64, 64)).shape == (2, 3, 64, 64)
+        assert module(torch.rand(1, 3, 96, 96)).shape == (1, 3, 96, 96)
+
+
+def test_the_maps_are_the_last_of_each_size():
+    from timm import create_model
+
+    maps = find_maps(create_model("resnet18"), torch.zeros(2, 3, 64, 64))
+    assert list(maps.values()) == [64, 64, 128, 256, 512]
+    assert list(maps)[1:] == ["layer1", "layer2", "layer3", "layer4"]
+
+
+def test_the_classifier_is_no_part_of_the_network():
+    names = [name for name, _ in build("unet-vgg11").encoder.named_parameters()]
+    assert names and not any("classifier" in name or "fc" in name for name in names)
+
+
+def test_every_parameter_of_the_decoder_learns():
+    module = build("unet-resnet18").train()
+    module(torch.rand(2, 3, 64, 64)).square().mean().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None] == []
+
+
+def test_the_decoder_has_its_own_learning_rate():
+    module = build("unet-resnet18")
+    encoder, decoder = encoder_first(module)
+    assert len(encoder) + len(decoder) == len(list(module.parameters()))
+    assert {id(p) for p in encoder} == {id(p) for p in module.encoder.parameters()}
+
+
+def test_a_network_without_maps_is_refused():
+    with pytest.raises(ZooError, match="maps of 1 sizes"):
+        build("unet-vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet-resnet18"])
+def test_the_networks_pass_the_conformance_kit(name):
+    check_model(SPECS[name])
