@@ -58,6 +58,7 @@ class Volume:
     axis: int = 2  # the default axis along which slices are stacked
     is_anatomical: bool = False  # the axes are RAS+
     voxel: tuple[float, ...] = ()  # size along the three axes in mm, if known
+    affine: Array | None = None  # (4, 4) from indices to mm of the scanner, if the header orients the axes
 
     def values(self, frame: int, axis: int | None) -> Array:
         """One slice, (H, W) or (H, W, 3), upright."""
@@ -292,8 +293,25 @@ def read_nifti(path: Path) -> Volume:
             code="image",
         )
     return Volume(
-        check_shape(path, array), float(proxy.slope), float(proxy.inter), is_anatomical=True, voxel=voxel_size(image)
+        check_shape(path, array),
+        float(proxy.slope),
+        float(proxy.inter),
+        is_anatomical=True,
+        voxel=voxel_size(image),
+        affine=upright_affine(image, shape),
     )
+
+
+def upright_affine(image: Any, shape: tuple[int, ...]) -> Array | None:
+    """The affine of the axes in RAS+ order, in mm; None if the header does not orient the axes."""
+    import nibabel
+
+    orientation = nibabel.io_orientation(image.affine)
+    if not np.isfinite(orientation).all():
+        return None
+    affine: Array = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
+    affine[:3] *= MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)
+    return affine
 
 
 def voxel_size(image: Any) -> tuple[float, ...]:
