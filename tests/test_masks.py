@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from costs import peak_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
@@ -289,3 +290,13 @@ def test_skeletons_need_scikit_image(monkeypatch, golden):
     with pytest.raises(UsageError) as caught:
         require_skimage()
     golden(caught.value.line(), "skimage-missing")
+
+
+@pytest.mark.integration
+def test_memory_grows_with_the_volume_by_under_16_bytes_a_voxel():
+    reference, prediction = np.ones((2, 192, 192, 160), np.uint8)
+    prediction[:4] = 0
+    case = MaskCase(case="a", patient="a", reference=reference, prediction=prediction, spacing=(1.0, 1.0, 1.0))
+    with peak_memory() as peak:
+        compare_case(case, ONE, MaskRule(tolerance=1.0))
+    assert peak.bytes < 16 * reference.size  # the distance transform alone takes 40

@@ -68,7 +68,7 @@ def score_stored(results: Path, metrics: tuple[str, ...]) -> int:
 def score_masks(masks: str, options: Mapping[str, Any]) -> int:
     """Compare predicted masks with reference masks, print the scores and write the case table."""
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, clean, convert_disk_errors
-    from zoo.evaluation.masks.files import MaskRequest, choose_tolerance, compare_files
+    from zoo.evaluation.masks.files import MaskRequest, compare_files, find_voxel_size
     from zoo.evaluation.masks.records import save_case_scores
     from zoo.evaluation.masks.rule import MaskRule
     from zoo.evaluation.masks.skeletons import require_skimage
@@ -88,10 +88,10 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
     cases = pair_label_maps(*places)
     for line in pairing_lines(cases, places):
         tell(f"zoo: {line}")
-    tolerance = options.get("tolerance")
+    voxel_size = find_voxel_size(cases, spacing)
     request = MaskRequest(
         rule=MaskRule(
-            tolerance=choose_tolerance(cases, spacing) if tolerance is None else tolerance,
+            tolerance=options.get("tolerance", voxel_size),
             connectivity=options.get("connectivity", "full"),
             lesion_iou=options.get("lesion_iou", 0.0),
             skeletons=bool(options.get("cldice")),

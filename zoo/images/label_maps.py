@@ -28,6 +28,7 @@ HIGHEST_LABEL = 65_535
 MAX_LABEL_VALUES = 10_000
 WHITE = 255
 GRID_TOLERANCE = 1e-3  # mm, or of a direction: headers store 32-bit numbers
+SLAB_VOXELS = 1 << 20  # checked at once: as int64 or float64 they take 8 MB
 NUM_NAMED = 6  # values in a message
 
 
@@ -54,15 +55,15 @@ def read_label_map(path: Path) -> LabelMap:
     if suffix_of(path.name) not in volumes.SUFFIXES:
         return to_label_map(path, read_raster_labels(path))
     if path.suffix.lower() == ".npy":
-        array = volumes.open_npy(path)
-        if array.ndim not in (2, 3):
-            raise DataError(
-                f"{path}: an array of shape {array.shape}, expected 2 or 3 axes",
-                fix="save each label map as its own file, with one number per voxel",
-                code="mask",
-            )
-        return drop_single_axis(to_label_map(path, array))
-    volume, _ = volumes.open_volume_file(path)
+        volume = volumes.Volume(volumes.open_npy(path))
+    else:
+        volume, _ = volumes.open_volume_file(path)
+    if volume.array.ndim not in (2, 3):
+        raise DataError(
+            f"{path}: an array of shape {volume.array.shape}, expected 2 or 3 axes",
+            fix="save each label map as its own file, with one number per voxel",
+            code="mask",
+        )
     label_map = to_label_map(path, volume.array, (volume.slope, volume.intercept))
     return drop_single_axis(replace(label_map, spacing=known_spacing(volume.voxel), affine=volume.affine))
 
@@ -149,7 +150,7 @@ def to_label_map(path: Path, array: Array, scaling: tuple[float, float] = (1.0, 
             fix="check that it is a label map and not an image",
             code="mask",
         )
-    labels = np.empty_like(array, dtype=np.uint8 if values[-1] <= WHITE else np.uint16)
+    labels = np.empty_like(array, dtype=np.uint8 if values[-1] <= WHITE else np.uint16, subok=False)
     for target, slab in zip(slabs(labels), scaled_slabs(array, scaling), strict=True):
         target[...] = slab
     if is_white(values):
@@ -159,8 +160,10 @@ def to_label_map(path: Path, array: Array, scaling: tuple[float, float] = (1.0, 
 
 
 def slabs(array: Array) -> Iterator[Array]:
-    """The planes of an array along the axis along which it is stored slowest."""
-    yield from np.moveaxis(array, int(np.argmax(np.abs(array.strides))), 0)
+    """Parts of an array, cut along the axis along which it is stored slowest."""
+    planes = np.moveaxis(array, int(np.argmax(np.abs(array.strides))), 0)
+    step = max(1, SLAB_VOXELS // planes[0].size)
+    yield from (planes[start : start + step] for start in range(0, len(planes), step))
 
 
 def scaled_slabs(array: Array, scaling: tuple[float, float]) -> Iterator[Array]:

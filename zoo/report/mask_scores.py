@@ -9,6 +9,8 @@ from zoo.errors import clean
 from zoo.evaluation.masks.files import MaskComparison
 from zoo.evaluation.masks.records import CaseScores
 from zoo.evaluation.masks.summary import LabelSummary, MaskScore, summarize_masks
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.values import MIN_CASES
 from zoo.leaderboard.formatting import number
 from zoo.report.reasons import reason_text
 from zoo.report.text import table_lines
@@ -27,12 +29,10 @@ def mask_score_lines(scores: CaseScores, has_patients: bool) -> list[str]:
     unit = scores["unit"][0]
     people = f"{num_patients} patients" if has_patients else "every case taken as its own patient"
     rows = [score_row(summary, score, unit) for summary in summaries for score in summary.scores]
-    reasons = dict.fromkeys(
-        reason_text(score.score.reason) for summary in summaries for score in summary.scores if score.score.reason
-    )
+    reasons = [score.score.reason for summary in summaries for score in summary.scores if score.score.reason]
     method = next((s.score.method.text for each in summaries for s in each.scores if s.score.method), "")
     return [
-        f"{num_cases} cases, {people}; distances in {unit}",
+        f"{num_cases} case{'s' * (num_cases != 1)}, {people}; distances in {unit}",
         *rule_lines(scores, unit),
         "",
         *table_lines(rows),
@@ -40,11 +40,18 @@ def mask_score_lines(scores: CaseScores, has_patients: bool) -> list[str]:
         *table_lines([count_row(summary) for summary in summaries]),
         "",
         *([f"intervals: {method}"] if method else []),
-        *reasons,
+        *dict.fromkeys(map(interval_reason, reasons)),
         "missed: the prediction is empty, the reference is not. false: the reverse. Both have the worst value: 0, or "
         "the diagonal of the image.",
         "undefined: both are empty; left out of the means. worst 5 %: a twentieth of the patients are worse.",
     ]
+
+
+def interval_reason(reason: Reason) -> str:
+    """Why an interval or a value is missing, for all metrics alike."""
+    if reason.code == "too-few":
+        return f"no interval: fewer than {MIN_CASES} patients have a value"
+    return reason_text(reason)
 
 
 def rule_lines(scores: CaseScores, unit: str) -> Iterator[str]:
@@ -89,16 +96,14 @@ def pairing_lines(cases: PairedCases, places: Iterable[LabelMapFiles]) -> list[s
     lines = []
     if cases.unpredicted:
         named = name_some([path.name for path in cases.unpredicted])
-        lines.append(
-            f"{len(cases.unpredicted)} of {len(cases.pairs)} references have no prediction and count as predicted "
-            f"empty: {named}"
-        )
+        share = f"{len(cases.unpredicted)} of {len(cases.pairs)}"
+        lines.append(f"references without a prediction, counted as predicted empty: {share}: {named}")
     if cases.unmatched:
         named = name_some([path.name for path in cases.unmatched])
-        lines.append(f"{len(cases.unmatched)} predictions have no reference and are left out: {named}")
+        lines.append(f"predictions without a reference, left out: {len(cases.unmatched)}: {named}")
     for place in places:
         if place.others:
-            lines.append(f"{place.place}: {len(place.others)} files are no label maps: {name_some(place.others)}")
+            lines.append(f"{place.place}: files that are no masks, left out: {name_some(place.others)}")
     return [clean(line) for line in lines]
 
 
@@ -111,10 +116,8 @@ def comparison_lines(comparison: MaskComparison) -> list[str]:
         values = name_some([str(value) for value in comparison.unlisted])
         lines.append(f"values that are not among --labels count as background: {values}")
     if comparison.without_patient:
-        lines.append(
-            f"{len(comparison.without_patient)} cases are not in the table of patients, each is taken as its own: "
-            f"{name_some(comparison.without_patient)}"
-        )
+        named = name_some(comparison.without_patient)
+        lines.append(f"cases without a patient in --patients, each taken as its own patient: {named}")
     return [clean(line) for line in lines]
 
 

@@ -137,10 +137,10 @@ def fill_rows(rows: Sequence[CaseRow], labels: Sequence[str]) -> list[CaseRow]:
 
 
 # --- spacing ---------------------------------------------------------------------------------------------------------
-def choose_tolerance(cases: PairedCases, spacing: tuple[float, ...] | None) -> float:
-    """The size of a voxel: the median of the spacings of all references along all axes, or 1 pixel if they are unknown.
+def find_voxel_size(cases: PairedCases, spacing: tuple[float, ...] | None) -> float:
+    """The median of the spacings of all references along all axes, or 1 (pixel) if they are unknown.
 
-    Raises UsageError if some references declare a spacing and others do not.
+    Raises UsageError if some references declare a spacing and others do not: their distances have different units.
     """
     declared = {}
     for reference, _ in cases.pairs.values():

@@ -130,9 +130,10 @@ def read_npz(path: Path) -> dict[str, Array]:
 
 def read_csv_columns(path: Path) -> dict[str, Array]:
     with open(path, encoding="utf-8-sig", newline="") as stream:
-        lines = list(csv.DictReader(stream, strict=True))
+        header, *lines = csv.reader(stream, strict=True)
+    cells = dict(zip(header, zip(*lines, strict=True), strict=True))
     return {
-        name: np.array([from_cell(line[name], dtype) for line in lines], dtype)
+        name: np.array([from_cell(text, dtype) for text in cells[name]], dtype)
         for name, dtype in {**CASE_COLUMNS, **RULE_COLUMNS}.items()
     }
 

@@ -55,8 +55,9 @@ def patient_values(rows: CaseScores, metric: CaseMetric) -> tuple[Array, Array]:
     places = owner * len(labels) + np.array([labels[label] for label in rows["label"].tolist()])
     defined = ~np.isnan(values)
     means = np.full(len(patients) * len(labels), np.nan)
-    filled, group = np.unique(places[defined], return_inverse=True)
-    means[filled] = mean_by_group(values[defined], group, len(filled))
+    if defined.any():
+        filled, group = np.unique(places[defined], return_inverse=True)
+        means[filled] = mean_by_group(values[defined], group, len(filled))
     return patients, means.reshape(len(patients), len(labels))
 
 
