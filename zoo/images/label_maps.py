@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +20,15 @@ from zoo.images import raster, volumes
 from zoo.images.formats import suffix_of
 from zoo.images.reading import check_regular, damaged
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "GIF", "PPM")
-MAX_LABEL_VALUE = 65_535
-MAX_NUMBERS = 10_000
+HIGHEST_LABEL = 65_535
+MAX_LABEL_VALUES = 10_000
 WHITE = 255
 GRID_TOLERANCE = 1e-3  # mm, or of a direction: headers store 32-bit numbers
+SLAB_VOXELS = 1 << 20  # checked at once: as int64 or float64 they take 8 MB
 NUM_NAMED = 6  # values in a message
 
 
@@ -50,15 +55,15 @@ def read_label_map(path: Path) -> LabelMap:
     if suffix_of(path.name) not in volumes.SUFFIXES:
         return to_label_map(path, read_raster_labels(path))
     if path.suffix.lower() == ".npy":
-        array = volumes.open_npy(path)
-        if array.ndim not in (2, 3):
-            raise DataError(
-                f"{path}: an array of shape {array.shape}, expected 2 or 3 axes",
-                fix="save each label map as its own file, with one number per voxel",
-                code="mask",
-            )
-        return drop_single_axis(to_label_map(path, array))
-    volume, _ = volumes.open_volume_file(path)
+        volume = volumes.Volume(volumes.open_npy(path))
+    else:
+        volume, _ = volumes.open_volume_file(path)
+    if volume.array.ndim not in (2, 3):
+        raise DataError(
+            f"{path}: an array of shape {volume.array.shape}, expected 2 or 3 axes",
+            fix="save each label map as its own file, with one number per voxel",
+            code="mask",
+        )
     label_map = to_label_map(path, volume.array, (volume.slope, volume.intercept))
     return drop_single_axis(replace(label_map, spacing=known_spacing(volume.voxel), affine=volume.affine))
 
@@ -95,7 +100,7 @@ def read_raster_labels(path: Path) -> Array:
     """The values of an image (H, W), upright."""
     with raster.open_image(path) as image:
         kind = image.format
-        if image.mode == "P" and not is_black_and_white(image.getcolors(), image.getpalette("RGB")):
+        if image.mode == "P" and not is_black_and_white(image):
             indices = np.asarray(image)
             return raster.turn_upright(indices, image.getexif().get(0x0112, 1))
     pixels = raster.read_raster_pixels(path)
@@ -126,34 +131,39 @@ def read_raster_labels(path: Path) -> Array:
     return pixels
 
 
-def is_black_and_white(colors: Sequence[tuple[int, int]] | None, palette: Sequence[int] | None) -> bool:
-    """Whether the colors that a palette image uses, as (count, index), are black, white, or both."""
-    used = {tuple((palette or ())[3 * index : 3 * index + 3]) for _, index in colors or ()}
-    return used <= {(0, 0, 0), (WHITE, WHITE, WHITE)}
+def is_black_and_white(image: Image) -> bool:
+    """Whether the colors that a palette image uses are black, white, or both."""
+    palette = np.zeros(256 * 3, np.uint8)
+    colors = image.getpalette("RGB") or []
+    palette[: len(colors)] = colors
+    used = palette.reshape(256, 3)[np.unique(np.asarray(image))]
+    return bool(np.isin(used, (0, WHITE)).all() and (used == used[:, :1]).all())
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
 def to_label_map(path: Path, array: Array, scaling: tuple[float, float] = (1.0, 0.0)) -> LabelMap:
     """Check that the scaled values of an array are label numbers, and store them in as few bytes as they need."""
     values = np.unique(np.concatenate([label_values(path, slab) for slab in scaled_slabs(array, scaling)]))
-    if len(values) > MAX_NUMBERS:
+    if len(values) > MAX_LABEL_VALUES:
         raise DataError(
-            f"{path}: {len(values)} different values ({name_values(values)}), expected at most {MAX_NUMBERS} labels",
+            f"{path}: {len(values)} values ({name_values(values)}), expected at most {MAX_LABEL_VALUES} labels",
             fix="check that it is a label map and not an image",
             code="mask",
         )
-    labels = np.empty_like(array, dtype=np.uint8 if values[-1] <= WHITE else np.uint16)
+    labels = np.empty_like(array, dtype=np.uint8 if values[-1] <= WHITE else np.uint16, subok=False)
     for target, slab in zip(slabs(labels), scaled_slabs(array, scaling), strict=True):
         target[...] = slab
     if is_white(values):
-        labels //= WHITE
+        labels[labels == WHITE] = 1
         return LabelMap(path, labels, values=(1,), is_white=True)
     return LabelMap(path, labels, values=tuple(int(value) for value in values if value))
 
 
 def slabs(array: Array) -> Iterator[Array]:
-    """The planes of an array along the axis along which it is stored slowest."""
-    yield from np.moveaxis(array, int(np.argmax(np.abs(array.strides))), 0)
+    """Parts of an array, cut along the axis along which it is stored slowest."""
+    planes = np.moveaxis(array, int(np.argmax(np.abs(array.strides))), 0)
+    step = max(1, SLAB_VOXELS // planes[0].size)
+    yield from (planes[start : start + step] for start in range(0, len(planes), step))
 
 
 def scaled_slabs(array: Array, scaling: tuple[float, float]) -> Iterator[Array]:
@@ -167,10 +177,10 @@ def label_values(path: Path, slab: Array) -> Array:
     values = np.unique(slab)
     if not np.isfinite(values).all():
         raise DataError(f"{path}: NaN or infinite values in a label map", fix="write 0 for the background", code="mask")
-    wrong = values[(values != np.rint(values)) | (values < 0) | (values > MAX_LABEL_VALUE)]
+    wrong = values[(values != np.rint(values)) | (values < 0) | (values > HIGHEST_LABEL)]
     if len(wrong):
         raise DataError(
-            f"{path}: values {name_values(wrong)} in a label map, expected whole numbers from 0 to {MAX_LABEL_VALUE}",
+            f"{path}: values {name_values(wrong)} in a label map, expected whole numbers from 0 to {HIGHEST_LABEL}",
             fix="save the number of each label; decide probabilities first",
             code="mask",
         )
