@@ -13,9 +13,11 @@ from PIL import Image
 from torch.nn import functional
 
 from zoo import SEGMENTATION
+from zoo.data.dataset import find_boundary_rule
 from zoo.data.masks import LabelMaps, pack_maps
 from zoo.data.opening import open_dataset
 from zoo.errors import DataError
+from zoo.evaluation.mask_statistics import compare_masks
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.images.placement import place_in_square
@@ -228,3 +230,25 @@ def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(t
     assert "undefined in foreground" in zoo("report", "--results", results, "--details")
     zoo("bundle", tmp_path / "bundle.zip", "--results", results)
     assert "no differences" in zoo("verify", tmp_path / "bundle.zip")
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+def test_statistics_are_those_of_each_label_against_the_reference():
+    reference, predicted = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    reference[2:12, 2:12], predicted[2:12, 3:13] = 1, 1
+    reference[15:18, 15:18] = 2  # missed
+    rows = compare_masks(reference, predicted, 3, None, tolerance=1.0)[None]
+    assert statistic(rows, "dice")[0].tolist()[:2] == [0.9, 0.0]
+    assert statistic(rows, "hd95")[0, 0] == 1.0 and statistic(rows, "hd95")[0, 1] == np.hypot(20, 20)
+    assert statistic(rows, "nsd")[0].tolist()[:2] == [1.0, 0.0]
+    assert np.isnan(statistic(rows, "dice")[0, 2]) and np.isnan(statistic(rows, "missed")[0, 2])
+    assert statistic(rows, "missed")[0].tolist()[:2] == [0.0, 1.0]
+    assert statistic(rows, "true_positive")[0].tolist() == [90, 0, 0]
+    in_mm = compare_masks(reference, predicted, 3, (2.0, 2.0), tolerance=1.0)[None]
+    assert statistic(in_mm, "hd95")[0, 0] == 2.0 and statistic(in_mm, "nsd")[0, 0] < 1
+
+
+def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
+    known, unknown = place_in_square(8, 8, 8, (0.5, 0.7)), place_in_square(8, 8, 8)
+    assert find_boundary_rule([known, known]) == (0.6, "mm")
+    assert find_boundary_rule([known, unknown]) == (1.0, "px")

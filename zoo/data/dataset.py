@@ -6,21 +6,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_disagreement
-from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity
+from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity, read_placements
 from zoo.data.masks import LabelMaps, load_maps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, dataset_subject
+from zoo.images.placement import Placement
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.tasks.task import Task
+
+PIXELS = "px"
+
+
+class BoundaryRule(NamedTuple):
+    """The tolerance of distances between boundaries, and their unit: "mm" if the spacing of every image is known."""
+
+    tolerance: float
+    unit: str
+
+
+def find_boundary_rule(placements: Sequence[Placement]) -> BoundaryRule:
+    """A tolerance of one pixel: the median of the spacings."""
+    spacings = [placement.spacing for placement in placements if placement.spacing]
+    if len(spacings) < len(placements):
+        return BoundaryRule(1.0, PIXELS)
+    return BoundaryRule(float(f"{np.median(spacings):.6g}"), "mm")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +99,11 @@ class DecodedFold:
         return map_images(self.images.with_name(MASKS_FILE), "c")
 
     @cached_property
+    def boundary_rule(self) -> BoundaryRule:
+        """How distances between masks are measured."""
+        return find_boundary_rule(read_placements(self.images))
+
+    @cached_property
     def label_maps(self) -> LabelMaps:
         """The reference masks at the size of their images."""
         return load_maps(self.images.with_name(LABEL_MAPS_FILE))
@@ -134,6 +157,7 @@ def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> di
         "num_folds": dataset.num_folds,
         "notes": [*source.samples.notes, *split.notes],
         "known_issues": list(spec.known_issues),
+        **({"boundaries": dataset.boundary_rule._asdict()} if spec.task.targets.spatial else {}),
         "splits": {name: count_split(dataset, name) for name in SPLITS},
     }
 

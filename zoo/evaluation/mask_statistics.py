@@ -1,56 +1,43 @@
-"""The statistics of a predicted mask against its reference."""
+"""The statistics that are stored of a predicted mask."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.evaluation.masks.cases import MaskCase, compare_case
+from zoo.evaluation.masks.metrics import CASE_METRICS, is_missed
+from zoo.evaluation.masks.records import to_case_scores
+from zoo.evaluation.masks.rule import MaskRule
 from zoo.images.placement import Spacing
+from zoo.statistics.weighted import ratio
 from zoo.tasks.overlaps import STATISTICS
 
-BOUNDARY_TOLERANCE = 2.0
+UNKNOWN = (math.nan, math.nan)
 
 
-def compare_masks(reference: Array, predicted: Array, num_labels: int, spacing: Spacing | None) -> Array:
-    """`STATISTICS` of each label, float (L * S,), of two label maps (H, W) on one grid."""
-    step = spacing or (1.0, 1.0)
-    rows = [compare_label(reference == k, predicted == k, step) for k in range(1, num_labels + 1)]
-    return np.array([row[name] for row in rows for name in STATISTICS])
+def compare_masks(
+    reference: Array, predicted: Array, num_labels: int, spacing: Spacing | None, tolerance: float
+) -> Array:
+    """`STATISTICS` of each label, float (L * S,), of two label maps (H, W) on one grid.
 
-
-def compare_label(reference: Array, predicted: Array, spacing: Spacing) -> dict[str, float]:
-    tp = float((reference & predicted).sum())
-    fp, fn = float(predicted.sum()) - tp, float(reference.sum()) - tp
-    worst = float(np.hypot(*(np.array(reference.shape) * spacing)))
-    nan = float("nan")
-    has, drawn = tp + fn > 0, tp + fp > 0
-    hd95, assd, nsd = nan, nan, nan
-    if has and drawn:
-        hd95, assd, nsd = distances(reference, predicted, spacing)
-    elif has or drawn:
-        hd95, assd, nsd = worst, worst, 0.0
-    return {
-        "dice": 2 * tp / (2 * tp + fp + fn) if has or drawn else nan,
-        "iou": tp / (tp + fp + fn) if has or drawn else nan,
-        "sensitivity": tp / (tp + fn) if has else nan,
-        "precision": tp / (tp + fp) if drawn else nan,
-        "nsd": nsd,
-        "hd95": hd95,
-        "assd": assd,
-        "volume_error": abs(fp - fn) / (tp + fn) if has else nan,
-        "missed": float(not drawn) if has else nan,
-        "true_positive": tp,
-        "false_positive": fp,
-        "false_negative": fn,
+    `tolerance` is that of NSD, in mm, or in pixels if the spacing is unknown.
+    """
+    case = MaskCase(
+        case="", patient="", reference=reference, prediction=predicted, spacing=UNKNOWN if spacing is None else spacing
+    )
+    rule = MaskRule(tolerance=tolerance)
+    rows = to_case_scores(compare_case(case, {str(k): k for k in range(1, num_labels + 1)}, rule), rule)
+    hits, alarms, misses = (rows[name].astype(np.float64) for name in ("tp", "fp", "fn"))
+    values = {metric.name: metric.per_case(rows) for metric in CASE_METRICS}
+    values |= {
+        "mask_sensitivity": ratio(hits, hits + misses),
+        "mask_precision": ratio(hits, hits + alarms),
+        "missed": np.where(hits + misses > 0, is_missed(rows), np.nan),
+        "true_positive": hits,
+        "false_positive": alarms,
+        "false_negative": misses,
     }
-
-
-def distances(reference: Array, predicted: Array, spacing: Spacing) -> tuple[float, float, float]:
-    from scipy import ndimage
-
-    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (reference, predicted)]
-    away = [ndimage.distance_transform_edt(~edge, sampling=spacing) for edge in edges]
-    between = away[1][edges[0]], away[0][edges[1]]
-    both = np.concatenate(between)
-    hd95 = max(float(np.percentile(each, 95)) for each in between)
-    return hd95, float(both.mean()), float((both <= BOUNDARY_TOLERANCE).mean())
+    return np.stack([values[name] for name in STATISTICS], axis=1).ravel()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.evaluation.forward import forward, refuse_infinite
@@ -41,8 +40,8 @@ def predict(
         pixels.device,
     )
     logits = outputs.cpu().numpy().astype(np.float64)
-    finite: Array = np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)
-    refuse_infinite(finite, dataset.sample_ids[rows])
+    finite = np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)
+    refuse_infinite(np.asarray(finite), dataset.sample_ids[rows])
     return predictions_from_logits(dataset, rows, logits)
 
 

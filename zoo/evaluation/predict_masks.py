@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import DecodedFold
+from zoo.data.dataset import PIXELS, DecodedFold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import pack_maps
 from zoo.data.pixels import Pixels
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows: Array, precision: str) -> Predictions:
     """Predict the mask of each row, batch by batch: only the masks are kept, not their logits."""
     placements, references = read_placements(dataset.images), dataset.label_maps
+    rule = dataset.boundary_rule
     size = open_device(pixels.device).prediction_batch(pixels.input_bytes)
     statistics, maps = [], []
     for start in range(0, len(rows), size):
@@ -37,7 +38,8 @@ def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows:
         refuse_infinite(outputs.flatten(1).isfinite().all(1).cpu().numpy(), dataset.sample_ids[part])
         for row, logits in zip(part, outputs, strict=True):
             decided = decide_mask(logits, placements[row])
-            statistics.append(compare_masks(references[row], decided, len(dataset.labels), placements[row].spacing))
+            spacing = None if rule.unit == PIXELS else placements[row].spacing
+            statistics.append(compare_masks(references[row], decided, len(dataset.labels), spacing, rule.tolerance))
             maps.append(decided)
     return Predictions(
         sample_ids=dataset.sample_ids[rows],

@@ -77,6 +77,7 @@ def headings(board: Board) -> list[str]:
 def statements(board: Board) -> list[str]:
     """All sentences: unit, test set, split, hashes, weights, ranking, and the limits of the test."""
     lines = [test_statement(board), *label_statements(board), split_statement(board), *external_statements(board)]
+    lines += boundary_statements(board)
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
@@ -90,6 +91,17 @@ def statements(board: Board) -> list[str]:
         lines += row_statements(row, board)
     lines += note_statements(board.rows, board.metrics)
     return [*lines, not_shown_statement(board)]
+
+
+def boundary_statements(board: Board) -> list[str]:
+    """How the distances between masks are measured."""
+    rule = board.facts.get("boundaries")
+    if not rule:
+        return []
+    return [
+        f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within "
+        f"{rule['tolerance']:g} {rule['unit']}; the distance of a missed mask is the diagonal of its image"
+    ]
 
 
 def not_shown_statement(board: Board) -> str:

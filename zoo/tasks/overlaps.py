@@ -8,18 +8,21 @@ from zoo.arrays import Array
 STATISTICS = (
     "dice",
     "iou",
-    "sensitivity",
-    "precision",
     "nsd",
+    "nsd_surface",
     "hd95",
     "assd",
     "volume_error",
+    "lesion_f1",
+    "false_lesions",
+    "mask_sensitivity",
+    "mask_precision",
     "missed",  # 1 if the label is in the reference and not in the prediction, 0 if in both, NaN without reference
     "true_positive",  # pixels
     "false_positive",
     "false_negative",
 )
-FRACTIONS = ("dice", "iou", "sensitivity", "precision", "nsd", "missed")  # between 0 and 1
+FRACTIONS = ("dice", "iou", "nsd", "nsd_surface", "lesion_f1", "mask_sensitivity", "mask_precision", "missed")  # 0 to 1
 
 
 def statistic(answers: Array, name: str) -> Array:

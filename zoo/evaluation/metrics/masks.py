@@ -6,10 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from zoo.arrays import Array
+from zoo.evaluation.masks.metrics import CASE_METRICS
 from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.tasks.kinds import MASK_TASKS
-from zoo.tasks.overlaps import statistic
+from zoo.tasks.overlaps import FRACTIONS, STATISTICS, statistic
 
 
 def values_of(request: MetricRequest, name: str) -> Array:
@@ -18,76 +21,35 @@ def values_of(request: MetricRequest, name: str) -> Array:
 
 
 def count_undefined(request: MetricRequest, name: str) -> str:
-    """How many units have no value, by label: their masks lack the label, and so do the references."""
-    import numpy as np
-
+    """How many units have no value, by label."""
     undefined = np.isnan(values_of(request, name)).sum(axis=0)
     counts = [f"{label} {n}" for label, n in zip(request.labels, undefined.tolist(), strict=True) if n]
     return f"undefined in {', '.join(counts)} of {len(request.targets)}" if counts else ""
 
 
-def mask_metric(name: str, of: str, doc: str, **fields: Any) -> MetricSpec:
-    per_unit: Callable[[MetricRequest], Array] = partial(values_of, name=of)
-    per_unit.__doc__ = doc
-    return MetricSpec(name=name, tasks=MASK_TASKS, per_unit=per_unit, note=partial(count_undefined, name=of), **fields)
+def mask_metric(name: str, description: str, **fields: Any) -> MetricSpec:
+    """The metric of a statistic of masks."""
+    per_unit: Callable[[MetricRequest], Array] = partial(values_of, name=name)
+    per_unit.__doc__ = description
+    return MetricSpec(
+        name=name,
+        tasks=MASK_TASKS,
+        per_unit=per_unit,
+        note=partial(count_undefined, name=name),
+        bounds=(0.0, 1.0 if name in FRACTIONS else None),
+        **fields,
+    )
 
 
-DISTANCE: dict[str, Any] = {"higher_is_better": False, "bounds": (0.0, None)}
 OVERLAPS = (
-    mask_metric(
-        "dice",
-        "dice",
-        "2 |P and R| / (|P| + |R|) of the predicted and the reference mask (Dice 1945); undefined if both are empty.",
-        title="Dice",
+    *(
+        mask_metric(each.name, each.description, title=each.title, higher_is_better=each.higher_is_better)
+        for each in CASE_METRICS
+        if each.name in STATISTICS
     ),
-    mask_metric("iou", "iou", "|P and R| / |P or R| (Jaccard 1912); undefined if both masks are empty.", title="IoU"),
+    mask_metric("mask_sensitivity", "Share of the reference's pixels that were found.", title="mask sensitivity"),
+    mask_metric("mask_precision", "Share of the predicted pixels that are in the reference.", title="mask precision"),
     mask_metric(
-        "nsd",
-        "nsd",
-        "Normalized surface distance: the share of both boundaries within the tolerance of the other one, boundary "
-        "pixels (Nikolov et al. 2021, JMIR 23:e26151); 0 if one mask is empty, undefined if both are.",
-        title="NSD",
-    ),
-    mask_metric(
-        "hd95",
-        "hd95",
-        "The larger 95th percentile of the distances from one boundary to the other, in mm, or in pixels if their size "
-        "is unknown; the image's diagonal if one mask is empty, undefined if both are.",
-        title="HD95",
-        **DISTANCE,
-    ),
-    mask_metric(
-        "assd",
-        "assd",
-        "The mean distance between the two boundaries, in mm or pixels; the image's diagonal if one mask is empty, "
-        "undefined if both are.",
-        title="ASSD",
-        **DISTANCE,
-    ),
-    mask_metric(
-        "volume_error",
-        "volume_error",
-        "| |P| - |R| | / |R|, undefined if the reference is empty.",
-        title="volume error",
-        **DISTANCE,
-    ),
-    mask_metric(
-        "mask_sensitivity",
-        "sensitivity",
-        "|P and R| / |R|, undefined if the reference is empty.",
-        title="pixel sensitivity",
-    ),
-    mask_metric(
-        "mask_precision",
-        "precision",
-        "|P and R| / |P|, undefined if the prediction is empty.",
-        title="pixel precision",
-    ),
-    mask_metric(
-        "missed",
-        "missed",
-        "The share of references of which the prediction has no pixel.",
-        title="missed",
-        higher_is_better=False,
+        "missed", "Share of the references of which nothing was found.", title="missed", higher_is_better=False
     ),
 )
