@@ -252,3 +252,25 @@ def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
     known, unknown = place_in_square(8, 8, 8, (0.5, 0.7)), place_in_square(8, 8, 8)
     assert find_boundary_rule([known, known]) == (0.6, "mm")
     assert find_boundary_rule([known, unknown]) == (1.0, "px")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("flags", [["--shuffle-labels"], ["--protocol", "knn"], ["--models", "resnet18"]])
+def test_what_masks_do_not_have_is_refused_before_anything_runs(tmp_path, flags):
+    squares(tmp_path)
+    words = [
+        "bench",
+        "--datasets",
+        tmp_path,
+        "--models",
+        "unet2d",
+        "--weights",
+        "none",
+        *flags,
+        "--results",
+        tmp_path / "r",
+    ]
+    command = [sys.executable, "-m", "zoo", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "error[wrong-task]" in last and "fix:" in last

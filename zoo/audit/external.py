@@ -53,6 +53,13 @@ def match_datasets(
 
     Raises DataError if there are none or if the tasks differ.
     """
+    if trained.task.targets.spatial or tested.task.targets.spatial:
+        raise DataError(
+            "models of masks are not tested on other datasets yet",
+            subject=dataset_subject(tested.spec.name),
+            fix="leave it out of --test-on",
+            code="wrong-task",
+        )
     labels = match_labels(trained, tested, label_map)
     rows, targets, left_out = translate(trained, tested, labels)
     if name.endswith(OFFICIAL_TEST):

@@ -10,7 +10,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_split, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo.models.baselines import BASELINES
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
 from zoo.registry.context import Context
@@ -76,6 +76,8 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     tasks = list(dict.fromkeys(source.task for source, _ in sources.values()))
+    if any(task.targets.spatial for task in tasks):
+        refuse_for_masks(protocols, suite)
     models = []
     for protocol in protocols:
         fallback = find_fallback(protocol, suite, registry)
@@ -129,6 +131,19 @@ def find_fallback(protocol: Protocol, suite: Suite, registry: Registry) -> Proto
     if not protocol.without_weights:
         return protocol
     return apply_settings(registry.find("protocol", protocol.without_weights), suite)
+
+
+def refuse_for_masks(protocols: Iterable[Protocol], suite: Suite) -> None:
+    """Raise UsageError for what does not exist for datasets of masks."""
+    if suite.shuffle_labels:
+        raise UsageError("--shuffle-labels: masks are not shuffled", fix="leave it out", code="wrong-task")
+    for protocol in protocols:
+        if protocol.method != "finetune":
+            raise UsageError(
+                f"--protocol {protocol.name}: a head on frozen features cannot draw masks",
+                fix="choose finetune, scratch or quick",
+                code="wrong-task",
+            )
 
 
 def recipes_of_tasks(

@@ -61,6 +61,12 @@ def find_models(name: str, results: Path) -> list[Path]:
             fix=f"{nearest(name, names)} {results} has {', '.join(names[:6])}".strip(),
             code="unknown-model",
         )
+    if any(card.task_kind.head.dense for card in matches.values()):
+        raise UsageError(
+            f"{name} draws masks, which zoo does not do for new images yet",
+            fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
+            code="wrong-task",
+        )
     kept = {folder: card for folder, card in matches.items() if (folder / WEIGHTS_FILE).exists()}
     if not kept:
         raise ResultsError(
