@@ -399,7 +399,7 @@ def test_a_printout_shows_folded_sections(browser, results, tmp_path):
     browser.open(tmp_path / "page.html")
     browser.call("Emulation.setEmulatedMedia", media="print")
     try:
-        assert browser.run("document.getElementById('board-2-rows').checkVisibility({contentVisibilityAuto: true})")
+        assert browser.run("document.getElementById('board-2-rows').checkVisibility()")
         assert browser.run("document.getElementById('board-2-rows').getBoundingClientRect().height > 0")
     finally:
         browser.call("Emulation.setEmulatedMedia", media="")
