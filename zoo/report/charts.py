@@ -16,7 +16,7 @@ from zoo.errors import clean
 
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
 LABEL_HEIGHT, CHARACTER_WIDTH = 14, 6.5
-PLOT_WIDTH, PLOT_HEIGHT = 840, 300
+SCATTER_WIDTH, SCATTER_HEIGHT = 840, 300
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 24, 18, 40
 
 
@@ -147,7 +147,7 @@ def stack_labels(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, 
 
 def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str]) -> list[str]:
     """The axes of a plot, their ticks, grid lines and labels."""
-    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT_WIDTH, MARGIN_TOP, MARGIN_TOP + PLOT_HEIGHT
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + SCATTER_WIDTH, MARGIN_TOP, MARGIN_TOP + SCATTER_HEIGHT
     parts = []
     for tick in x_axis.ticks:
         x = x_axis.place(tick, left, right)
@@ -198,7 +198,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
     others = [mark for mark in marks if not mark.best]
     x_axis = fit_axis([mark.x for mark in marks], log=log_x)
     y_axis = fit_axis([y for mark in marks for y in (mark.y, *(mark.bounds if mark.best else ())) if y is not None])
-    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT_WIDTH, MARGIN_TOP, MARGIN_TOP + PLOT_HEIGHT
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + SCATTER_WIDTH, MARGIN_TOP, MARGIN_TOP + SCATTER_HEIGHT
     parts = [
         open_svg(right + MARGIN_RIGHT, bottom + MARGIN_BOTTOM, label, "plot"),
         *frame(x_axis, y_axis, labels),
@@ -235,7 +235,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
         parts.append(circle(mark, 5))
     for mark, (highest, lowest) in zip(front, ends, strict=True):
         name = shorten_name(mark.name)
-        place = find_place(at(mark), (highest, lowest), CHARACTER_WIDTH * len(name), boxes)
+        place = place_name(at(mark), (highest, lowest), CHARACTER_WIDTH * len(name), boxes)
         if place:
             box, (x_text, y_text, anchor) = place
             boxes.append(box)
@@ -243,7 +243,7 @@ def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, 
     return "".join(parts) + "</svg>"
 
 
-def find_place(
+def place_name(
     point: tuple[float, float], ends: tuple[float, float], width: float, taken: Sequence[Box]
 ) -> tuple[Box, tuple[float, float, str]] | None:
     """A place for the name of a point inside the plot: its box, and its coordinates and anchor; None if all are taken.
@@ -258,8 +258,8 @@ def find_place(
     for x_text, y_text, anchor in places:
         low = x_text - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
         box = (low, low + width, y_text - 10, y_text + 3)
-        inside = box[0] >= MARGIN_LEFT and box[1] <= MARGIN_LEFT + PLOT_WIDTH and box[2] >= 0
-        if inside and box[3] <= MARGIN_TOP + PLOT_HEIGHT and not any(overlap(box, other) for other in taken):
+        inside = box[0] >= MARGIN_LEFT and box[1] <= MARGIN_LEFT + SCATTER_WIDTH and box[2] >= 0
+        if inside and box[3] <= MARGIN_TOP + SCATTER_HEIGHT and not any(overlap(box, other) for other in taken):
             return box, (x_text, y_text, anchor)
     return None
 

@@ -46,15 +46,15 @@ def name_rows(board: Board, clear: set[str]) -> Board:
 def name_section(section: Section, names: Mapping[str, str]) -> Section:
     return replace(
         section,
-        rows=tuple(tuple(rename(cell, names) for cell in cells) for cells in section.rows),
-        notes=tuple(rename(note, names) for note in section.notes),
+        rows=tuple(tuple(replace_names(cell, names) for cell in cells) for cells in section.rows),
+        notes=tuple(replace_names(note, names) for note in section.notes),
     )
 
 
-def rename(value: Any, names: Mapping[str, str]) -> Any:
+def replace_names(value: Any, names: Mapping[str, str]) -> Any:
     """Replace the names in a text, or in the details of a reason; other values stay."""
     if isinstance(value, Reason):
-        return replace(value, detail=tuple(rename(part, names) for part in value.detail))
+        return replace(value, detail=tuple(replace_names(part, names) for part in value.detail))
     if not isinstance(value, str):
         return value
     pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))

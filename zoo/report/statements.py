@@ -85,7 +85,7 @@ def statements(board: Board) -> list[str]:
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
-    lines += list_notes(board)
+    lines += state_notes(board)
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
     lines += [*rank_fault_statements(board), *ranking_statements(board), *baseline_statements(board)]
@@ -97,7 +97,7 @@ def statements(board: Board) -> list[str]:
     return [*lines, not_shown_statement(board)]
 
 
-def list_notes(board: Board) -> list[str]:
+def state_notes(board: Board) -> list[str]:
     """How the dataset was read. The names that a bundle leaves out of a list are not shown as a list of blanks."""
     return [clean(re.sub(BLANKS, "", note)) for note in board.facts["notes"]]
 

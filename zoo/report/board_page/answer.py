@@ -13,7 +13,7 @@ from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.report.board_page.shortcuts import find_shortcuts
 from zoo.report.board_page.tables import shorten_line
 from zoo.report.pairs import signed
-from zoo.report.statements import FEW_PATIENTS, case_name, detectable, list_notes, none_detectable, optimism_statements
+from zoo.report.statements import FEW_PATIENTS, case_name, detectable, none_detectable, optimism_statements, state_notes
 from zoo.report.summary import answer, find_warnings, outlook
 
 SEPARABLE = 2.0  # SD between models over SD between seeds from which the set is said to separate models
@@ -38,7 +38,7 @@ def describe_answer(board: Board) -> dict[str, Any]:
         ("what would change it", outlook(board) if board.comparisons.winner is not None else ""),
         ("can this set rank models?", spread_statement(board)),
         ("what it costs to run", cost_statement(board)),
-        ("how the data were read", shorten_line("; ".join(list_notes(board)))),
+        ("how the data were read", shorten_line("; ".join(state_notes(board)))),
     ]
     return {
         "headline": answer(board),

@@ -19,9 +19,9 @@ from zoo.report.statements import (
     case_name,
     interval_statement,
     list_counts,
-    list_notes,
     ranking_statements,
     split_statement,
+    state_notes,
     test_statement,
     tuning_statements,
     weights_statements,
@@ -68,7 +68,7 @@ def state_preparation(board: Board) -> str:
 
 
 def state_exclusions(board: Board) -> str:
-    return "; ".join(list_notes(board))
+    return "; ".join(state_notes(board))
 
 
 def state_outcome(board: Board) -> str:
