@@ -20,6 +20,7 @@ from zoo.report.formats import Layout
 from zoo.report.gallery import (
     MAX_PICTURE_BYTES,
     MAX_PICTURES,
+    NOT_AT_HAND,
     ImageSource,
     find_objection,
     is_open_license,
@@ -176,7 +177,7 @@ def test_equal_boards_make_equal_galleries(board, source):
         ({"license": "CC BY-NC 4.0"}, {}, "license (CC BY-NC 4.0) is not known to allow it"),
         ({"share_images": False}, {}, "card forbids it"),
         ({}, {"content_hash": "c" * 64}, "not the one of these results (another content hash)"),
-        ({}, {"dataset": "gone"}, "the dataset was not at hand when this page was made"),
+        ({}, {"dataset": "gone"}, NOT_AT_HAND),
         ({}, {"prefix": "pseudonym-"}, "pseudonyms in place of the names of images"),
     ],
 )
@@ -192,12 +193,12 @@ def test_a_dataset_that_cannot_be_opened_is_a_reason(board, source):
         raise OSError("the disk is gone")
 
     (gallery,) = make_galleries([board()], source(samples=fail))
-    assert "the disk is gone" in gallery.reason
+    assert "the disk is gone" in gallery.hint and gallery.reason == NOT_AT_HAND
 
 
 def test_the_name_in_results_is_never_opened_as_a_path(board, source, tmp_path):
     (gallery,) = make_galleries([board(dataset=str(tmp_path))], source())
-    assert gallery.reason == "the dataset was not at hand when this page was made"
+    assert gallery.reason == NOT_AT_HAND
 
 
 def test_without_galleries_a_page_has_no_section_of_images(board):
@@ -220,11 +221,11 @@ def test_the_command_shows_images_of_a_path_whose_card_allows_it(zoo, bench, tin
     def shown(*flags):
         done = zoo("report", "--results", results, "--format", "html", "--output", page, *flags)
         assert done.returncode == 0, done.stderr
-        assert ("name the folder of ordinal by --data" in done.stderr) is (not flags)
+        assert ("name its folder by --data to show those of ordinal" in done.stderr) is (not flags)
         return Page(page.read_text(encoding="utf-8"))
 
     assert len(shown("--data", data).all("img")) in range(3, 7)
-    assert "No images are shown: the dataset was not at hand when this page was made" in shown().text
+    assert f"No images are shown: {NOT_AT_HAND}" in shown().text
     assert "No images are shown" not in shown("--no-images").text
     refused = zoo("report", "--results", results, "--no-images")
     assert refused.returncode == 2 and "add --format html" in refused.stderr

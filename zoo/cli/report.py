@@ -12,7 +12,7 @@ import click
 from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
-from zoo.errors import EXIT_SOME_FAILED, UsageError, clean, with_fix
+from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 from zoo.report.formats import FORMATS, Layout, write_boards
 
 if TYPE_CHECKING:
@@ -141,10 +141,10 @@ def find_galleries(boards: Sequence[Board], registry: Registry, flags: dict[str,
 
 
 def warn_pictureless(boards: Sequence[Board], galleries: Sequence[Gallery]) -> Iterator[str]:
-    """How to get the images that the page lacks, for each dataset whose gallery has a fix."""
-    fixes = {board.dataset: gallery for board, gallery in zip(boards, galleries, strict=False) if gallery.fix}
-    for dataset, gallery in fixes.items():
-        yield f"no images of {dataset}: {with_fix(gallery.reason, gallery.fix)}"
+    """How to get the images that the page lacks, once for each dataset."""
+    hints = {board.dataset: gallery.hint for board, gallery in zip(boards, galleries, strict=False) if gallery.hint}
+    for dataset, hint in hints.items():
+        yield f"no images of {dataset}: {hint}"
 
 
 def export_figures(boards: Sequence[Board], folder: Path) -> None:

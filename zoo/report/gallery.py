@@ -17,7 +17,7 @@ import numpy as np
 from zoo.data.decoded import find_intensity
 from zoo.data.lookup import find_datasets
 from zoo.data.opening import OpenDataset, convert_failures, open_dataset
-from zoo.errors import ZooError, clean
+from zoo.errors import ZooError, clean, with_fix
 from zoo.images.resizing import fit_square
 from zoo.leaderboard.boards import Board, request_sections
 from zoo.leaderboard.pictures import PICTURES_PER_RULE, ChosenImage, choose_images
@@ -33,6 +33,7 @@ QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
 OPEN_LICENSE = re.compile(
     r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international)*"
 )
+NOT_AT_HAND = "the dataset was not at hand when this page was made"
 LEVELS_SIZE = 64  # pixels of a side, to measure the levels of 16 bits
 
 
@@ -50,7 +51,7 @@ class Gallery:
 
     pictures: tuple[Picture, ...] = ()
     reason: str = ""  # for readers of the page
-    fix: str = ""  # for whoever makes the page
+    hint: str = ""  # for whoever makes the page: how to get them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDatase
     try:
         uris = draw_pictures(found, [row_of[image.sample_id] for image in chosen])
     except ZooError as error:
-        return Gallery(reason=clean(error.message), fix=error.fix)
+        return Gallery(reason="they could not be read", hint=with_fix(error.message, error.fix))
     return Gallery(pictures=tuple(Picture(chosen=c, uri=uri) for c, uri in zip(chosen, uris, strict=True)))
 
 
@@ -112,17 +113,17 @@ def tested_data(facts: Mapping[str, Any]) -> tuple[str, str]:
 # --- the images ------------------------------------------------------------------------------------------------------
 def open_by_name(name: str, content_hash: str, source: ImageSource) -> OpenDataset | Gallery:
     """Open the installed dataset of a name, or return the empty gallery that says why its images cannot be shown."""
-    registry, path = source.registry, f"name the folder of {name} by --data"
+    registry, by_path = source.registry, f"name its folder by --data to show those of {name}"
     if name not in registry.datasets and not registry.find_family("dataset", name):  # never a path: names are untrusted
-        return Gallery(reason="the dataset was not at hand when this page was made", fix=path)
+        return Gallery(reason=NOT_AT_HAND, hint=by_path)
     try:
         if objection := next(filter(None, map(find_objection, find_specs(name, source))), None):
             return objection
         found = open_offline(name, source)
     except ZooError as error:
-        return Gallery(reason=clean(error.message), fix=error.fix)
+        return Gallery(reason=NOT_AT_HAND, hint=with_fix(error.message, error.fix))
     matching = (dataset for dataset in found if dataset.content_hash == content_hash)
-    other = Gallery(reason="the dataset at hand is not the one of these results (another content hash)", fix=path)
+    other = Gallery(reason="the dataset at hand is not the one of these results (another content hash)", hint=by_path)
     return next(matching, other)
 
 
@@ -151,8 +152,8 @@ def find_objection(spec: DatasetSpec) -> Gallery | None:
     license_text = (
         f"license ({clean(spec.license)}) is not known to allow it" if spec.license else "card has no license"
     )
-    fix = f"set share_images = true in the dataset.toml of {spec.name} to allow it"
-    return Gallery(reason=f"the dataset's {license_text}", fix=fix)
+    hint = f"set share_images = true in its dataset.toml if those of {spec.name} may be shown"
+    return Gallery(reason=f"the dataset's {license_text}", hint=hint)
 
 
 def is_open_license(text: str) -> bool:

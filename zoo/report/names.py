@@ -44,21 +44,17 @@ def name_rows(board: Board, clear: set[str]) -> Board:
 
 
 def name_section(section: Section, names: Mapping[str, str]) -> Section:
-    return replace(
-        section,
-        rows=tuple(tuple(replace_names(cell, names) for cell in cells) for cells in section.rows),
-        notes=tuple(replace_names(note, names) for note in section.notes),
-    )
+    """Replace the names in the texts of a table: its cells, its notes, and the details of reasons."""
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, longest_first))})")
 
+    def replace_names(value: Any) -> Any:
+        if isinstance(value, Reason):
+            return replace(value, detail=tuple(map(replace_names, value.detail)))
+        return pattern.sub(lambda match: names[match[0]], value) if isinstance(value, str) else value
 
-def replace_names(value: Any, names: Mapping[str, str]) -> Any:
-    """Replace the names in a text, or in the details of a reason; other values stay."""
-    if isinstance(value, Reason):
-        return replace(value, detail=tuple(replace_names(part, names) for part in value.detail))
-    if not isinstance(value, str):
-        return value
-    pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.sub(rf"(?<![\w.-])({pattern})", lambda match: names[match[0]], value)
+    rows = tuple(tuple(map(replace_names, cells)) for cells in section.rows)
+    return replace(section, rows=rows, notes=tuple(map(replace_names, section.notes)))
 
 
 def has_local_weights(row: Row) -> bool:
