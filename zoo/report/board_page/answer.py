@@ -69,10 +69,11 @@ def lead_statement(board: Board) -> str:
         return ""
     verdict = "not detectable" if pair.winner is None else "detectable"
     pairs = len(tests.pairs)
-    p_all = f", {p_value(pair.p_holm)} after Holm's correction for {pairs} comparisons" if pairs > 1 else ""
+    p, p_holm = (p_value(each).replace(" ", "\N{NO-BREAK SPACE}") for each in (pair.p, pair.p_holm))
+    p_all = f", {p_holm} after Holm's correction for {pairs} comparisons" if pairs > 1 else ""
     return (
         f"{clean(board.rows[pair.first].label)} minus the next model, {clean(board.rows[pair.second].label)}: "
-        f"{signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}]; {p_value(pair.p)}"
+        f"{signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}]; {p}"
         f"{' for this pair alone' * (pairs > 1)}{p_all}: {verdict}"
     )
 
