@@ -16,6 +16,7 @@ from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, load_result, save_result
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.specs.protocol import BASELINE, SCRATCH
+from zoo.statistics.roc import delong_covariance, z_test
 
 NUM_LABELS = {"binary": 2, "regression": 1}  # of the tasks that do not have three here
 
@@ -231,3 +232,9 @@ def store_result(root, *, model="net", seed=0, fold=0, noise=1.0, facts=None, me
         artifacts = Artifacts(result=result, predictions=predictions, scores=scores, history=history)
         folder = save_result(root, run, artifacts)
     return load_result(folder)
+
+
+def paired_delong(positives, first, second):
+    """DeLong's test of two areas on the same units, as `pairwise.test_scores` computes it."""
+    areas, covariance = delong_covariance(positives, np.stack([first, second]))
+    return z_test(areas[0] - areas[1], covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])

@@ -10,18 +10,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browser import Browser
+from factories import make_predictions
 from html_pages import NO_BROWSER, Page
+from scipy.stats import chi2_contingency
 
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.families import fill_families
+from zoo.leaderboard.prevalence import find_prevalence_shift
 from zoo.leaderboard.tables import Section
 from zoo.leaderboard.ties import group_ties
+from zoo.registry.opening import open_registry
+from zoo.report.board_csv import to_csv
 from zoo.report.board_html import to_html
+from zoo.report.board_json import to_json
+from zoo.report.board_markdown import to_markdown
 from zoo.report.board_page import rows
 from zoo.report.board_page.checklists import CLAIM, TRIPOD_AI
-from zoo.report.board_page.rows import MAX_OPENED, find_family, place_brackets
+from zoo.report.board_page.rows import MAX_OPENED, place_brackets
 from zoo.report.board_page.tables import MAX_ROWS, describe_table
-from zoo.report.charts import stack_labels
+from zoo.report.board_terminal import to_terminal
+from zoo.report.charts import CHARACTER_WIDTH, Mark, draw_scatter, overlap, stack_labels
+from zoo.report.formats import Layout
+from zoo.report.names import name_plainly
+from zoo.report.summary import outlook
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import SCRATCH, override
@@ -45,7 +57,7 @@ def results(tmp_path_factory, store):
     ages = np.where(np.arange(40) % 2, "80", "20")
     shared = {
         "facts": {
-            "known_issues": ["two scanners"],
+            "known_issues": ["two scanners", "age alone predicts the label: AUROC .98"],
             "notes": ["left out as copies of test: 3 images of train"],
             "has_patients": True,
             "patient": "patient",
@@ -56,7 +68,8 @@ def results(tmp_path_factory, store):
         for model, noise in (("resnet10", 0.3), ("resnet18", 0.3), ("vit_tiny", 3.0)):
             cost = {"num_parameters": SIZES[model], "latency_seconds": SIZES[model] / 1e9, "flops": SIZES[model] * 99}
             plugin = "zoo-other" if model == "vit_tiny" else "zoo-tiny"
-            store(root, model=model, seed=seed, noise=noise, cost=cost, plugin=plugin, **shared)
+            details = {"family": model.partition("_")[0].rstrip("018")}
+            store(root, model=model, seed=seed, noise=noise, cost=cost, plugin=plugin, details=details, **shared)
     store(root, model="constant", noise=None, **shared)
     return root
 
@@ -82,8 +95,71 @@ def test_every_warning_stands_once_in_the_card(text):
     assert len(lines) == len(set(lines))
     shown = " ".join(lines)
     assert shown.count("two scanners") == 1 and "known issue" not in shown
+    assert shown.count("age alone predicts the label") == 1
     assert "age alone predicts the label of these images: AUROC 1.00 on other patients" in shown
     assert "few patients: 40 in test" in shown and "random init" in shown
+
+
+def test_a_prevalence_that_differs_between_val_and_test_is_a_warning(tmp_path, store):
+    shares = {"val": np.arange(200) < 150, "test": np.arange(200) < 100}
+    parts = {
+        split: make_predictions(ill.astype(int), np.where(ill, 0.8, 0.3), prefix=split) for split, ill in shares.items()
+    }
+    facts = {"splits": {name: {"images": 200, "patients": 200} for name in ("train", "val", "test")}}
+    store(tmp_path / "many", predictions=parts, facts=facts)
+    (board,) = boards_of(tmp_path / "many")
+    shift = find_prevalence_shift(board)
+    assert (shift.label, shift.val, shift.test) == ("nodule", 0.75, 0.5)
+    assert shift.p == pytest.approx(chi2_contingency([[150, 50], [100, 100]], correction=False).pvalue)
+    told = "nodule is in 75 % of val and 50 % of test, so thresholds and calibration from val may not fit"
+    assert told in Page(to_html([board])).text and told in to_terminal([board])
+    patients = np.repeat(np.arange(20), 10).astype(str)  # 15 and 10 of 20 patients: no evidence
+    few = {split: replace(part, patients=patients) for split, part in parts.items()}
+    store(tmp_path / "few", predictions=few, facts={**facts, "has_patients": True, "patient": "patient"})
+    assert find_prevalence_shift(boards_of(tmp_path / "few")[0]) is None
+
+
+def test_a_tie_that_looks_settled_says_why_the_test_does_not_find_a_difference(results):
+    (board,) = boards_of(results)
+    settled = replace(board.comparisons, patients_change_winner=0.001, seeds_change_winner=0.04)
+    shown = outlook(replace(board, comparisons=settled))
+    assert "in under 1 % of resampled test sets and in 4 % of redrawn seeds. Coming first is not a proven" in shown
+    assert "counts both kinds of chance together, allows for few seeds and corrects for 3 comparisons" in shown
+    loose = replace(board.comparisons, patients_change_winner=0.2, seeds_change_winner=0.04)
+    assert "proven" not in outlook(replace(board, comparisons=loose))
+
+
+def test_a_plain_page_addresses_nobody_who_has_a_command_line(text):
+    page = re.sub(r"<code>zoo bench .*?</code>|<code>zoo report --format html</code>", "", text)
+    assert "zoo report" not in page
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+def with_local_weights(digest):
+    return {"init": "pretrained", "weights_tag": f"local-{digest}", "weights_digest": digest * 8}
+
+
+def test_a_model_with_local_weights_has_its_plain_name_and_the_file_stands_in_its_row(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, model="a", seed=seed, **with_local_weights("eb983dd8"))
+        store(tmp_path, model="b", seed=seed, noise=2.0, **with_local_weights("0123abcd"))
+    boards = build_leaderboard(load_results(tmp_path)[0], KNOWN)
+    shown = Page(to_html(boards)).text
+    assert "initial weights local weights eb983dd8" in shown and "models: zoo-tiny:a (local weights eb983dd8)" in shown
+    for text in (shown, to_markdown(boards), to_terminal(boards, Layout(details=True))):
+        without_commands = re.sub(r"zoo-tiny:\w+\.local-\w+", "", text)
+        assert ".local-" not in without_commands
+    assert "a.local-eb983dd8" in to_json(boards) and "a.local-eb983dd8" in to_csv(boards)
+    assert name_plainly(name_plainly(boards)) == name_plainly(boards)
+
+
+def test_rows_that_would_have_the_same_name_keep_their_tags(tmp_path, store):
+    for seed in range(2):
+        store(tmp_path, model="a", seed=seed, **with_local_weights("eb983dd8"))
+        store(tmp_path, model="a", seed=seed, **with_local_weights("0123abcd"))
+        store(tmp_path, model="b", seed=seed, **with_local_weights("eb983dd8"))
+    (board,) = name_plainly(boards_of(tmp_path))
+    assert {row.label for row in board.rows} == {"a.local-eb983dd8", "a.local-0123abcd", "b"}
 
 
 # --- ties ------------------------------------------------------------------------------------------------------------
@@ -115,19 +191,18 @@ def test_overlapping_brackets_have_lanes_of_their_own():
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("resnet18", "resnet"),
-        ("resnetv2_50", "resnet"),
-        ("tf_efficientnet_lite0", "efficientnet"),
-        ("mobilenetv3_small_050", "mobilenet"),
-        ("vit_small_patch14_dinov2", "vit"),
-        ("x", "x"),
-    ],
-)
-def test_a_family_is_read_off_the_name(name, family):
-    assert find_family(name) == family
+def test_a_family_is_the_recorded_one_else_that_of_the_installed_plugin(tmp_path, store):
+    store(tmp_path, model="resnet18", plugin="zoo-timm", details={"family": "recorded"})
+    store(tmp_path, model="vit_tiny_patch16_224", plugin="zoo-timm")
+    store(tmp_path, model="vit_tiny_patch16_224", plugin="zoo-gone")
+    boards = fill_families(boards_of(tmp_path), open_registry())
+    families = {row.qualified: row.family for row in boards[0].rows}
+    assert families == {
+        "zoo-timm:resnet18": "recorded",
+        "zoo-timm:vit_tiny_patch16_224": "vision_transformer",
+        "zoo-gone:vit_tiny_patch16_224": "",
+    }
+    assert 'data-facts="not recorded|zoo-gone|' in to_html(boards)
 
 
 def test_baselines_are_named_at_their_lines_and_labels_do_not_overlap(text):
@@ -168,6 +243,21 @@ def test_the_command_of_a_row_repeats_its_runs(bench, zoo, tiny_data, tmp_path):
     assert status == 0 and all(run["reused"] for run in again["runs"])
 
 
+def test_the_names_of_the_pareto_front_are_inside_the_plot_and_cover_nothing():
+    names = ["tf_efficientnet_lite0 · finetune", "vit_small_patch14_dinov2 · finetune", "resnet50", "squeezenet1_0"]
+    front = [Mark(name, 10.0**x, 0.5 + x / 20, True, (0.4 + x / 20, 0.6 + x / 20)) for x, name in enumerate(names, 5)]
+    others = [Mark(f"other{x}", 10.0**x, 0.45) for x in range(5, 9)]
+    svg = draw_scatter([*front, *others], ("parameters", "auroc"), "words", log_x=True)
+    width, boxes = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]), []
+    for x, y, anchor, name in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]{8,})</text>', svg):
+        if name in names:
+            low = float(x) - CHARACTER_WIDTH * len(name) * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            boxes.append((low, low + CHARACTER_WIDTH * len(name), float(y) - 10, float(y) + 3))
+    assert len(boxes) == 4 and all(low >= 0 and high <= width for low, high, _, _ in boxes)
+    assert not any(overlap(a, b) for a, b in itertools.combinations(boxes, 2))
+    assert "<title>other7: auroc .45, parameters 10 M</title>" in svg
+
+
 # --- pairs, tables, record -------------------------------------------------------------------------------------------
 def test_the_best_models_disagree_on_named_patients(text):
     assert "resnet10 and resnet18: the difference" in text or "resnet18 and resnet10: the difference" in text
@@ -184,7 +274,7 @@ def test_a_long_table_says_where_its_other_rows_are():
     rows = tuple((f"m{i}", 0.5) for i in range(MAX_ROWS + 2))
     table = describe_table(Section(name="calibration", title="", columns=("model", "ECE"), rows=rows))
     assert len(table["rows"]) == MAX_ROWS
-    assert table["notes"] == ["2 further rows: `zoo report --format csv --table calibration`"]
+    assert table["notes"] == ["2 further rows are in the CSV of this report only"]
 
 
 def test_the_record_has_every_field_of_the_protocol_and_every_version(text, results):
@@ -284,6 +374,35 @@ def test_nothing_is_wider_than_the_window_and_at_1000_px_neither_is_the_board(op
     assert opened.run("document.documentElement.scrollWidth <= innerWidth")
     if width >= 1000:
         assert opened.run("(box => box.scrollWidth <= box.clientWidth)(document.querySelector('.board').parentElement)")
+
+
+@pytest.mark.integration
+@NO_BROWSER
+def test_a_link_opens_the_section_it_leads_to(browser, results, tmp_path):
+    (board,) = boards_of(results)
+    second = replace(board, dataset="other")
+    (tmp_path / "page.html").write_text(to_html([board, second]), encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    visible = "document.getElementById('board-2-rows').checkVisibility()"
+    assert browser.run("document.getElementById('board-1-rows').checkVisibility()") and not browser.run(visible)
+    browser.run("document.querySelector('nav a[href=\"#board-2\"]').click()")
+    opens = f"new Promise(done => setTimeout(() => done({visible}), 100))"
+    assert browser.run(opens)
+    assert not browser.run("document.getElementById('board-2-figures').closest('details').open")
+
+
+@pytest.mark.integration
+@NO_BROWSER
+def test_a_printout_shows_folded_sections(browser, results, tmp_path):
+    (board,) = boards_of(results)
+    (tmp_path / "page.html").write_text(to_html([board, replace(board, dataset="other")]), encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.run("document.getElementById('board-2-rows').checkVisibility()")
+        assert browser.run("document.getElementById('board-2-rows').getBoundingClientRect().height > 0")
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.integration

@@ -23,7 +23,7 @@ from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
 from zoo.report.statements import label_statements
-from zoo.report.summary import warnings
+from zoo.report.summary import answer, warnings
 from zoo.results.store import load_results
 
 LABELS = ("mass", "fluid", "hernia", "air")
@@ -118,7 +118,8 @@ def test_without_a_label_that_counts_there_are_values_but_no_ranks(boards):
     assert {board.rank(place) for place in range(2)} == {None}
     assert all(row.scores["auroc"].value is not None and row.scores["auroc"].low is None for row in board.rows)
     (line,) = label_statements(board)
-    assert line == "no label has 10 images with it and 10 without: no intervals and no ranks"
+    reason = "no label has 10 test images with it and 10 without; mass comes closest, with 9 and 51"
+    assert line == f"{reason}: no intervals and no ranks" and answer(board) == f"No winner: {reason}."
 
 
 def test_a_board_says_which_labels_count_and_why_the_others_do_not(boards):

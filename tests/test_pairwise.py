@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from factories import paired_delong
 from pytest import approx
 from sklearn.metrics import roc_auc_score
 
@@ -25,7 +26,6 @@ from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import ScoringContext
 from zoo.statistics.pairs import mcnemar
-from zoo.statistics.roc import paired_delong
 from zoo.tasks.kinds import find_task
 
 BY_NAME = {spec.name: spec for spec in METRICS}

@@ -108,8 +108,8 @@ def test_details_show_every_statement_and_the_ranks(boards):
         "rank: 1 + the models that score detectably higher (t test over patients and seeds, Holm over 1 pair)",
         "best score: net; no detectable difference from other_net",
         "this test set of 40 images, with these seeds, finds a difference of .",
-        "would other patients change the winner? In ",
-        "would other seeds change the winner? In ",
+        " of resampled test sets (the same seeds)",
+        " of redrawn seeds (the same test set)",
         "net: 2 of 3 runs count",
         "net: oom: the loss is nan",
     ):
@@ -186,8 +186,8 @@ def test_json_has_every_pair_with_the_parts_of_its_variance(boards):
 def test_every_format_separates_the_effect_of_other_seeds_from_that_of_other_patients(boards):
     found = boards[0].comparisons
     for text in (to_terminal(boards, DETAILS), to_markdown(boards)):
-        assert f"would other patients change the winner? In {share(found.patients_change_winner)} of" in text
-        assert f"would other seeds change the winner? In {share(found.seeds_change_winner)} of" in text
+        assert f"another model comes first in {share(found.patients_change_winner)} of resampled test sets" in text
+        assert f"another model comes first in {share(found.seeds_change_winner)} of redrawn seeds" in text
     line, *_ = csv.DictReader(io.StringIO(rows_to_csv(boards)))
     (told,) = json.loads(to_json(boards))["boards"]
     for name in ("patients_change_winner", "seeds_change_winner"):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import scipy.stats
+from factories import paired_delong
 from pytest import approx
 from scipy.stats import binom, binomtest, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
@@ -44,7 +45,6 @@ from zoo.statistics.roc import (
     clustered_variance,
     delong_covariance,
     logit_interval,
-    paired_delong,
     placements,
 )
 from zoo.statistics.weighted import (

@@ -61,6 +61,7 @@ def report_command(
 ) -> int:
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
+    from zoo.leaderboard.families import fill_families
     from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import table_to_csv
@@ -83,10 +84,11 @@ def report_command(
             return export_predictions(results, predictions)
         check_metrics(results, options, registry)
         boards = build_leaderboard(results, registry.metrics, options)
+        boards = fill_families(boards, registry) if form == "html" else boards
         galleries = find_galleries(boards, registry, flags) if form == "html" else []
         if flags["figures"]:
             export_figures(boards, flags["figures"])
-    for line in (*warn_groupless(boards, options), *warn_unranked(boards)):
+    for line in (*warn_groupless(boards, options), *warn_unranked(boards), *warn_pictureless(boards, galleries)):
         tell(f"zoo: warning: {clean(line)}")
     if flags["table"]:
         text = table_to_csv(boards, flags["table"])
@@ -129,11 +131,20 @@ def write_report(output: Path, text: str) -> int:
 def find_galleries(boards: Sequence[Board], registry: Registry, flags: dict[str, Any]) -> list[Gallery]:
     """The test images of a page; empty with --no-images."""
     from zoo.report.gallery import ImageSource, make_galleries
+    from zoo.report.names import name_plainly
     from zoo.system.settings import Settings
 
     if flags["no_images"]:
         return []
-    return make_galleries(boards, ImageSource(registry=registry, cache=Settings().cache, paths=flags["data"]))
+    source = ImageSource(registry=registry, cache=Settings().cache, paths=flags["data"])
+    return make_galleries(name_plainly(boards), source)
+
+
+def warn_pictureless(boards: Sequence[Board], galleries: Sequence[Gallery]) -> Iterator[str]:
+    """How to get the images that the page lacks, once for each dataset."""
+    hints = {board.dataset: gallery.hint for board, gallery in zip(boards, galleries, strict=False) if gallery.hint}
+    for dataset, hint in hints.items():
+        yield f"no images of {dataset}: {hint}"
 
 
 def export_figures(boards: Sequence[Board], folder: Path) -> None:

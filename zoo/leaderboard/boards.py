@@ -68,6 +68,7 @@ class Row:
     model: str
     qualified: str  # distribution:architecture
     network: str = ""  # models.identity.identify_network
+    family: str = ""  # of the architecture, as its plugin names it; "" in older results
     weights: str  # tag; "random init"
     init: str  # kind of initial weights
     baseline: bool
@@ -89,6 +90,7 @@ class Row:
     pretraining: tuple[str, ...] | None = None  # datasets of its initial weights; None: unknown
     key: tuple[Any, ...] = field(default=(), repr=False)  # what it has in common with its runs on another dataset
     variant: str = ""  # what distinguishes it from rows of the same name on its board
+    untagged: bool = False  # named without its weights tag: report.names
     failures: tuple[Failure, ...] = ()
     faults: tuple[int, ...] = ()  # seeds that failed because of the model itself
     run_ids: tuple[str, ...] = ()
@@ -102,8 +104,10 @@ class Row:
     @property
     def label(self) -> str:
         """The model with its weights tag, unless the name ends with it: what `zoo compare` takes."""
-        plain = self.baseline or self.weights == "random init" or self.model.endswith(f".{self.weights}")
-        name = self.model if plain else f"{self.model}.{self.weights}"
+        tag = f".{self.weights}"
+        plain = self.baseline or self.weights == "random init" or self.model.endswith(tag)
+        name = self.model if plain else f"{self.model}{tag}"
+        name = name.removesuffix(tag) if self.untagged else name
         return self.with_recipe(f"{name}[{self.variant}]" if self.variant else name)
 
     @property
@@ -348,29 +352,20 @@ def build_board(
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
-    first = finished[0]
-    run = (group or baselines)[0].run
+    first, run = finished[0], (group or baselines)[0].run
     rule: ThresholdRule = run["protocol"]["threshold"]
-    own_metric = first.details["primary_metric"]
     primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
     requested = list_requested(finished, primary, metrics, options)
     known = choose_board_metrics(finished, [primary, *requested], metrics)
     higher = is_higher_better(primary, metrics)
-    # perf: predictions are read here for multi-label tasks only
-    tests = load_tests(finished) if first.card().task.targets.form == "flags" else []
-    cases = count_label_cases(tests, first.card())
+    cases = count_board_cases(finished)
     labels = choose_labels(cases)
     scoring = RowScoring(metrics=known, primary=primary, labels=labels)
     rows, controls = (
         sorted(build_recipes(part, scoring, recipes), key=lambda row: order(row, primary, higher))
         for part in (group, baselines)
     )
-    constant = next((row.scores.get(own_metric) for row in controls if row.model == "constant"), None)
-    if run["purpose"] in SCORED:
-        upward = is_higher_better(own_metric, metrics)
-        rows = [flag_degenerate(row, constant, own_metric, upward, first.card()) for row in rows]
-    majorities = find_majority_targets(finished)
-    rows, controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
+    rows, controls = check_rows(rows, controls, finished, metrics)
     created = sorted(r.created[:10] for r in finished if r.created)
     protocols, inits = (sorted({r.run[name] for r in group or baselines}) for name in ("protocol_label", "init"))
     board = Board(
@@ -382,7 +377,7 @@ def build_board(
         init=inits[0] if len(inits) == 1 else "mixed",
         recipes=bool(recipes),
         primary_metric=primary,
-        own_metric=own_metric,
+        own_metric=first.details["primary_metric"],
         metrics=tuple(known),
         requested=tuple(name for name in requested if name in known),
         rank_fault=rank_fault,
@@ -405,6 +400,27 @@ def build_board(
         ),
     )
     return replace(board, sections=build_sections(board, options, sections))
+
+
+def count_board_cases(finished: Sequence[Result]) -> tuple[LabelCases, ...]:
+    """Count the test cases of each label. perf: predictions are read here for multi-label tasks only."""
+    card = finished[0].card()
+    return count_label_cases(load_tests(finished), card) if card.task.targets.form == "flags" else ()
+
+
+def check_rows(
+    rows: Sequence[Row], controls: Sequence[Row], finished: Sequence[Result], metrics: Mapping[str, MetricSpec]
+) -> tuple[list[Row], list[Row]]:
+    """Flag the models that are no better than the constant predictor, and refuse rows with other targets than most."""
+    first = finished[0]
+    own_metric, card = first.details["primary_metric"], first.card()
+    constant = next((row.scores.get(own_metric) for row in controls if row.model == "constant"), None)
+    if first.run["purpose"] in SCORED:
+        upward = is_higher_better(own_metric, metrics)
+        rows = [flag_degenerate(row, constant, own_metric, upward, card) for row in rows]
+    majorities = find_majority_targets(finished)
+    same, same_controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
+    return same, same_controls
 
 
 def protocol_parts(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -605,8 +621,11 @@ def order(row: Row, primary: str, higher: bool) -> tuple[bool, float, str]:
 
 
 def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> Row:
-    """Score the seeds that have all their folds: means over different sets of folds are not comparable."""
-    run, metrics = results[0].run, scoring.metrics
+    """Build the row of some runs from the seeds that have all their folds.
+
+    Means over different sets of folds are not comparable.
+    """
+    run = results[0].run
     deterministic = read_run(run).is_deterministic
     if deterministic:  # older benches repeated such a run for every seed
         seeds = sorted({r.run["seed"] for r in results})
@@ -616,43 +635,25 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
     complete = [[finished[seed, fold] for fold in folds] for seed in whole]
     if run["purpose"] == "external":  # the models of all folds are tested on the same images
         complete = [[result] for part in complete for result in part]
-    scores: Mapping[str, Score] = {}
-    stored: Runs = ()
-    evidence: Evidence | Reason | str = "no seed has finished all its folds" if finished else "no finished run"
     counted = [result for part in complete for result in part]
-    each = [[result.scores() for result in part] for part in complete]
-    seed_sd = {name: seed_deviation(each, name) for name in metrics}
-    if any(result.provenance == "stated" for result in counted):
-        scores = {name: stated_score(complete, name) for name in metrics}
-        evidence = "its bundle holds no targets"
-    elif complete:
-        stored = [[result.predictions() for result in part] for part in complete]
-        threshold: ThresholdRule = run["protocol"]["threshold"]
-        runs, card = keep_labels(stored, complete[0][0].card(), scoring.labels)
-        if run["purpose"] == "shuffle":
-            scores, evidence = score_shuffles(runs, metrics, card, threshold=threshold), "a control is not ranked"
-        else:
-            scores = score(runs, metrics, card, threshold=threshold)
-            if scoring.labels:
-                counted_labels = f"over {len(card.labels)} of {len(complete[0][0].card().labels)} labels"
-                scores = {name: add_note(found, counted_labels) for name, found in scores.items()}
-            evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
-        stored_names = set.intersection(*(set(scores) for part in each for scores in part))
-        unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
-        seed_sd |= seed_deviations(runs, unstored, card, threshold=threshold)
-        if any(deviation.kind == "leak-allowed" for result in results for deviation in result.deviations):
-            evidence = "a row on a dataset that leaks is not ranked"
-    deterministic = deterministic and not any(seed_sd.values())
+    scored = score_row(complete, scoring)
+    evidence = scored.evidence
+    if not complete:
+        evidence = "no seed has finished all its folds" if finished else "no finished run"
+    elif scored.stored and any(deviation.kind == "leak-allowed" for r in results for deviation in r.deviations):
+        evidence = "a row on a dataset that leaks is not ranked"
+    deterministic = deterministic and not any(scored.seed_sd.values())
     if deterministic and isinstance(evidence, Evidence):
         evidence = replace(evidence, deterministic=True, seed_scores=evidence.seed_scores[:1])
     return Row(
         model=run["shown"],
         qualified=run["model"],
         network=run.get("network", ""),  # absent from the oldest results
+        family=next((r.details["family"] for r in finished.values() if r.details.get("family")), ""),
         weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
-        baseline=is_baseline(results[0].run),
-        scores=scores,
-        seed_sd=seed_sd,
+        baseline=is_baseline(run),
+        scores=scored.scores,
+        seed_sd=scored.seed_sd,
         deterministic=deterministic,
         key=(run["protocol_label"], run["init"], *row_key(results[0])),
         init=run["init"],
@@ -674,10 +675,50 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         run_ids=tuple(r.id for r in counted),
         missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
-        stored=stored,
-        folders=[[result.folder for result in part if result.folder] for part in complete] if stored else (),
+        stored=scored.stored,
+        folders=[[result.folder for result in part if result.folder] for part in complete] if scored.stored else (),
         provenance=strongest(results),
     )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RowScores:
+    """What the complete seeds of a row have scored, and the predictions that this was computed from."""
+
+    scores: Mapping[str, Score]
+    seed_sd: Mapping[str, float | None]
+    evidence: Evidence | Reason | str
+    stored: Runs = ()
+
+
+def score_row(complete: Sequence[Sequence[Result]], scoring: RowScoring) -> RowScores:
+    """Score the complete seeds of a row, or repeat what a bundle without targets states."""
+    metrics = scoring.metrics
+    each = [[result.scores() for result in part] for part in complete]
+    seed_sd = {name: seed_deviation(each, name) for name in metrics}
+    if not complete:
+        return RowScores(scores={}, seed_sd=seed_sd, evidence="")
+    if any(result.provenance == "stated" for part in complete for result in part):
+        stated = {name: stated_score(complete, name) for name in metrics}
+        return RowScores(scores=stated, seed_sd=seed_sd, evidence="its bundle holds no targets")
+    first = complete[0][0]
+    threshold: ThresholdRule = first.run["protocol"]["threshold"]
+    stored = [[result.predictions() for result in part] for part in complete]
+    runs, card = keep_labels(stored, first.card(), scoring.labels)
+    scores: Mapping[str, Score]
+    evidence: Evidence | Reason | str
+    if first.run["purpose"] == "shuffle":
+        scores, evidence = score_shuffles(runs, metrics, card, threshold=threshold), "a control is not ranked"
+    else:
+        scores = score(runs, metrics, card, threshold=threshold)
+        if scoring.labels:
+            counted = f"over {len(card.labels)} of {len(first.card().labels)} labels"
+            scores = {name: add_note(found, counted) for name, found in scores.items()}
+        evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
+    stored_names = set.intersection(*(set(scores) for part in each for scores in part))
+    unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
+    seed_sd |= seed_deviations(runs, unstored, card, threshold=threshold)
+    return RowScores(scores=scores, seed_sd=seed_sd, evidence=evidence, stored=stored)
 
 
 def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:

@@ -285,7 +285,7 @@ def point_notes(questions: Sequence[Question], prevalence: float | None) -> list
     whose = "each label's prevalence in test" if several else f"{percent(positives / (positives + negatives))} of test"
     notes.append(
         f"PPV and NPV hold where the positive class is as frequent as here: {whose}"
-        + ("; for another: --prevalence" if prevalence is None else "")
+        + ("; another prevalence gives others" if prevalence is None else "")
     )
     if prevalence is not None:
         notes.append(f"at {percent(prevalence)}: by Bayes' rule from the row's sensitivity and specificity")

@@ -28,6 +28,7 @@ from zoo.system.toml import parse_toml
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 PROBE_SECONDS = 3.0
 HUB_URL = "https://huggingface.co"
+LOCAL_TAG = "local-"  # begins the tag of a file that is not known to be a published one; its digest follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ def describe_file(choice: ModelChoice, path: Path, digest: str, local_folder: Pa
     is_tagged = path.parent != local_folder or path.stem != choice.spec.name
     if choice.weights and (is_tagged or (not card.is_file() and is_published(choice.weights, digest))):
         return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
-    tag = f"local-{digest[:8]}" if choice.weights else path.stem
+    tag = f"{LOCAL_TAG}{digest[:8]}" if choice.weights else path.stem
     local = read_local_card(card, choice.spec)
     return InitialWeights(init="pretrained", path=path, digest=digest, tag=tag, local=local)
 

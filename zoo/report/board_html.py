@@ -21,12 +21,13 @@ from zoo.report.board_page.rows import describe_rows
 from zoo.report.board_page.tables import describe_table
 from zoo.report.formats import Layout
 from zoo.report.html import render_page
+from zoo.report.names import name_plainly
 from zoo.report.statements import initial_weights, title
 
 
 def to_html(boards: Sequence[Board], layout: Layout | None = None) -> str:
     """The page of some boards; equal boards and images give equal bytes."""
-    unfinished = layout.unfinished if layout else ()
+    unfinished, boards = layout.unfinished if layout else (), name_plainly(boards)
     anchors = [f"board-{number}" for number in range(1, len(boards) + 1)]
     galleries = layout.galleries if layout and layout.galleries else [None] * len(boards)
     names = ", ".join(dict.fromkeys(board.dataset for board in boards))
@@ -56,14 +57,20 @@ def name_boards(boards: Sequence[Board]) -> list[str]:
 
 def describe_board(board: Board, anchor: str, heading: str) -> dict[str, Any]:
     """What the template shows of one board."""
+    models = sum(not row.baseline for row in board.rows)
+    parts = {
+        "table": describe_rows(board, anchor),
+        "costs": describe_costs(board),
+        "figures": describe_figures(board),
+        "sections": [describe_table(section) for section in board.sections],
+        "pairs": describe_model_pairs(board),
+    }
+    held = ["board", *(name for name in ("costs", "figures", "pairs") if parts[name])]
     return {
         "anchor": anchor,
         "dataset": board.dataset,
         "heading": heading,
+        "inside": f"{models} model{'s' * (models != 1)} by {board.primary_metric}: {', '.join(held)}",
         "title": title(board),
-        "table": describe_rows(board, anchor),
-        "costs": describe_costs(board),
-        "figures": describe_figures(board),
-        "pairs": describe_model_pairs(board),
-        "sections": [describe_table(section) for section in board.sections],
+        **parts,
     }

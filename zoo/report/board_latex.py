@@ -17,6 +17,7 @@ from zoo.leaderboard.formatting import amount, number, section_cell
 from zoo.leaderboard.tables import Section
 from zoo.report.cells import short_metrics
 from zoo.report.formats import Layout
+from zoo.report.names import name_plainly
 from zoo.report.reasons import section_notes
 from zoo.report.statements import title
 
@@ -50,7 +51,7 @@ TIED = r"\textsuperscript{\textdagger}"
 def to_latex(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
     """One `table` per board and per section that every format shows; names cannot become commands."""
     tables = []
-    for place, board in enumerate(boards, start=1):
+    for place, board in enumerate(name_plainly(boards), start=1):
         tables.append(latex_table(board, place))
         tables += [latex_section(section, f"board-{place}") for section in board.sections if section.always]
     return "\n".join(tables)

@@ -13,6 +13,7 @@ from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.tables import Section
 from zoo.report.cells import model_cell, primary_heading, rank_cell, seed_cell
 from zoo.report.formats import Layout
+from zoo.report.names import name_plainly
 from zoo.report.reasons import section_notes
 from zoo.report.statements import headings, statements, title
 from zoo.report.summary import summarize_board
@@ -20,7 +21,7 @@ from zoo.report.summary import summarize_board
 
 def to_markdown(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
     """One section per board: its table, its statements, and the tables below it."""
-    lines = []
+    lines, boards = [], name_plainly(boards)
     for board in boards:
         lines += [f"## {escape(title(board))}", ""]
         lines += [f"**{escape(line)}**\n" for line in headings(board)]

@@ -22,6 +22,7 @@ from zoo.report.drawing import (
     wrap_title,
 )
 from zoo.report.formats import Layout
+from zoo.report.names import name_plainly
 from zoo.report.statements import headings, statements, title
 from zoo.report.summary import summarize_board
 
@@ -61,7 +62,7 @@ def to_terminal(boards: Sequence[Board], layout: Layout | None = None) -> str:
     """Draw every board, then the order of the models over several datasets."""
     from rich.text import Text
 
-    layout = layout or Layout()
+    layout, boards = layout or Layout(), name_plainly(boards)
     console = open_console(layout.width, layout.color)
     for board in boards:
         if layout.details:

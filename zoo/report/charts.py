@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from zoo.errors import clean
 
 CELL_WIDTH, CELL_HEIGHT, CELL_PAD = 240, 22, 8
 LABEL_HEIGHT, CHARACTER_WIDTH = 14, 6.5
-PLOT, MARGIN_LEFT, MARGIN_BOTTOM, PLOT_MARGIN = 288, 46, 40, 12
+SCATTER_WIDTH, SCATTER_HEIGHT = 840, 300
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 24, 18, 40
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,9 @@ def stack_labels(places: Sequence[tuple[float, str]]) -> list[list[tuple[float, 
     return lines
 
 
-def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str], width: float = PLOT) -> list[str]:
+def frame(x_axis: Axis, y_axis: Axis, labels: tuple[str, str]) -> list[str]:
     """The axes of a plot, their ticks, grid lines and labels."""
-    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + width, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + SCATTER_WIDTH, MARGIN_TOP, MARGIN_TOP + SCATTER_HEIGHT
     parts = []
     for tick in x_axis.ticks:
         x = x_axis.place(tick, left, right)
@@ -183,62 +185,83 @@ class Mark:
     bounds: tuple[float | None, float | None] = (None, None)  # of y
 
 
-MAX_NAMED_MARKS = 12
+MAX_TITLED_MARKS = 60  # perf: 300 models x 5 plots with a title each would take 0.5 MB a dataset
 Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 
 def draw_scatter(marks: Sequence[Mark], labels: tuple[str, str], label: str, *, log_x: bool) -> str:
-    """Points, those on the Pareto front filled, joined, and with the intervals of y; named where there is room."""
+    """Points; those on the Pareto front are filled, joined, named, and have the intervals of y.
+
+    A name stands where it covers no other name, point or interval; if there is no such place, only its title has it.
+    """
     front = sorted((mark for mark in marks if mark.best), key=lambda mark: mark.x)
     others = [mark for mark in marks if not mark.best]
     x_axis = fit_axis([mark.x for mark in marks], log=log_x)
     y_axis = fit_axis([y for mark in marks for y in (mark.y, *(mark.bounds if mark.best else ())) if y is not None])
-    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + PLOT * 2, PLOT_MARGIN, PLOT_MARGIN + PLOT * 0.75
+    left, right, top, bottom = MARGIN_LEFT, MARGIN_LEFT + SCATTER_WIDTH, MARGIN_TOP, MARGIN_TOP + SCATTER_HEIGHT
     parts = [
-        open_svg(right + 2 * PLOT_MARGIN, bottom + MARGIN_BOTTOM, label, "plot"),
-        *frame(x_axis, y_axis, labels, PLOT * 2),
+        open_svg(right + MARGIN_RIGHT, bottom + MARGIN_BOTTOM, label, "plot"),
+        *frame(x_axis, y_axis, labels),
     ]
 
     def at(mark: Mark) -> tuple[float, float]:
         return x_axis.place(mark.x, left, right), y_axis.place(mark.y, bottom, top)
 
+    def circle(mark: Mark, radius: int, kind: str = "") -> str:
+        x, y = at(mark)
+        title = escape_svg(f"{mark.name}: {labels[1]} {tick_text(mark.y)}, {labels[0]} {tick_text(mark.x)}")
+        return f'<circle{kind} cx="{x}" cy="{y}" r="{radius}"><title>{title}</title></circle>'
+
     if len(front) > 1:
         parts.append('<path class="front" d="M' + "L".join("{} {}".format(*at(mark)) for mark in front) + '"/>')
-    if others:  # perf: one path of dots, because 300 models x 5 plots as circles take 0.5 MB
+    if len(others) > MAX_TITLED_MARKS:
         parts.append(f'<path class="dots" d="{"".join("M{:.0f} {:.0f}h0".format(*at(mark)) for mark in others)}"/>')
+    else:
+        parts += [circle(mark, 4, ' class="other"') for mark in others]
     boxes: list[Box] = [(x - 5, x + 5, y - 5, y + 5) for x, y in map(at, marks)]
+    for (x_1, y_1), (x_2, y_2) in pairwise(map(at, front)):
+        steps = np.linspace(0, 1, max(2, int(x_2 - x_1) // 6))
+        boxes += [
+            (x, x, y - 1, y + 1) for x, y in zip(x_1 + steps * (x_2 - x_1), y_1 + steps * (y_2 - y_1), strict=True)
+        ]
+    ends: list[tuple[float, float]] = []  # of each interval on the front, as y coordinates
     for mark in front:
         (x, y), (low, high) = at(mark), mark.bounds
+        ends.append((y, y))
         if low is not None and high is not None:
-            y_low, y_high = y_axis.place(low, bottom, top), y_axis.place(high, bottom, top)
-            parts.append(f'<path class="bar" d="M{x} {y_low}V{y_high}"/>')
-            boxes.append((x - 2, x + 2, y_high, y_low))
-        parts.append(f'<circle cx="{x}" cy="{y}" r="5"/>')
-    num_points = len(boxes)
-    for mark in (*front, *others):
-        x, y = at(mark)
-        name = shorten_name(mark.name, 28)
-        width = CHARACTER_WIDTH * len(name)
-        for anchor, x_text, y_text in (
-            ("start", x + 8, y - 7),
-            ("end", x - 8, y - 7),
-            ("start", x + 8, y + 15),
-            ("end", x - 8, y + 15),
-        ):
-            low = x_text if anchor == "start" else x_text - width
-            box = (low, low + width, y_text - 10, y_text + 3)
-            if (
-                left <= box[0]
-                and box[1] <= right
-                and box[3] <= bottom
-                and not any(overlap(box, other) for other in boxes)
-            ):
-                boxes.append(box)
-                parts.append(f'<text x="{x_text:g}" y="{y_text:g}" text-anchor="{anchor}">{escape_svg(name)}</text>')
-                break
-        if len(boxes) == num_points + MAX_NAMED_MARKS:
-            break
+            ends[-1] = (y_axis.place(high, bottom, top), y_axis.place(low, bottom, top))
+            parts.append(f'<path class="bar" d="M{x} {ends[-1][0]}V{ends[-1][1]}"/>')
+            boxes.append((x - 2, x + 2, *ends[-1]))
+        parts.append(circle(mark, 5))
+    for mark, (highest, lowest) in zip(front, ends, strict=True):
+        name = shorten_name(mark.name)
+        place = place_name(at(mark), (highest, lowest), CHARACTER_WIDTH * len(name), boxes)
+        if place:
+            box, (x_text, y_text, anchor) = place
+            boxes.append(box)
+            parts.append(f'<text x="{x_text:g}" y="{y_text:g}" text-anchor="{anchor}">{escape_svg(name)}</text>')
     return "".join(parts) + "</svg>"
+
+
+def place_name(
+    point: tuple[float, float], ends: tuple[float, float], width: float, taken: Sequence[Box]
+) -> tuple[Box, tuple[float, float, str]] | None:
+    """A place for the name of a point inside the plot: its box, and its coordinates and anchor; None if all are taken.
+
+    Beside the point, else above or below its interval.
+    """
+    (x, y), (highest, lowest) = point, ends
+    outside = [highest - 6, lowest + 14, highest - 20, lowest + 28]
+    places = [(x + 8, y - 7, "start"), (x - 8, y - 7, "end"), *((x, at, "middle") for at in outside[:2])]
+    places += [(x + 8, y + 15, "start"), (x - 8, y + 15, "end")]
+    places += [(x + 4 * side, at, "end" if side > 0 else "start") for at in outside for side in (1, -1)]
+    for x_text, y_text, anchor in places:
+        low = x_text - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+        box = (low, low + width, y_text - 10, y_text + 3)
+        inside = box[0] >= MARGIN_LEFT and box[1] <= MARGIN_LEFT + SCATTER_WIDTH and box[2] >= 0
+        if inside and box[3] <= MARGIN_TOP + SCATTER_HEIGHT and not any(overlap(box, other) for other in taken):
+            return box, (x_text, y_text, anchor)
+    return None
 
 
 def overlap(one: Box, other: Box) -> bool:

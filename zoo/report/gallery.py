@@ -17,7 +17,7 @@ import numpy as np
 from zoo.data.decoded import find_intensity
 from zoo.data.lookup import find_datasets
 from zoo.data.opening import OpenDataset, convert_failures, open_dataset
-from zoo.errors import ZooError, clean
+from zoo.errors import ZooError, clean, with_fix
 from zoo.images.resizing import fit_square
 from zoo.leaderboard.boards import Board, request_sections
 from zoo.leaderboard.pictures import PICTURES_PER_RULE, ChosenImage, choose_images
@@ -33,6 +33,7 @@ QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
 OPEN_LICENSE = re.compile(
     r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international)*"
 )
+NOT_AT_HAND = "the dataset was not at hand when this page was made"
 LEVELS_SIZE = 64  # pixels of a side, to measure the levels of 16 bits
 
 
@@ -49,7 +50,8 @@ class Gallery:
     """The pictures of a board, or the reason why it has none."""
 
     pictures: tuple[Picture, ...] = ()
-    reason: str = ""
+    reason: str = ""  # for readers of the page
+    hint: str = ""  # for whoever makes the page: how to get them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,12 @@ class ImageSource:
 def make_galleries(boards: Sequence[Board], source: ImageSource) -> list[Gallery]:
     """The gallery of each board. Raises ZooError for a path that cannot be opened."""
     given = [dataset for path in source.paths for dataset in open_offline(path, source)]
-    opened: dict[str, OpenDataset | str] = {dataset.content_hash: dataset for dataset in given}
+    opened: dict[str, OpenDataset | Gallery] = {dataset.content_hash: dataset for dataset in given}
     return [make_gallery(board, source, opened) for board in boards]
 
 
-def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDataset | str]) -> Gallery:
-    """The gallery of a board. `opened` holds, by content hash, each dataset or the reason why there is none."""
+def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDataset | Gallery]) -> Gallery:
+    """The gallery of a board. `opened` holds, by content hash, each dataset or the empty gallery that says why not."""
     chosen = choose_for_board(board)
     if not chosen:
         return Gallery(reason="this task has no rule by which images are chosen")
@@ -77,17 +79,17 @@ def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDatase
     if content_hash not in opened:
         opened[content_hash] = open_by_name(name, content_hash, source)
     found = opened[content_hash]
-    if isinstance(found, str):
-        return Gallery(reason=clean(found))
+    if isinstance(found, Gallery):
+        return found
     if objection := find_objection(found.spec):
-        return Gallery(reason=clean(objection))
+        return objection
     row_of = {sample_id: row for row, sample_id in enumerate(found.sample_ids.tolist())}
     if not all(image.sample_id in row_of for image in chosen):
         return Gallery(reason="the results hold pseudonyms in place of the names of images")
     try:
         uris = draw_pictures(found, [row_of[image.sample_id] for image in chosen])
     except ZooError as error:
-        return Gallery(reason=clean(error.message))
+        return Gallery(reason="they could not be read", hint=with_fix(error.message, error.fix))
     return Gallery(pictures=tuple(Picture(chosen=c, uri=uri) for c, uri in zip(chosen, uris, strict=True)))
 
 
@@ -109,19 +111,20 @@ def tested_data(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 # --- the images ------------------------------------------------------------------------------------------------------
-def open_by_name(name: str, content_hash: str, source: ImageSource) -> OpenDataset | str:
-    """Open the installed dataset of a name, or return the reason why its images cannot be shown."""
-    registry = source.registry
+def open_by_name(name: str, content_hash: str, source: ImageSource) -> OpenDataset | Gallery:
+    """Open the installed dataset of a name, or return the empty gallery that says why its images cannot be shown."""
+    registry, by_path = source.registry, f"name its folder by --data to show those of {name}"
     if name not in registry.datasets and not registry.find_family("dataset", name):  # never a path: names are untrusted
-        return f"no installed dataset is named {name}; name its folder by --data"
+        return Gallery(reason=NOT_AT_HAND, hint=by_path)
     try:
-        if objection := next(filter(None, map(find_objection, find_specs(name, source))), ""):
+        if objection := next(filter(None, map(find_objection, find_specs(name, source))), None):
             return objection
         found = open_offline(name, source)
     except ZooError as error:
-        return error.message
+        return Gallery(reason=NOT_AT_HAND, hint=with_fix(error.message, error.fix))
     matching = (dataset for dataset in found if dataset.content_hash == content_hash)
-    return next(matching, f"{name} on this machine holds other data than these results (another content hash)")
+    other = Gallery(reason="the dataset at hand is not the one of these results (another content hash)", hint=by_path)
+    return next(matching, other)
 
 
 def open_offline(requested: str, source: ImageSource) -> list[OpenDataset]:
@@ -138,16 +141,19 @@ def find_specs(requested: str, source: ImageSource) -> list[DatasetSpec]:
     return find_datasets(requested, source.registry, source.cache, offline=True)
 
 
-def find_objection(spec: DatasetSpec) -> str:
-    """Why the images of a dataset may not be shown, or ""."""
+def find_objection(spec: DatasetSpec) -> Gallery | None:
+    """The empty gallery that says why the images of a dataset may not be shown; None if they may."""
     if spec.share_images is not None:
-        return "" if spec.share_images else f"{spec.name}: its card forbids it (share_images = false)"
+        return None if spec.share_images else Gallery(reason="the dataset's card forbids it (share_images = false)")
     if not spec.share_targets:
-        return f"{spec.name}: its license does not allow sharing its targets"
+        return Gallery(reason="the dataset's license does not allow sharing its targets")
     if spec.synthetic or is_open_license(spec.license):
-        return ""
-    license_text = f"its license ({spec.license}) is not known to allow it" if spec.license else "it states no license"
-    return f"{spec.name}: {license_text}; to allow it, set share_images = true in its dataset.toml"
+        return None
+    license_text = (
+        f"license ({clean(spec.license)}) is not known to allow it" if spec.license else "card has no license"
+    )
+    hint = f"set share_images = true in its dataset.toml if those of {spec.name} may be shown"
+    return Gallery(reason=f"the dataset's {license_text}", hint=hint)
 
 
 def is_open_license(text: str) -> bool:

@@ -49,8 +49,10 @@ def reason_text(reason: Reason | str) -> str:
 
 
 def too_few_text(number: Any, needed: Any, what: Any, label: Any, patient: Any) -> str:
+    plural = "s" * (number != 1)
     of_label = f" of {label!r}" if label else ""
-    return f"too few: {number} {what}s{of_label}{f' ({patient}s)' if patient else ''}, {needed} are needed"
+    of_patients = f" ({patient}{plural})" if patient else ""
+    return f"too few: {number} {what}{plural}{of_label}{of_patients}, {needed} are needed"
 
 
 def text_or_none(reason: Reason | str | None) -> str | None:

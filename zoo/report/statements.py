@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,14 @@ from zoo.leaderboard.formatting import failure_text, number, share
 from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.leaderboard.significance import Difference
 from zoo.report.deviations import deviation_text
+from zoo.report.names import has_local_weights, weights_text
 from zoo.report.reasons import reason_text
+from zoo.results.pseudonyms import LEFT_OUT
 from zoo.specs.dataset import parse_patient
 from zoo.statistics.means import ROUNDING
 from zoo.statistics.roc import cluster_size
+
+BLANKS = rf":( {re.escape(LEFT_OUT)},?)+$"  # "10 images left out: [left out], [left out]"
 
 
 def title(board: Board) -> str:
@@ -81,7 +86,7 @@ def statements(board: Board) -> list[str]:
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
-    lines += [clean(note) for note in board.facts["notes"]]
+    lines += state_notes(board)
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
     lines += [interval_statement(board), *optimism_statements(board)]
     lines += [*rank_fault_statements(board), *ranking_statements(board), *baseline_statements(board)]
@@ -102,6 +107,11 @@ def boundary_statements(board: Board) -> list[str]:
         f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within "
         f"{rule['tolerance']:g} {rule['unit']}; the distance of a missed mask is the diagonal of its image"
     ]
+
+
+def state_notes(board: Board) -> list[str]:
+    """How the dataset was read. The names that a bundle leaves out of a list are not shown as a list of blanks."""
+    return [clean(re.sub(BLANKS, "", note)) for note in board.facts["notes"]]
 
 
 def not_shown_statement(board: Board) -> str:
@@ -204,7 +214,7 @@ def label_statements(board: Board) -> list[str]:
     """Multi-label: the labels that count in means over labels, and those with too few cases to count."""
     case = case_name(board)
     if board.cases and not any(each.suffice for each in board.cases):
-        return [f"no label has {MIN_CASES} {case}s with it and {MIN_CASES} without: no intervals and no ranks"]
+        return [f"{no_label_statement(board)}: no intervals and no ranks"]
     if not board.labels:
         return []
     counted = [f"{clean(each.label)} ({each.positives})" for each in board.cases if each.suffice]
@@ -219,6 +229,16 @@ def label_statements(board: Board) -> list[str]:
         f"labels that do not count, for under {MIN_CASES} {case}s with it or under {MIN_CASES} without: "
         f"{', '.join(others)}",
     ]
+
+
+def no_label_statement(board: Board) -> str:
+    """Why a multi-label test set has no ranks: none of its labels has enough cases."""
+    case = case_name(board)
+    most = max(board.cases, key=lambda each: min(each.positives, each.negatives))
+    return (
+        f"no label has {MIN_CASES} test {case}s with it and {MIN_CASES} without; {clean(most.label)} comes "
+        f"closest, with {most.positives} and {most.negatives}"
+    )
 
 
 def prevalence_of(positive: str, unit: str, test: Mapping[str, Any]) -> str:
@@ -272,7 +292,8 @@ def weights_statements(board: Board) -> list[str]:
     for row in board.rows:
         if not row.baseline:
             pretrained = row.weights != "random init"
-            name = clean(f"{row.qualified}.{row.weights}" if pretrained else row.qualified)
+            tag = f" ({weights_text(row)})" if has_local_weights(row) else f".{row.weights}" * pretrained
+            name = clean(f"{row.qualified}{tag}")
             by_data.setdefault(row.pretraining if pretrained else (), []).append(name)
     lines = []
     for data, names in by_data.items():
@@ -391,8 +412,8 @@ def ranking_statements(board: Board) -> list[str]:
         f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
         + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
         + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
-        f"would other patients change the winner? In {share(tests.patients_change_winner)} of resampled test sets",
-        f"would other seeds change the winner? In {share(tests.seeds_change_winner)} of redrawn seeds",
+        f"another model comes first in {share(tests.patients_change_winner)} of resampled test sets (the same seeds)",
+        f"another model comes first in {share(tests.seeds_change_winner)} of redrawn seeds (the same test set)",
     ]
     return lines + [f"{clean(label)}: not ranked: {clean(reason)}" for label, reason in reasons.items()]
 

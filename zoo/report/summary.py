@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number, share, with_interval
+from zoo.leaderboard.prevalence import find_prevalence_shift
 from zoo.leaderboard.significance import NO_OTHER_ROW, ONE_SEED
 from zoo.report.reasons import reason_text
 from zoo.report.statements import (
@@ -14,13 +15,16 @@ from zoo.report.statements import (
     directions,
     find_unbeaten_baselines,
     has_missing_weights,
+    no_label_statement,
     optimism_statements,
     rank_fault_statements,
     shared_pretraining,
 )
+from zoo.report.text import join_names
 
 MAX_NAMES = 3  # models named in one sentence; the others are counted
 MAX_WARNINGS = 4
+SETTLED = 0.05  # a winner that changes in fewer resamples looks certain to a reader
 # What to do if no row could be ranked, by the reason.
 ADVICE = {
     ONE_SEED: "To rank models, run more seeds: --seeds 5.",
@@ -52,6 +56,8 @@ def answer(board: Board) -> str:
     if tests.winner is None and len(models) == 1:
         score = with_interval(models[0].scores.get(board.primary_metric))
         return f"No ranking: {clean(models[0].label)} is the only model, {metric} {score}."
+    if tests.winner is None and board.cases and not any(each.suffice for each in board.cases):
+        return f"No winner: {no_label_statement(board)}."
     if tests.winner is None:
         reasons = [reason_text(tests.unranked[i] or "") for i, row in enumerate(board.rows) if not row.baseline]
         listed = "; ".join(clean(reason) for reason in dict.fromkeys(reasons))
@@ -71,18 +77,32 @@ def outlook(board: Board) -> str:
         return ""
     if tests.winner is None:
         return next((ADVICE[reason] for reason in tests.unranked if isinstance(reason, str) and reason in ADVICE), "")
-    line = (
-        f"Other test {case}s would change the best model in {share(tests.patients_change_winner)} of resamples, "
-        f"other seeds in {share(tests.seeds_change_winner)}"
-    )
+    lines = stability(board)
     tied = tests.tied_with(tests.winner)
     pair = tests.find(tests.winner, tied[0]) if tied else None
-    if pair is None or not pair.difference:
-        return f"{line}."
-    rival = clean(board.rows[tied[0]].label)
-    if pair.patients_needed is None:
-        return f"{line}; more seeds are needed to separate it from {rival}."
-    return f"{line}; about {pair.patients_needed} test {case}s would separate it from {rival}."
+    if pair is not None and pair.difference:
+        rival = clean(board.rows[tied[0]].label)
+        needed = "More seeds" if pair.patients_needed is None else f"About {pair.patients_needed} test {case}s"
+        lines.append(f"{needed} would be needed to separate it from {rival}.")
+    return " ".join(lines)
+
+
+def stability(board: Board) -> list[str]:
+    """How often another model comes first in resamples, and why a tie can look settled in them.
+
+    Each share keeps the other source of variation as it was. The test adds both, uses Student's t, and corrects for the
+    number of pairs.
+    """
+    tests = board.comparisons
+    line = f"Another model comes first in {share(tests.patients_change_winner)} of resampled test sets"
+    seeded = any(board.rank(place) is not None and not row.deterministic for place, row in enumerate(board.rows))
+    line += f" and in {share(tests.seeds_change_winner)} of redrawn seeds." if seeded else "."
+    most = max(tests.patients_change_winner or 0.0, tests.seeds_change_winner or 0.0)
+    reasons = ["counts both kinds of chance together", "allows for few seeds"] if seeded else []
+    reasons += [f"corrects for {len(tests.pairs)} comparisons"] if len(tests.pairs) > 1 else []
+    if most >= SETTLED or not reasons or tests.winner is None or not tests.tied_with(tests.winner):
+        return [line]
+    return [line, f"Coming first is not a proven difference: the test also {join_names(reasons)}."]
 
 
 def warning(board: Board) -> str:
@@ -132,6 +152,11 @@ def find_warnings(board: Board) -> list[str]:
         rare = [each.label for each in board.cases if not each.suffice]
         parts.append(
             f"{len(rare)} of {len(board.cases)} labels do not count, for too few {case_name(board)}s: {list_some(rare)}"
+        )
+    if shift := find_prevalence_shift(board):
+        parts.append(
+            f"{clean(shift.label)} is in {share(shift.val)} of val and {share(shift.test)} of test, so thresholds and "
+            "calibration from val may not fit"
         )
     if not board.facts["has_patients"]:
         parts.append("patients unknown, so images count as independent")

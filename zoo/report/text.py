@@ -53,3 +53,8 @@ def to_text(described: Mapping[str, Any], indent: str = "") -> str:
         else:
             lines.append(f"{indent}{name}: {'-' if value is None else clean(value)}")
     return "\n".join(lines)
+
+
+def join_names(names: Sequence[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -135,6 +135,7 @@ class DetailsRecord(Record):
     selected_by: str | None = None
     selected_step: int | None = None
     channels: Count = 1
+    family: str = ""  # of the model; absent from older results
     val_score: Finite | None = None
     pretraining: list[str] | None = None
     keep_weights: str | None = None

@@ -97,6 +97,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         fitted = fit(request)
     val = fitted.predict(dataset, pixels, "val", run.precision)
     details = {
+        "family": spec.family,
         "pretraining": assignment.weights.pretraining(spec),
         **describe_local(assignment.weights),
         "val_score": null_if_nan(select(val)),

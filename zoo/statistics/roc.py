@@ -216,15 +216,6 @@ def solve_interval(value: float, variance: Callable[[float], float], quantile: f
     return float(low), float(high)
 
 
-def paired_delong(positives: Array, first: Array, second: Array) -> Test:
-    """DeLong's test of two areas on the same units, from one run each: z = (A - B)/sqrt(V_A + V_B - 2 C_AB).
-
-    `positives` is bool (N,), the scores are (N,).
-    """
-    areas, covariance = delong_covariance(positives, np.stack([first, second]))
-    return z_test(float(areas[0] - areas[1]), float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
-
-
 def z_test(difference: float, variance: float) -> Test:
     """Two-sided test of z = D/sqrt(V): p = 1 if D is 0, and NaN if D is not 0 but V is."""
     from scipy.special import ndtr

@@ -295,4 +295,4 @@ def test_images_left_out_of_train_are_byte_for_byte_in_a_later_split(name, count
     assert len(dropped) == count and all(whole.read(image).tobytes() in seen for image in dropped)
     kept = corrected.table.loc[corrected.table["split"] == "train", "image"]
     assert not seen & {corrected.read(image).tobytes() for image in kept}
-    assert f"{count} images of train left out" in corrected.notes[0]
+    assert f"{count} image{'s' * (count > 1)} of train left out" in corrected.notes[0]

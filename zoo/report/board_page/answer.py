@@ -13,7 +13,7 @@ from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.report.board_page.shortcuts import find_shortcuts
 from zoo.report.board_page.tables import shorten_line
 from zoo.report.pairs import signed
-from zoo.report.statements import FEW_PATIENTS, case_name, detectable, none_detectable, optimism_statements
+from zoo.report.statements import FEW_PATIENTS, case_name, detectable, none_detectable, optimism_statements, state_notes
 from zoo.report.summary import answer, find_warnings, outlook
 
 SEPARABLE = 2.0  # SD between models over SD between seeds from which the set is said to separate models
@@ -35,10 +35,10 @@ def describe_answer(board: Board) -> dict[str, Any]:
         ("by how much", lead_statement(board)),
         ("against the baselines", baseline_statement(board)),
         ("smallest difference it can show", detectable_statement(board)),
-        ("what would change it", outlook(board)),
+        ("what would change it", outlook(board) if board.comparisons.winner is not None else ""),
         ("can this set rank models?", spread_statement(board)),
         ("what it costs to run", cost_statement(board)),
-        ("how the data were read", shorten_line(clean("; ".join(board.facts["notes"])))),
+        ("how the data were read", shorten_line("; ".join(state_notes(board)))),
     ]
     return {
         "headline": answer(board),
@@ -68,10 +68,13 @@ def lead_statement(board: Board) -> str:
     if pair is None:
         return ""
     verdict = "not detectable" if pair.winner is None else "detectable"
+    pairs = len(tests.pairs)
+    p, p_holm = (p_value(each).replace(" ", "\N{NO-BREAK SPACE}") for each in (pair.p, pair.p_holm))
+    p_all = f", {p_holm} after Holm's correction for {pairs} comparisons" if pairs > 1 else ""
     return (
         f"{clean(board.rows[pair.first].label)} minus the next model, {clean(board.rows[pair.second].label)}: "
-        f"{signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}], {p_value(pair.p_holm)} after Holm over "
-        f"{len(tests.pairs)} pair{'s' * (len(tests.pairs) != 1)}: {verdict}"
+        f"{signed(pair.difference)} [{signed(pair.low)} {signed(pair.high)}]; {p}"
+        f"{' for this pair alone' * (pairs > 1)}{p_all}: {verdict}"
     )
 
 
@@ -163,10 +166,10 @@ def list_costs(row: Row) -> str:
 
 def list_warnings(board: Board) -> list[str]:
     """Everything that changes how the answer is read, each once, the gravest first."""
+    shortcuts = {f"{clean(name)} alone predicts the label": area for name, area in find_shortcuts(board)}
     lines = find_warnings(board)
     lines += [
-        f"{clean(name)} alone predicts the label of these images: AUROC {area:.2f} on other patients"
-        for name, area in find_shortcuts(board)
+        f"{claim} of these images: AUROC {number(area, 2)} on other patients" for claim, area in shortcuts.items()
     ]
     test = board.facts["splits"]["test"]
     if test["patients"] < FEW_PATIENTS:
@@ -174,5 +177,6 @@ def list_warnings(board: Board) -> list[str]:
     if board.init == "random" and any(not row.baseline for row in board.rows):
         lines.append("random init: pretrained models may rank otherwise")
     lines += optimism_statements(board)
-    lines += [clean(issue) for issue in board.facts["known_issues"]]
+    issues = map(clean, board.facts["known_issues"])
+    lines += [issue for issue in issues if not issue.startswith(tuple(shortcuts))]  # the audit's claim, measured above
     return list(dict.fromkeys(map(shorten_line, lines)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoo.leaderboard.boards import Board
 from zoo.report.charts import Mark, draw_scatter
-from zoo.report.summary import list_some
+from zoo.report.text import join_names
 
 COST_AXES = (
     ("num_parameters", "parameters"),
@@ -25,7 +25,7 @@ def describe_costs(board: Board) -> list[dict[str, str]]:
         front = [mark.name for mark in sorted(marks, key=lambda mark: mark.x) if mark.best]
         text = (
             f"{board.primary_metric} against {label} of {len(marks)} models; on the Pareto front, from cheap to "
-            f"expensive: {list_some(front)}"
+            f"expensive: {join_names(front)}"
         )
         chart = draw_scatter(marks, (label, board.primary_metric), text, log_x=True)
         figures.append({"name": name, "label": label, "chart": chart, "text": text})

@@ -9,6 +9,7 @@ from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number
 from zoo.report.figures.board_figures import OF_THE_BOARD, list_figures
 from zoo.report.figures.figure import Figure
+from zoo.report.summary import list_some
 
 MAX_OPEN_LABELS = 2
 
@@ -22,7 +23,8 @@ def describe_figures(board: Board) -> dict[str, Any]:
     ]
     for group in [group for group in groups if group["heading"] not in OF_THE_BOARD][MAX_OPEN_LABELS:]:
         group["folded"] = True
-    return {"groups": groups, "notes": list(found.notes)}
+    titles = list(dict.fromkeys(figure.title for figure in found.figures))
+    return {"groups": groups, "notes": list(found.notes), "inside": list_some(titles)}
 
 
 def describe_figure(figure: Figure) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def describe_gallery(gallery: Gallery | None) -> dict[str, Any] | None:
         }
         for (row, seed), pictures in groupby(gallery.pictures, key=lambda each: (each.chosen.row, each.chosen.seed))
     ]
-    return {"rows": rows, "reason": gallery.reason}
+    inside = f"{len(gallery.pictures)} test images of {len(rows)} model{'s' * (len(rows) != 1)}"
+    return {"rows": rows, "reason": gallery.reason, "inside": inside}
 
 
 def describe_image(chosen: ChosenImage) -> dict[str, str]:

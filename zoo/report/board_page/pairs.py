@@ -27,11 +27,20 @@ def describe_model_pairs(board: Board) -> dict[str, Any] | None:
     rivals = [place for place in scored if place != best][:MAX_CONTRASTS]
     return {
         "metric": board.primary_metric,
+        "inside": describe_inside(board, len(scored)),
         "labels": [board.rows[place].label for place in shown],
         "rows": describe_matrix(board, shown) if len(shown) > 1 else [],
         "num_left_out": len(ranked) - len(shown),
         "contrasts": [describe_contrast_of(board, best, rival) for rival in rivals],
     }
+
+
+def describe_inside(board: Board, num_models: int) -> str:
+    """What the section holds, while it is closed."""
+    tested = f"{len(board.comparisons.pairs)} tested differences between {num_models} models, and " * bool(
+        board.comparisons.pairs
+    )
+    return f"{tested}the images on which the best models disagree"
 
 
 def describe_matrix(board: Board, shown: list[int]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from zoo.leaderboard.ties import group_ties, tied_rows
 from zoo.report.cells import seed_cell
 from zoo.report.charts import Axis, draw_axis, draw_interval, fit_axis
 from zoo.report.deviations import deviation_text
+from zoo.report.names import weights_text
 from zoo.report.reasons import reason_text
 from zoo.report.statements import row_statements
 from zoo.report.summary import list_some
@@ -126,16 +126,12 @@ def join_filter_facts(row: Row) -> str:
     """What the script filters rows by: family, plugin, weights and millions of parameters."""
     if row.baseline:
         return ""
-    plugin, _, name = row.qualified.rpartition(":")
+    plugin = row.qualified.rpartition(":")[0]
     size = row.cost["num_parameters"]
     millions = "" if size is None else f"{size / 1e6:.6g}"
-    return "|".join(clean(text).replace("|", "/") for text in (find_family(name), plugin, row.weights, millions))
-
-
-def find_family(name: str) -> str:
-    """The family in an architecture's name: `efficientnet` of `tf_efficientnet_lite0`, `resnet` of `resnetv2_50`."""
-    match = re.search(r"[a-z]{3,}?(?=v?\d|[^a-z\d]|$)", name.lower())
-    return match[0] if match else name
+    return "|".join(
+        clean(text).replace("|", "/") for text in (row.family or "not recorded", plugin, weights_text(row), millions)
+    )
 
 
 def describe_badges(row: Row) -> list[str]:
@@ -204,6 +200,7 @@ def describe_details(board: Board, place: int, tied: Sequence[int], notes: Seque
     ]
     found += [("note", line) for line in notes if line not in deviations]
     if not row.baseline:
+        found.append(("initial weights", clean(weights_text(row))))
         published = "@".join(map(str, row.label_parts[:2])) or row.protocol
         found.append((f"deviations from {clean(published)}", clean("; ".join(deviations)) or "none"))
         found += [("repeat", repeat_command(board, row)), ("cite", cite_row(board, row))]

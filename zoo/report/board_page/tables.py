@@ -13,12 +13,13 @@ MAX_ROWS = 30  # perf: 300 models x 6 datasets with all their tables would take 
 
 
 def describe_table(section: Section) -> dict[str, Any]:
-    """A section below a board as a table of texts: its first rows, and how to list the others."""
+    """A section below a board as a table of texts: its first rows, and where the others are."""
     more = len(section.rows) - MAX_ROWS
-    left_out = f"{more} further rows: `zoo report --format csv --table {section.name}`"
+    left_out = f"{more} further rows are in the CSV of this report only"
     return {
         "name": section.name,
         "title": section.title,
+        "inside": f"table of {len(section.rows)} row{'s' * (len(section.rows) != 1)}",
         "columns": list(section.columns),
         "rows": [[format_cell(cell) for cell in cells] for cells in section.rows[:MAX_ROWS]],
         "notes": [*section_notes(section), *([left_out] if more > 0 else [])],
@@ -36,4 +37,4 @@ MAX_LINE = 500
 
 def shorten_line(line: str) -> str:
     """A sentence, cut where it lists the names of very many models."""
-    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} … (in full: `zoo report --details`)"
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} …"

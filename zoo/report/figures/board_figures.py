@@ -22,7 +22,7 @@ from zoo.leaderboard.reliability import Reliability, measure_reliability
 from zoo.leaderboard.tables import ReportOptions, ScoredRow, SectionRequest
 from zoo.leaderboard.training_curves import TrainingCurve, read_training
 from zoo.report.charts import Axis, fit_axis
-from zoo.report.figures.figure import Figure, figure_name, join_names, plain_cell, table_rows
+from zoo.report.figures.figure import Figure, figure_name, plain_cell, table_rows
 from zoo.report.figures.label_curves import (
     BOTH_ENDS,
     UNIT_AXIS,
@@ -45,6 +45,7 @@ from zoo.report.figures.plots import (
     draw_points,
 )
 from zoo.report.reasons import reason_text
+from zoo.report.text import join_names
 from zoo.specs.metric import positive_index
 from zoo.tasks.task import FigureKind
 

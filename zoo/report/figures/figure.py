@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -86,8 +86,3 @@ def file_style() -> str:
         colors.setdefault(name, color)  # the light theme comes first
     rules = "".join(SVG_RULE.findall(page))
     return re.sub(r"var\(--([\w-]+)\)", lambda match: colors[match[1]], rules)
-
-
-def join_names(names: Sequence[str]) -> str:
-    """`A`, `A and B`, `A, B and C`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

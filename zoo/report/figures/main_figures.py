@@ -12,9 +12,10 @@ from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.report.board_page.cost import describe_costs
 from zoo.report.charts import fit_axis
-from zoo.report.figures.figure import Figure, figure_name, join_names
+from zoo.report.figures.figure import Figure, figure_name
 from zoo.report.figures.plots import Dot, DotRow, draw_dots
 from zoo.report.reasons import reason_text
+from zoo.report.text import join_names
 
 MAX_DRAWN_ROWS = 40  # the data have all
 

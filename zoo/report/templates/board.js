@@ -1,5 +1,16 @@
 "use strict";
-// Sort a board by a column and filter its rows. Without this script the page is a readable table.
+// Sort a board by a column, filter its rows, and open what a link leads to. Without this script the page is a readable table.
+const reveal = hash => {
+  const target = document.getElementById(decodeURIComponent(hash.slice(1)));
+  if (!target) return;
+  for (let part = target.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+  target.scrollIntoView();
+};
+document.addEventListener("click", event => {
+  const link = event.target.closest("a[href^='#']");
+  if (link) setTimeout(reveal, 0, link.hash);  // after the browser went there
+});
+addEventListener("hashchange", () => reveal(location.hash));
 const FACTS = ["family", "plugin", "weights"];
 const SIZES = [["any size", 0, Infinity], ["up to 5 M", 0, 5], ["5 to 25 M", 5, 25], ["25 to 100 M", 25, 100], ["over 100 M", 100, Infinity]];
 for (const table of document.querySelectorAll("table.board")) {
@@ -82,3 +93,4 @@ for (const table of document.querySelectorAll("table.board")) {
   tools.hidden = false;
   show();
 }
+reveal(location.hash);

@@ -155,7 +155,8 @@ def leave_out(samples: Samples, copies: tuple[str, ...]) -> Samples:
     if not copies:
         return samples
     kept = ~samples.table["sample_id"].isin(copies).to_numpy()
-    note = f"{len(copies)} images of train left out, as copies of images in val or test: {', '.join(copies)}"
+    counted = f"{len(copies)} image{'s' * (len(copies) != 1)} of train"
+    note = f"{counted} left out, as copies of images in val or test: {', '.join(copies)}"
     return replace(
         samples,
         table=samples.table[kept].reset_index(drop=True),

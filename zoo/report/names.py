@@ -1,0 +1,66 @@
+"""The names of models as people read them: without the digest of a local weights file where that is clear."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zoo.evaluation.reasons import Reason
+from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.tables import Section
+from zoo.models.weights import LOCAL_TAG
+
+
+def name_plainly(boards: Sequence[Board]) -> list[Board]:
+    """The boards with plain names: `resnet50` for `resnet50.local-eb983dd8`.
+
+    A row keeps its tag if another row of its board would have the same name, or if another board has the model with
+    another local file. CSV and JSON have every name in full.
+    """
+    tags: dict[str, set[str]] = {}
+    for row in (row for board in boards for row in board.rows if has_local_weights(row)):
+        tags.setdefault(row.model, set()).add(row.weights)
+    clear = {model for model, each in tags.items() if len(each) == 1}
+    return [name_rows(board, clear) for board in boards]
+
+
+def name_rows(board: Board, clear: set[str]) -> Board:
+    """Name the rows of a board plainly where their model is `clear`, in its tables and verdicts too."""
+    plain = [replace(row, untagged=has_local_weights(row) and row.model in clear) for row in board.rows]
+    counts = Counter(row.label for row in plain)
+    rows = tuple(new if counts[new.label] == 1 else replace(new, untagged=False) for new in plain)
+    names = {old.label: new.label for old, new in zip(board.rows, rows, strict=True) if old.label != new.label}
+    if not names:
+        return board
+    return replace(
+        board,
+        rows=rows,
+        controls=tuple(replace(verdict, model=names.get(verdict.model, verdict.model)) for verdict in board.controls),
+        sections=tuple(name_section(section, names) for section in board.sections),
+    )
+
+
+def name_section(section: Section, names: Mapping[str, str]) -> Section:
+    """Replace the names in the texts of a table: its cells, its notes, and the details of reasons."""
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, longest_first))})")
+
+    def replace_names(value: Any) -> Any:
+        if isinstance(value, Reason):
+            return replace(value, detail=tuple(map(replace_names, value.detail)))
+        return pattern.sub(lambda match: names[match[0]], value) if isinstance(value, str) else value
+
+    rows = tuple(tuple(map(replace_names, cells)) for cells in section.rows)
+    return replace(section, rows=rows, notes=tuple(map(replace_names, section.notes)))
+
+
+def has_local_weights(row: Row) -> bool:
+    return row.weights.startswith(LOCAL_TAG)
+
+
+def weights_text(row: Row) -> str:
+    """The initial weights of a row in words: `local weights eb983dd8`, or the published tag."""
+    return f"local weights {row.weights.removeprefix(LOCAL_TAG)}" if has_local_weights(row) else row.weights
