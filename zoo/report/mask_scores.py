@@ -38,7 +38,7 @@ def mask_score_lines(comparison: MaskComparison, has_patients: bool) -> list[str
         "",
         *table_lines(rows),
         "",
-        *table_lines([count_row(summary) for summary in summaries]),
+        *table_lines([count_row(summary) for summary in summaries if len(summary.labels) == 1]),
         "",
         *([f"intervals: {method}"] if method else []),
         *dict.fromkeys(map(interval_reason, missing)),
@@ -87,7 +87,7 @@ def score_row(summary: LabelSummary, score: MaskScore, unit: str) -> dict[str, A
 
 def count_row(summary: LabelSummary) -> dict[str, Any]:
     return {
-        "label": name_labels(summary),
+        "label": summary.labels[0],
         "cases": summary.num_cases,
         "missed": summary.num_missed,
         "false": summary.num_false,
