@@ -86,6 +86,7 @@ def test_an_npy_of_whole_numbers_is_read(tmp_path, dtype):
 def test_a_nifti_is_reoriented_with_its_spacing_and_affine(tmp_path, axes, suffix):
     first, second = (read_label_map(nifti(tmp_path / f"{each}{suffix}", axes=each)) for each in ("RAS", axes))
     assert np.array_equal(second.labels, VOLUME)
+    assert second.labels.flags.c_contiguous
     assert second.spacing == pytest.approx((1.0, 1.0, 2.5))
     check_same_grid(first, second)
     assert read_declared_spacing(second.path) == pytest.approx(second.spacing)

@@ -108,7 +108,7 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
         return EXIT_NOTHING_RAN
     for line in comparison_lines(comparison):
         tell(f"zoo: {line}")
-    click.echo("\n".join(mask_score_lines(comparison.scores, has_patients=request.patients is not None)))
+    click.echo("\n".join(mask_score_lines(comparison, has_patients=request.patients is not None)))
     if output:
         with convert_disk_errors():
             save_case_scores(output, comparison.scores)

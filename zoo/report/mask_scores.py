@@ -17,30 +17,31 @@ from zoo.report.text import table_lines
 from zoo.sources.label_map_pairs import LabelMapFiles, PairedCases
 
 NAMED_FILES = 5
-MEAN_OVER_LABELS = "mean over labels"
 
 
-def mask_score_lines(scores: CaseScores, has_patients: bool) -> list[str]:
+def mask_score_lines(comparison: MaskComparison, has_patients: bool) -> list[str]:
     """Render the definitions, a table of every label and metric, and the counts of empty masks."""
     import numpy as np
 
+    scores = comparison.scores
     summaries = summarize_masks(scores, has_patients)
     num_cases, num_patients = len(np.unique(scores["case"])), len(np.unique(scores["patient"]))
     unit = scores["unit"][0]
     people = f"{num_patients} patients" if has_patients else "every case taken as its own patient"
     rows = [score_row(summary, score, unit) for summary in summaries for score in summary.scores]
-    reasons = [score.score.reason for summary in summaries for score in summary.scores if score.score.reason]
+    refused = f", {len(comparison.refused)} refused and left out" if comparison.refused else ""
+    missing = [s.score.reason for each in summaries for s in each.scores if s.score.reason and s.num_patients]
     method = next((s.score.method.text for each in summaries for s in each.scores if s.score.method), "")
     return [
-        f"{num_cases} case{'s' * (num_cases != 1)}, {people}; distances in {unit}",
+        f"{num_cases} case{'s' * (num_cases != 1)}{refused}, {people}; distances in {unit}",
         *rule_lines(scores, unit),
         "",
         *table_lines(rows),
         "",
-        *table_lines([count_row(summary) for summary in summaries]),
+        *table_lines([count_row(summary) for summary in summaries if len(summary.labels) == 1]),
         "",
         *([f"intervals: {method}"] if method else []),
-        *dict.fromkeys(map(interval_reason, reasons)),
+        *dict.fromkeys(map(interval_reason, missing)),
         "missed: the prediction is empty, the reference is not. false: the reverse. Both have the worst value: 0, or "
         "the diagonal of the image.",
         "undefined: both are empty; left out of the means. worst 5 %: a twentieth of the patients are worse.",
@@ -48,7 +49,7 @@ def mask_score_lines(scores: CaseScores, has_patients: bool) -> list[str]:
 
 
 def interval_reason(reason: Reason) -> str:
-    """Why an interval or a value is missing, for all metrics alike."""
+    """Why an interval is missing, for all metrics alike."""
     if reason.code == "too-few":
         return f"no interval: fewer than {MIN_CASES} patients have a value"
     return reason_text(reason)
@@ -66,11 +67,15 @@ def rule_lines(scores: CaseScores, unit: str) -> Iterator[str]:
         yield "clDice was not computed: add --cldice"
 
 
+def name_labels(summary: LabelSummary) -> str:
+    return summary.labels[0] if len(summary.labels) == 1 else f"mean of {len(summary.labels)} labels"
+
+
 def score_row(summary: LabelSummary, score: MaskScore, unit: str) -> dict[str, Any]:
     mean = score.score
     has_interval = mean.low is not None and mean.high is not None
     return {
-        "label": summary.label or MEAN_OVER_LABELS,
+        "label": name_labels(summary),
         "metric": score.metric.title + (f" ({unit})" if score.metric.is_distance else ""),
         "mean": number(mean.value),
         "95 % interval": f"[{number(mean.low)} {number(mean.high)}]" if has_interval else "-",
@@ -82,7 +87,7 @@ def score_row(summary: LabelSummary, score: MaskScore, unit: str) -> dict[str, A
 
 def count_row(summary: LabelSummary) -> dict[str, Any]:
     return {
-        "label": summary.label or "all labels",
+        "label": summary.labels[0],
         "cases": summary.num_cases,
         "missed": summary.num_missed,
         "false": summary.num_false,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,14 +28,14 @@ class MaskScore:
     score: Score
     median: float | None
     worst_twentieth: float | None  # a twentieth of the patients are worse
-    num_patients: int  # with a defined value
+    num_patients: int  # with a defined value; of several labels, of that with the fewest
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSummary:
-    """The scores of one label, or their means over the labels (`label` is "" then)."""
+    """The scores of one label, or their means over several labels."""
 
-    label: str
+    labels: tuple[str, ...]
     num_cases: int
     num_missed: int  # a reference, no prediction: the worst value
     num_false: int  # a prediction, no reference: the worst value
@@ -62,66 +62,56 @@ def patient_values(rows: CaseScores, metric: CaseMetric) -> tuple[Array, Array]:
 
 
 def summarize_masks(rows: CaseScores, has_patients: bool) -> tuple[LabelSummary, ...]:
-    """Summarize each label, then the mean over the labels if there are several.
+    """Summarize each label, then the mean over the labels that occur in a reference, if there are several.
 
     The resamples of patients are the same for all labels and metrics, and for all predictions of the same patients.
     """
     weights = bootstrap_weights(np.unique(rows["patient"]), seed=(BOOTSTRAP_SEED, 0)).astype(np.float64)
     tables = [(metric, patient_values(rows, metric)[1]) for metric in metrics_for(rows)]
+    in_references = set(rows["label"][rows["ref_volume"] > 0].tolist())
+    several = tuple(label for label in rows.labels if label in in_references)
     summaries = []
-    for number, label in enumerate(rows.labels):
-        scores = tuple(
-            score_over_patients(metric, values[:, [number]], weights, has_patients) for metric, values in tables
+    for labels in (*((label,) for label in rows.labels), *([several] if len(several) > 1 else [])):
+        chosen = [rows.labels.index(label) for label in labels]
+        own = rows.take(np.isin(rows["label"], labels))
+        summaries.append(
+            LabelSummary(
+                labels=labels,
+                num_cases=len(np.unique(own["case"])),
+                num_missed=int(is_missed(own).sum()),
+                num_false=int(is_false(own).sum()),
+                num_undefined=int(is_undefined(own).sum()),
+                scores=tuple(
+                    score_over_patients(metric, values[:, chosen], weights, has_patients) for metric, values in tables
+                ),
+            )
         )
-        summaries.append(count_rows(rows.take(rows["label"] == label), label, scores))
-    if len(summaries) > 1:
-        scores = tuple(score_over_patients(metric, values, weights, has_patients) for metric, values in tables)
-        summaries.append(count_rows(rows, "", scores))
     return tuple(summaries)
-
-
-def count_rows(rows: CaseScores, label: str, scores: tuple[MaskScore, ...]) -> LabelSummary:
-    return LabelSummary(
-        label=label,
-        num_cases=len(np.unique(rows["case"])),
-        num_missed=int(is_missed(rows).sum()),
-        num_false=int(is_false(rows).sum()),
-        num_undefined=int(is_undefined(rows).sum()),
-        scores=scores,
-    )
 
 
 def score_over_patients(metric: CaseMetric, values: Array, weights: Array, has_patients: bool) -> MaskScore:
     """The mean over the labels of the mean over patients, from values (P, L) and weights (B, P)."""
-    defined = ~np.isnan(values)
-    num_patients = int(defined.any(axis=1).sum())
-    unknown = MaskScore(
-        metric=metric,
-        score=Score(value=None, reason=Reason("undefined", ("undefined for every case",))),
-        median=None,
-        worst_twentieth=None,
-        num_patients=num_patients,
-    )
+    known = [column[~np.isnan(column)] for column in values.T]
+    num_patients = min(map(len, known))
     if not num_patients:
-        return unknown
-    columns = [column[known] for column, known in zip(values.T, defined.T, strict=True) if known.any()]
-    score = add_patient_interval(
-        exact_mean(exact_mean(column) for column in columns), (values, weights), num_patients, has_patients
+        score, quantiles = Score(value=None, reason=Reason("undefined", ("undefined for every case",))), [None, None]
+    else:
+        share = WORST_SHARE if metric.higher_is_better else 1 - WORST_SHARE
+        score = add_patient_interval(exact_mean(map(exact_mean, known)), values, weights, num_patients)
+        quantiles = np.quantile(known[0], [0.5, share]).tolist() if len(known) == 1 else [None, None]
+    if score.method and not has_patients:
+        score = replace(score, method=replace(score.method, unit="image"))
+    return MaskScore(
+        metric=metric, score=score, median=quantiles[0], worst_twentieth=quantiles[1], num_patients=num_patients
     )
-    if values.shape[1] > 1:
-        return MaskScore(metric=metric, score=score, median=None, worst_twentieth=None, num_patients=num_patients)
-    share = WORST_SHARE if metric.higher_is_better else 1 - WORST_SHARE
-    median, worst = np.quantile(columns[0], [0.5, share]).tolist()
-    return MaskScore(metric=metric, score=score, median=median, worst_twentieth=worst, num_patients=num_patients)
 
 
-def add_patient_interval(value: float, resampled: tuple[Array, Array], num_patients: int, has_patients: bool) -> Score:
-    """A score with its interval over resampled patients, from values (P, L) and weights (B, P)."""
+def add_patient_interval(value: float, values: Array, weights: Array, num_patients: int) -> Score:
+    """A score with its interval over resampled patients, or the reason why there is none."""
     if num_patients < MIN_CASES:
-        what = "patient" if has_patients else "image"
-        return Score(value=value, reason=Reason("too-few", (num_patients, MIN_CASES, what, "", "")))
-    interval = percentile_interval(resampled_means(*resampled))
+        return Score(value=value, reason=Reason("too-few", (num_patients, MIN_CASES, "patient", "", "")))
+    interval = percentile_interval(resampled_means(values, weights))
     if interval.low is None:
         return Score(value=value, reason=reason_for_interval(interval))
-    method = IntervalMethod(code="bootstrap", unit="patient" if has_patients else "image", count=interval.num_undefined)
+    method = IntervalMethod(code="bootstrap", unit="patient", count=interval.num_undefined)
     return Score(value=value, low=interval.low, high=interval.high, method=method)
