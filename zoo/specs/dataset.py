@@ -107,6 +107,8 @@ class Samples:
     follow from them: no other image of a fold may affect how its images are read.
     `spacing(image)` returns the millimeters per pixel, of rows and of columns, or None if they are unknown.
     `frames` has the card's choice of slices and frames, by which new files are read.
+    `masks(image)` returns where each label's finding is, bool (L, H, W) of the image's own pixels, if that is known:
+    `zoo explain` compares its maps with it.
     """
 
     table: pandas.DataFrame
@@ -122,6 +124,7 @@ class Samples:
     read_by: ReadBy | None = None
     spacing: Callable[[Any], tuple[float, float] | None] | None = None
     frames: Mapping[str, Any] = field(default_factory=dict)
+    masks: Callable[[Any], Array] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,7 @@ def open_masks(request: SamplesRequest) -> Samples:
     if not path.exists():
         with written_whole(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, draw_masks(draw(PARAMETERS["phantom"]), request), allow_pickle=False)
-    return replace(samples, targets=np.load(path, allow_pickle=False), files=(*samples.files, path))
+    return replace(samples, targets=np.load(path, allow_pickle=False), files=(*samples.files, path), masks=None)
 
 
 def draw_masks(scenes: Scenes, request: SamplesRequest) -> Array:
