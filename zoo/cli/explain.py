@@ -40,6 +40,7 @@ def explain_command(
     """
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, convert_disk_errors
     from zoo.explaining.collecting import MapCollection
+    from zoo.explaining.explainer import check_method
     from zoo.explaining.explanations import ImageExplainer, Request
     from zoo.explaining.outputs import check_explainable
     from zoo.explaining.sampling import Place
@@ -55,6 +56,7 @@ def explain_command(
 
     if output.exists():
         raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
+    check_method(str(flags["method"]))
     console, tags = Console(), NAME_TAGS if flags["keep_names"] else ()
     source = best_of(find_models(model, results))
     registry = registry_with_warnings(console)

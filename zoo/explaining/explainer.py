@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zoo.arrays import Array
+from zoo.errors import UsageError
+from zoo.explaining.attribution import attribute
 from zoo.explaining.gradcam import grad_cam
+from zoo.explaining.inputs import normalize_squares
 from zoo.explaining.layers import SpatialLayer, find_layer
 from zoo.trained.card import ModelCard
 from zoo.trained.opening import OpenModel
-from zoo.trained.predicting import pixels_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GRAD_CAM = "grad-cam"
-MAP_METHODS = (GRAD_CAM,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,25 +42,27 @@ class Explainer:
 
         images = normalize_squares(self.model, squares)
         chosen = torch.from_numpy(columns).to(images.device)
-        assert self.layer is not None
-        maps = enlarge(grad_cam(self.model.tap, images, chosen, self.evidence, self.layer), self.card.image_size)
+        if self.layer is None:
+            maps = attribute(self.method, self.model.tap, images, chosen, self.evidence)
+        else:
+            maps = enlarge(grad_cam(self.model.tap, images, chosen, self.evidence, self.layer), self.card.image_size)
         values: Array = maps.cpu().numpy()
         return values
 
 
+def check_method(method: str) -> None:
+    """Raise UsageError if a method needs a library that is not installed."""
+    if method != GRAD_CAM and importlib.util.find_spec("captum") is None:
+        raise UsageError(f"--method {method} needs captum", fix="pip install 'zoo-bench[captum]'", code="extra-missing")
+
+
 def make_explainer(model: OpenModel, method: str, squares: Array) -> Explainer:
     """The explainer of a model; some squares (B, size, size, channels) show where its last map is."""
+    if method != GRAD_CAM:
+        return Explainer(model=model, method=method, layer=None)
     answers = model.card.task_kind.answers
     layer = find_layer(model.tap, normalize_squares(model, squares), answers.evidence, model.card)
     return Explainer(model=model, method=method, layer=layer)
-
-
-def normalize_squares(model: OpenModel, squares: Array) -> Tensor:
-    """The network's input (B, C, size, size)."""
-    import torch
-
-    pixels = pixels_of(model, squares)
-    return pixels.normalize(pixels.batch(torch.arange(len(squares))))
 
 
 def enlarge(maps: Tensor, size: int) -> Tensor:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.explaining.explainer import Explainer, normalize_squares
+from zoo.explaining.explainer import Explainer
+from zoo.explaining.inputs import INPUTS_AT_ONCE, blur_inputs, normalize_squares
 
-NUM_STEPS = 12
-BLUR = 1 / 16  # standard deviation of the blurred image, as a share of the input's side
-INPUTS_AT_ONCE = 32
+CURVE_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +31,15 @@ def follow_pixels(explainer: Explainer, square: Array, column: int, maps: list[A
     mixed = [image, blurred]
     for values in maps:
         position = rank_pixels(values)
-        for step in range(1, NUM_STEPS):
-            first = position < step / NUM_STEPS * position.size
+        for step in range(1, CURVE_STEPS):
+            first = position < step / CURVE_STEPS * position.size
             mixed += [np.where(first, image, blurred), np.where(first, blurred, image)]
     probabilities = predict_inputs(explainer, np.stack(mixed))[:, column]
-    whole, nothing, steps = probabilities[0], probabilities[1], probabilities[2:].reshape(len(maps), NUM_STEPS - 1, 2)
+    whole, nothing, steps = probabilities[0], probabilities[1], probabilities[2:].reshape(len(maps), CURVE_STEPS - 1, 2)
     return [
         Faithfulness(
-            insertion=float(np.trapezoid([nothing, *curves[:, 0], whole], dx=1 / NUM_STEPS)),
-            deletion=float(np.trapezoid([whole, *curves[:, 1], nothing], dx=1 / NUM_STEPS)),
+            insertion=float(np.trapezoid([nothing, *curves[:, 0], whole], dx=1 / CURVE_STEPS)),
+            deletion=float(np.trapezoid([whole, *curves[:, 1], nothing], dx=1 / CURVE_STEPS)),
         )
         for curves in steps
     ]
@@ -53,15 +52,6 @@ def rank_pixels(values: Array) -> Array:
     position[order] = np.arange(values.size)
     ranks: Array = position.reshape(values.shape)
     return ranks
-
-
-def blur_inputs(images: Array) -> Array:
-    """Blur images (..., H, W) so that no finding is visible."""
-    from scipy.ndimage import gaussian_filter
-
-    sigma = images.shape[-1] * BLUR
-    blurred: Array = gaussian_filter(images, (0,) * (images.ndim - 2) + (sigma, sigma), mode="nearest")
-    return blurred
 
 
 def predict_inputs(explainer: Explainer, images: Array) -> Array:

@@ -57,7 +57,8 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
         for place, (name, values) in enumerate(outputs)
         if values.requires_grad and (layer := as_layer(name, place, values, (width, num_prefix)))
     ]
-    gradients = torch.autograd.grad(total, [outputs[each.place][1] for each in layers], allow_unused=True)
+    values_of_layers = [outputs[each.place][1] for each in layers]
+    gradients = torch.autograd.grad(total, values_of_layers, allow_unused=True) if layers else ()
     used = [
         each
         for each, gradient in zip(layers, gradients, strict=True)

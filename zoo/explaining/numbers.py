@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.explaining.explainer import Explainer, normalize_squares
+from zoo.explaining.explainer import Explainer
 from zoo.explaining.faithfulness import follow_pixels
+from zoo.explaining.inputs import normalize_squares
 from zoo.explaining.locating import Location, center_map
 from zoo.explaining.randomizing import compare_randomized
 from zoo.images.placement import Placement
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval
 from zoo.statistics.units import resampled_means
 
-MEASURED_MAPS = 24  # images: insertion and deletion take 44 forward passes of each
+MEASURED_MAPS = 24  # images: insertion and deletion take 30 forward passes of each
 MIN_COMPARED = 10  # images, to say whether maps beat the center
 SURVIVES = 0.5  # a rank correlation above this after full randomization counts as survival
 

@@ -1,0 +1,209 @@
+"""`zoo explain`: maps of the bench's models, and one line for what cannot be explained."""
+
+import json
+
+import numpy as np
+import pytest
+from html_pages import Page
+from PIL import Image
+
+from zoo.results.store import load_results
+
+pytestmark = pytest.mark.integration
+
+SETS = ("folders", "multilabel", "ordinal", "regression")
+
+
+@pytest.fixture(scope="module")
+def trained(zoo, tiny_data, tmp_path_factory):
+    """Results of several tasks by fine-tuning, and of one by a vote of neighbors."""
+    folder = tmp_path_factory.mktemp("explained")
+    common = ("--models", "tiny_cnn", "--weights", "none", "--seeds", "1", "--results", folder)
+    data = ",".join(str(tiny_data / name) for name in SETS)
+    budget = ("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--set", "image_size=32")
+    for rest in ((data, *budget), (tiny_data / "folders", "--protocol", "knn", "--set", "image_size=32")):
+        done = zoo("bench", *common, "--datasets", *rest)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+QUICK = "tiny_cnn/quick@2+image_size=32+rounds=1+steps=6"
+
+
+@pytest.fixture
+def explain(zoo, trained, tmp_path):
+    """Run `zoo explain`; return its process and, if it wrote one, the folder with its document."""
+    output = tmp_path / "maps"
+
+    def run(model, *arguments):
+        done = zoo("explain", model, *arguments, "-o", output, "--results", trained)
+        path = output / "maps.json"
+        return done, json.loads(path.read_text()) if path.exists() else None
+
+    return run
+
+
+@pytest.fixture
+def some(tiny_data):
+    return sorted((tiny_data / "folders" / "test").rglob("*.png"))[:12]
+
+
+# --- what is explained -----------------------------------------------------------------------------------------------
+def test_each_image_has_a_picture_a_map_and_its_answer(explain, some, tmp_path):
+    done, document = explain(f"folders/{QUICK}", *some)
+    assert done.returncode == 0, done.stderr
+    assert [row["image"] for row in document["images"]] == [str(path) for path in some]
+    first = document["images"][0]
+    assert (first["layer"], first["grid"], first["method"]) == ("pool", 2, "grad-cam")
+    assert first["decided"] is True and first["label"] in ("clear", "nodule") and 0 < first["probability"] < 1
+    height, width = np.asarray(Image.open(some[0])).shape[:2]
+    stored = Image.open(tmp_path / "maps" / first["map"])
+    assert stored.mode == "I;16" and max(stored.size) == 32
+    assert stored.size[0] / stored.size[1] == pytest.approx(width / height, abs=0.1)
+    assert np.asarray(stored).max() in (0, 65535)
+    assert Image.open(tmp_path / "maps" / first["overlay"]).mode == "RGB"
+    assert "not a medical device" in done.stderr and "not a medical device" in document["notice"]
+
+
+def test_the_page_is_one_file_with_the_numbers(explain, some, tmp_path):
+    _, document = explain(f"folders/{QUICK}", *some)
+    page = Page((tmp_path / "maps" / "index.html").read_text())
+    assert len(page.all("img")) == 12 and all(each["src"].startswith("data:") for each in page.all("img"))
+    assert all(sentence in page.text for sentence in document["statements"])
+    assert "not a medical device" in page.text
+
+
+def test_numbers_stand_beside_those_of_the_center(explain, some):
+    _, document = explain(f"folders/{QUICK}", *some)
+    numbers = document["numbers"]
+    assert numbers["maps"] == 12 and numbers["num_layers"] == 2
+    for name in ("insertion", "deletion"):
+        comparison = numbers["comparisons"][name]
+        sign = -1 if name == "deletion" else 1
+        assert comparison["better"] == pytest.approx(sign * (comparison["map"] - comparison["center"]))
+    assert numbers["comparisons"]["pointing"] is None
+    assert document["statements"][-2].startswith("No masks")
+
+
+@pytest.mark.parametrize("name", ["ordinal", "regression", "multilabel"])
+def test_every_task_is_explained(explain, tiny_data, name):
+    images = sorted((tiny_data / name).rglob("*.png"))[:4]
+    done, document = explain(f"{name}/{QUICK}", *images)
+    assert done.returncode == 0, done.stderr
+    rows = document["images"]
+    assert {row["image"] for row in rows} == {str(path) for path in images}
+    if name == "regression":
+        assert {row["label"] for row in rows} == {"age"} and all("value" in row for row in rows)
+        assert "insertion" not in document["numbers"]["comparisons"]
+    else:
+        assert all(0 <= row["probability"] <= 1 for row in rows)
+
+
+def test_a_requested_label_is_explained_in_every_image(explain, some):
+    _, document = explain(f"folders/{QUICK}", *some, "--label", "nodule")
+    assert {row["label"] for row in document["images"]} == {"nodule"}
+    assert {row["decided"] for row in document["images"]} <= {True, False}
+
+
+def test_without_images_test_images_are_explained_as_the_bench_answered_them(explain, trained, tiny_data):
+    done, document = explain(f"folders/{QUICK}", "--data", tiny_data / "folders")
+    assert done.returncode == 0, done.stderr
+    (run,) = [r for r in load_results(trained)[0] if r.id == document["run"]]
+    test, labels = run.predictions()["test"], ("clear", "nodule")
+    stored = dict(zip(test.sample_ids.tolist(), test.probabilities, strict=True))
+    assert len(document["images"]) == 24
+    for row in document["images"]:
+        assert row["probability"] == pytest.approx(stored[row["image"]][labels.index(row["label"])], abs=1e-6)
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+def write_masks(folder, images, size=None):
+    folder.mkdir()
+    for path in images:
+        shape = size or np.asarray(Image.open(path)).shape[:2]
+        mask = np.zeros(shape, np.uint8)
+        mask[: shape[0] // 2] = 255
+        Image.fromarray(mask).save(folder / f"{path.stem}.png")
+    return folder
+
+
+def test_masks_by_stem_give_the_pointing_game(explain, some, tmp_path):
+    _, document = explain(f"folders/{QUICK}", *some, "--masks", write_masks(tmp_path / "masks", some[:10]))
+    located = [row for row in document["images"] if "pointing" in row]
+    assert len(located) == 10
+    assert all(row["center_mass"] == pytest.approx(0.5, abs=0.02) for row in located)
+    assert document["numbers"]["comparisons"]["pointing"]["images"] == 10
+
+
+def test_masks_that_fit_no_image_are_refused(explain, some, tmp_path):
+    small = explain(f"folders/{QUICK}", some[0], "--masks", write_masks(tmp_path / "small", some[:1], (5, 5)))
+    assert small[0].returncode == 4 and "error[masks]" in small[0].stderr and "5 x 5 pixels" in small[0].stderr
+    other = explain(f"folders/{QUICK}", some[0], "--masks", write_masks(tmp_path / "other", some[1:2]))
+    assert other[0].returncode == 2 and "no mask has the stem of an image" in other[0].stderr
+
+
+# --- what cannot be explained ----------------------------------------------------------------------------------------
+def test_what_predict_refuses_is_refused_by_name_and_the_rest_is_explained(explain, some, tmp_path):
+    (tmp_path / "cut.png").write_bytes(some[0].read_bytes()[:60])
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "dot.png")
+    done, document = explain(f"folders/{QUICK}", some[0], tmp_path / "cut.png", tmp_path / "dot.png")
+    assert done.returncode == 3
+    status = {row["image"].rpartition("/")[2]: row["status"] for row in document["images"]}
+    assert status == {some[0].name: "ok", "cut.png": "refused", "dot.png": "ok"}
+    dot = document["images"][2]
+    assert "other image size" in dot["outside"]
+
+
+def test_an_existing_folder_is_not_overwritten(explain, some, tmp_path):
+    (tmp_path / "maps").mkdir()
+    done, _ = explain(f"folders/{QUICK}", some[0])
+    assert done.returncode == 2 and "exists already" in done.stderr
+
+
+def test_only_refused_images_exit_4(explain, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    done, document = explain(f"folders/{QUICK}", tmp_path / "cut.png")
+    assert done.returncode == 4 and document["numbers"]["maps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "status", "expected"),
+    [
+        ("folders/constant", (), 2, "error[unknown-model]"),
+        (f"folders/{QUICK}", ("--label", "tumor"), 2, "error[unknown-label]"),
+        (f"folders/{QUICK}", (), 2, "error[no-dataset]"),
+        ("folders/tiny_cnn/knn@1+image_size=32", ("--data", "folders"), 3, "error[no-map]"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(explain, tiny_data, model, arguments, status, expected):
+    paths = [tiny_data / each if each == "folders" else each for each in arguments]
+    done, document = explain(model, *paths)
+    assert done.returncode == status and document is None
+    assert expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_model_without_weights_is_one_line(zoo, trained, some, tmp_path):
+    import shutil
+
+    shutil.copytree(next(trained.glob("folders/tiny_cnn*/quick*")), tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    done = zoo("explain", tmp_path / "run", some[0], "-o", tmp_path / "maps")
+    assert done.returncode == 5 and "error[no-weights]" in done.stderr
+    assert not (tmp_path / "maps").exists()
+
+
+# --- captum ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion"])
+def test_captum_methods_explain_the_input_itself(explain, some, method):
+    pytest.importorskip("captum")
+    done, document = explain(f"folders/{QUICK}", *some[:2], "--method", method)
+    assert done.returncode == 0, done.stderr
+    assert {(row["method"], row["layer"]) for row in document["images"]} == {(method, None)}
+    assert all(row["maximum"] > 0 for row in document["images"])
+
+
+def test_a_vote_of_neighbors_is_explained_by_occlusion(explain, some):
+    pytest.importorskip("captum")
+    done, document = explain("folders/tiny_cnn/knn@1+image_size=32", *some[:2], "--method", "occlusion")
+    assert done.returncode == 0, done.stderr
+    assert len(document["images"]) == 2
