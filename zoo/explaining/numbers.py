@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from zoo.explaining.explainer import Explainer
 from zoo.explaining.faithfulness import follow_pixels
 from zoo.explaining.inputs import normalize_squares
 from zoo.explaining.locating import Location, center_map
-from zoo.explaining.randomizing import compare_randomized
+from zoo.explaining.randomizing import RANDOMIZED_SHARES, compare_randomized
 from zoo.images.placement import Placement
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval
 from zoo.statistics.units import resampled_means
 
 MEASURED_MAPS = 24  # images: insertion and deletion take 30 forward passes of each
+CURVES_COST = 10  # of the curves of an image, as a multiple of that of its map, to show progress
 MIN_COMPARED = 10  # images, to say whether maps beat the center
 SURVIVES = 0.5  # a rank correlation above this after full randomization counts as survival
 
@@ -90,15 +92,24 @@ def measure_maps(
     comparisons = compare_locations(locations)
     if not measured:
         return MapNumbers(maps=0, empty=0, comparisons=comparisons)
-    total = 2 * len(measured)  # a stage of randomization for all maps is about as long as all curves
+    total = len(measured) * (CURVES_COST + len(RANDOMIZED_SHARES))
     if explainer.card.task_kind.decisions is not None:
-        comparisons |= compare_curves(explainer, measured, lambda done: report(done, total))
+        comparisons |= compare_curves(explainer, measured, lambda done: report(CURVES_COST * done, total))
+    done = count(len(measured) * CURVES_COST)
+
+    def explain_again() -> Array:
+        maps = []
+        for each in measured:
+            maps += list(explainer.explain(each.square[None], np.array([each.column])))
+            report(next(done), total)
+        return np.stack(maps)
+
     owners = np.array([each.owner for each in measured])
     num_layers, similarities = compare_randomized(
         explainer.model.tap,
         normalize_squares(explainer.model, measured[0].square[None]),
-        lambda: np.concatenate([explainer.explain(m.square[None], np.array([m.column])) for m in measured]),
-        lambda done, stages: report(len(measured) + done * len(measured) // stages, total),
+        np.stack([each.map for each in measured]),
+        explain_again,
     )
     stages = []
     for each in similarities:

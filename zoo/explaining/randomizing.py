@@ -35,17 +35,16 @@ class Similarity:
 
 
 def compare_randomized(
-    tap: FeatureTap, example: Tensor, explain: Callable[[], Array], progress: Callable[[int, int], None]
+    tap: FeatureTap, example: Tensor, trained: Array, explain: Callable[[], Array]
 ) -> tuple[int, list[Similarity]]:
-    """The number of layers with weights, and the similarities of maps (N, size, size) at each of RANDOMIZED_SHARES.
+    """The number of layers with weights, and the similarities to the maps `trained` (N, size, size), by stage.
 
-    `explain` makes the maps with the network as it is; `example`, a normalized image, shows the order of the layers.
+    `explain` makes the maps with the network as it is then; `example`, a normalized image, shows the order of layers.
     """
-    trained = explain()
     layers = order_layers(tap, example)[::-1]
     counts = sorted({max(1, round(share * len(layers))) for share in RANDOMIZED_SHARES}) if layers else []
     found = []
-    for done, count in enumerate(counts, start=1):
+    for count in counts:
         with shuffled([layer for _, layer in layers[:count]]):
             random = np.nan_to_num(explain(), nan=0.0, posinf=0.0)  # a map that overflows is empty
         found.append(
@@ -56,7 +55,6 @@ def compare_randomized(
                 ssim=np.array([structural_similarity(*pair) for pair in zip(trained, random, strict=True)]),
             )
         )
-        progress(done, len(counts))
     return len(layers), found
 
 
