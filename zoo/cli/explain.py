@@ -38,24 +38,21 @@ def explain_command(
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Without IMAGES, 24 of its test
     images are explained. Research use only; not a medical device.
     """
-    from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, convert_disk_errors
-    from zoo.explaining.collecting import MapCollection
+    from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED
     from zoo.explaining.explainer import check_method
     from zoo.explaining.explanations import ImageExplainer, Request
     from zoo.explaining.outputs import check_explainable
     from zoo.explaining.sampling import Place
     from zoo.explaining.subjects import NamedImages, list_named, list_tested
     from zoo.registry.loading import quiet_stdout
-    from zoo.report.map_folder import MapFolder, summarize_maps
+    from zoo.report.map_folder import summarize_maps, write_maps
     from zoo.system.devices import resolve_device
-    from zoo.system.files import cache_root, folder_written_whole
+    from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
     from zoo.trained.opening import best_of, find_models, open_model
     from zoo.trained.predicting import find_rules
 
-    if output.exists():
-        raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
     check_method(str(flags["method"]))
     console, tags = Console(), NAME_TAGS if flags["keep_names"] else ()
     source = best_of(find_models(model, results))
@@ -74,16 +71,8 @@ def explain_command(
             subject = list_tested(source, card, place, progress)
     request = Request(method=str(flags["method"]), label=label, find_mask=subject.find_mask)
     explaining = ImageExplainer(opened, find_rules([opened]), request)
-    with convert_disk_errors(), folder_written_whole(output) as folder:
-        written, collected = MapFolder(folder, explaining, tags), MapCollection(len(subject.images), subject.owner_of)
-        with console.counting("explaining", "images") as progress:
-            for done, explained in enumerate(explaining.explain_images(subject.images), start=1):
-                written.write(explained)
-                collected.add(explained)
-                progress(done, len(subject.images))
-        with console.counting("testing the maps") as progress:
-            numbers = collected.measure(explaining.explainer, progress)
-        written.finish(numbers)
+    with quiet_stdout():
+        written, numbers = write_maps(explaining, subject, output, console, tags)
     for line in summarize_maps(written, numbers, output):
         tell(line)
     if not written.num_refused:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import with_fix
+from zoo.errors import UsageError, convert_disk_errors, with_fix
+from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explanations import ExplainedImage, Explanation, ImageExplainer
 from zoo.explaining.numbers import MapNumbers, describe_numbers
+from zoo.explaining.subjects import Subject
 from zoo.images.formats import split_frame
 from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
@@ -20,6 +22,8 @@ from zoo.report.map_statements import list_numbers, state_numbers
 from zoo.report.new_answers import MAX_LINES, OUTSIDE
 from zoo.report.overlays import draw_panels, save_map
 from zoo.report.text import table_lines
+from zoo.system.files import folder_written_whole
+from zoo.system.progress import Console
 from zoo.trained.card import NOTICE, ModelCard
 
 MAPS_FILE, PAGE_FILE = "maps.json", "index.html"
@@ -105,8 +109,8 @@ class MapFolder:
             )
         return files
 
-    def finish(self, numbers: MapNumbers) -> list[str]:
-        """Write maps.json and the page; return what follows from the numbers."""
+    def finish(self, numbers: MapNumbers) -> None:
+        """Write maps.json and the page."""
         card, statements = self.card, state_numbers(numbers, self.grid)
         document = {
             "schema": 1,
@@ -137,7 +141,25 @@ class MapFolder:
             num_refused=self.num_refused,
         )
         (self.folder / PAGE_FILE).write_text(page, encoding="utf-8")
-        return statements
+
+
+def write_maps(
+    explaining: ImageExplainer, subject: Subject, output: Path, console: Console, tags: Sequence[str] = ()
+) -> tuple[MapFolder, MapNumbers]:
+    """Explain images and write the folder, which appears when it is whole. Raises UsageError if it exists."""
+    if output.exists():
+        raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
+    with convert_disk_errors(), folder_written_whole(output) as folder:
+        written, collected = MapFolder(folder, explaining, tags), MapCollection(len(subject.images), subject.owner_of)
+        with console.counting("explaining", "images") as progress:
+            for done, explained in enumerate(explaining.explain_images(subject.images), start=1):
+                written.write(explained)
+                collected.add(explained)
+                progress(done, len(subject.images))
+        with console.counting("testing the maps") as progress:
+            numbers = collected.measure(explaining.explainer, progress)
+        written.finish(numbers)
+    return written, numbers
 
 
 def file_stem(name: str) -> str:
