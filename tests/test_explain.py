@@ -207,3 +207,57 @@ def test_a_vote_of_neighbors_is_explained_by_occlusion(explain, some):
     done, document = explain("folders/tiny_cnn/knn@1+image_size=32", *some[:2], "--method", "occlusion")
     assert done.returncode == 0, done.stderr
     assert len(document["images"]) == 2
+
+
+# --- on the page of a board ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def page(zoo, tiny_data, tmp_path_factory):
+    """The page of a board with a kept model and one without weights, on images that may be shared."""
+    import shutil
+
+    root = tmp_path_factory.mktemp("page")
+    shutil.copytree(tiny_data / "ordinal", root / "ordinal")
+    with open(root / "ordinal" / "dataset.toml", "a", encoding="utf-8") as card:
+        card.write("share_images = true\n")
+    quick = ("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--set", "image_size=32", "--seeds", "1")
+    common = ("--datasets", root / "ordinal", "--weights", "none", "--results", root / "results", *quick)
+    for model, keep in (("tiny_cnn", "best"), ("zoo-timm:resnet10t", "none")):
+        done = zoo("bench", "--models", model, "--keep-weights", keep, *common)
+        assert done.returncode == 0, done.stderr
+    command = ("report", "--results", root / "results", "--format", "html", "--data", root / "ordinal")
+    done = zoo(*command, "--explain", "--output", root / "board.html")
+    assert done.returncode == 0, done.stderr
+    return (root / "board.html").read_text(encoding="utf-8")
+
+
+def test_a_page_shows_maps_of_kept_models_and_says_why_there_are_none_of_others(page):
+    shown = Page(page)
+    maps = [each for each in shown.all("img") if each["alt"].startswith("where the evidence for")]
+    assert 3 <= len(maps) <= 6 and all(each["src"].startswith("data:image/jpeg") for each in maps)
+    assert "seed 0: Grad-CAM of pool, 2 x 2 positions" in shown.text
+    assert "No masks: whether the maps show the findings was not tested." in shown.text
+    assert "No maps of resnet10t: no weights of its runs are kept here" in shown.text
+
+
+def test_explain_needs_a_page_with_images(zoo, trained):
+    assert zoo("report", "--results", trained, "--explain").returncode == 2
+    assert zoo("report", "--results", trained, "--explain", "--no-images", "--format", "html").returncode == 2
+
+
+# --- a network that has learned --------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_maps_of_a_trained_resnet_beat_the_center_on_phantom(zoo, tmp_path):
+    """72 steps at 64 pixels with a small stem, whose last map has 8 x 8 positions: two minutes of a processor."""
+    done = zoo(
+        *("bench", "--models", "zoo-timm:resnet18", "--weights", "none", "--datasets", "phantom", "--seeds", "1"),
+        *("--protocol", "quick", "--set", "stem=small", "--set", "steps=72", "--set", "rounds=2"),
+        *("--results", tmp_path / "results"),
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    done = zoo("explain", "phantom/resnet18", "-o", tmp_path / "maps", "--results", tmp_path / "results", timeout=1800)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads((tmp_path / "maps" / "maps.json").read_text())["numbers"]
+    assert numbers["comparisons"]["pointing"]["beats_center"] is True
+    assert numbers["comparisons"]["mass"]["beats_center"] is True
+    assert numbers["survives_randomization"] is False
