@@ -117,12 +117,13 @@ def test_without_images_test_images_are_explained_as_the_bench_answered_them(exp
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
-def write_masks(folder, images, size=None):
+def write_masks(folder, images, size=None, rows=(0, 0.5)):
+    """Masks of some rows, as shares of the height."""
     folder.mkdir()
     for path in images:
         shape = size or np.asarray(Image.open(path)).shape[:2]
         mask = np.zeros(shape, np.uint8)
-        mask[: shape[0] // 2] = 255
+        mask[slice(*(round(shape[0] * share) for share in rows))] = 255
         Image.fromarray(mask).save(folder / f"{path.stem}.png")
     return folder
 
@@ -133,6 +134,14 @@ def test_masks_by_stem_give_the_pointing_game(explain, some, tmp_path):
     assert len(located) == 10
     assert all(row["center_mass"] == pytest.approx(0.5, abs=0.02) for row in located)
     assert document["numbers"]["comparisons"]["pointing"]["images"] == 10
+
+
+def test_maps_of_a_network_that_has_not_learned_are_flagged(explain, some, tmp_path):
+    masks = write_masks(tmp_path / "masks", some, rows=(0.4, 0.6))  # where the center is
+    done, document = explain(f"folders/{QUICK}", *some, "--masks", masks)
+    assert document["numbers"]["comparisons"]["pointing"]["center"] == 1
+    assert document["statements"][0].startswith("The maps do not beat the center of the image")
+    assert document["statements"][0] in done.stderr
 
 
 def test_masks_that_fit_no_image_are_refused(explain, some, tmp_path):

@@ -263,7 +263,7 @@ def test_maps_beat_the_center_only_if_the_interval_of_the_difference_is_above_0(
 
 def test_images_of_one_patient_are_one():
     """Twenty copies of one patient's difference say nothing about other patients."""
-    assert compare(np.ones(20), np.zeros(20), np.array(["p"] * 20)).low is None
+    assert compare(np.ones(20), np.zeros(20), np.array(["p"] * 20)).beats_center is None
 
 
 def test_equal_numbers_do_not_beat_the_center():

@@ -250,7 +250,7 @@ class TrainedModel:
         from zoo.explaining.explainer import GRAD_CAM
         from zoo.explaining.explanations import ImageExplainer, Request
         from zoo.explaining.outputs import check_explainable
-        from zoo.explaining.subjects import NamedImages, list_named
+        from zoo.explaining.subjects import list_named
         from zoo.report.map_folder import MAPS_FILE, write_maps
         from zoo.system.files import cache_root
         from zoo.system.progress import Console
@@ -260,7 +260,7 @@ class TrainedModel:
         folder = best_of([each.folder for each in self.models])
         (model,) = (each for each in self.models if each.folder == folder)
         check_explainable(model.card, label)
-        subject = list_named(NamedImages(paths=tuple(map(Path, as_names(images)))), model.card, cache_root())
+        subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root())
         explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, label=label))
         write_maps(explaining, subject, Path(output), Console())
         document: dict[str, Any] = json.loads((Path(output) / MAPS_FILE).read_text(encoding="utf-8"))

@@ -31,19 +31,19 @@ from zoo.cli.terminal import registry_with_warnings, tell
 )
 @click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
 def explain_command(
-    model: str, inputs: tuple[Path, ...], output: Path, results: Path, **flags: str | Path | bool
+    model: str, inputs: tuple[Path, ...], output: Path, results: Path, masks: Path | None, **flags: str | Path | bool
 ) -> int:
     """Show where a trained model looks, with numbers about how far the maps can be trusted.
 
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Without IMAGES, 24 of its test
     images are explained. Research use only; not a medical device.
     """
-    from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED
+    from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError
     from zoo.explaining.explainer import check_method
     from zoo.explaining.explanations import ImageExplainer, Request
     from zoo.explaining.outputs import check_explainable
     from zoo.explaining.sampling import Place
-    from zoo.explaining.subjects import NamedImages, list_named, list_tested
+    from zoo.explaining.subjects import list_named, list_tested, with_masks
     from zoo.registry.loading import quiet_stdout
     from zoo.report.map_folder import summarize_maps, write_maps
     from zoo.system.devices import resolve_device
@@ -54,6 +54,8 @@ def explain_command(
     from zoo.trained.predicting import find_rules
 
     check_method(str(flags["method"]))
+    if inputs and flags["data"]:
+        raise UsageError("--data is for the test images, and images are named", fix="leave one of them out")
     console, tags = Console(), NAME_TAGS if flags["keep_names"] else ()
     source = best_of(find_models(model, results))
     registry = registry_with_warnings(console)
@@ -64,11 +66,12 @@ def explain_command(
     check_explainable(card, label)
     with quiet_stdout(), console.counting("listing the images") as progress:
         if inputs:
-            named = NamedImages(paths=inputs, masks=flags["masks"], tags=tags)  # type: ignore[arg-type]
-            subject = list_named(named, card, cache_root())
+            subject = list_named(inputs, card, cache_root(), tags)
         else:
             place = Place(registry=registry, cache=cache_root(), data=str(flags["data"] or ""))
             subject = list_tested(source, card, place, progress)
+        if masks:
+            subject = with_masks(subject, masks)
     request = Request(method=str(flags["method"]), label=label, find_mask=subject.find_mask)
     explaining = ImageExplainer(opened, find_rules([opened]), request)
     with quiet_stdout():

@@ -76,7 +76,7 @@ class FolderMasks:
 
     def check(self, names: list[str]) -> None:
         """Raise UsageError if no image has a mask."""
-        if not any(stem_of(name) in self.paths for name in names):
+        if names and not any(stem_of(name) in self.paths for name in names):
             raise UsageError(
                 f"--masks: no mask has the stem of an image; the first are {stem_of(names[0])}, {min(self.paths)}",
                 fix="name each mask like its image, as scan7.png for scan7.dcm",

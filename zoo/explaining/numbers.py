@@ -21,7 +21,7 @@ from zoo.statistics.units import resampled_means
 
 MEASURED_MAPS = 24  # images: insertion and deletion take 30 forward passes of each
 CURVES_COST = 10  # of the curves of an image, as a multiple of that of its map, to show progress
-MIN_COMPARED = 10  # images, to say whether maps beat the center
+MIN_COMPARED = 10  # patients, to say whether maps beat the center; maps, to say whether they survive
 SURVIVES = 0.5  # a rank correlation above this after full randomization counts as survival
 
 Report = Callable[[int, int], None]  # done, total
@@ -43,16 +43,17 @@ class CenterComparison:
     """The mean of a number over maps beside that of the center, and their difference with its 95 % interval."""
 
     images: int
+    patients: int
     map: float
     center: float
     better: float  # the difference, above 0 if the maps are better than the center
-    low: float | None  # None: too few images, or all differences are equal
+    low: float | None  # None: one patient only, or all differences are equal
     high: float | None
 
     @property
     def beats_center(self) -> bool | None:
-        """Whether the interval is above 0; None with too few images."""
-        if self.images < MIN_COMPARED:
+        """Whether the interval is above 0; None with too few patients."""
+        if self.patients < MIN_COMPARED:
             return None
         return self.better > 0 if self.low is None else self.low > 0
 
@@ -169,6 +170,7 @@ def compare(ours: Array, center: Array, owners: Array, sign: int = 1) -> CenterC
     low, high = interval_of(better, owners)
     return CenterComparison(
         images=len(ours),
+        patients=len(np.unique(owners)),
         map=float(ours.mean()),
         center=float(center.mean()),
         better=float(better.mean()),

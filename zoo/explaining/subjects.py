@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.explaining.locating import FindMask, FolderMasks
@@ -23,20 +23,12 @@ class Subject:
     owner_of: Callable[[str], str]  # an image's name -> its patient, else its file
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedImages:
-    """Paths as in a command, with the folder of their masks and the DICOM tags to keep."""
-
-    paths: Sequence[Path]
-    masks: Path | None = None
-    tags: Sequence[str] = ()
-
-
-def list_named(named: NamedImages, card: ModelCard, cache: Path) -> Subject:
-    """The images of some paths."""
-    images = list(list_images(named.paths, card, cache, named.tags))
+def list_named(paths: Sequence[Path], card: ModelCard, cache: Path, tags: Sequence[str] = ()) -> Subject:
+    """The images of some paths, with some DICOM tags."""
     return Subject(
-        images=images, find_mask=with_folder(named.masks, images), owner_of=lambda name: split_frame(name)[0]
+        images=list(list_images(paths, card, cache, tags)),
+        find_mask=None,
+        owner_of=lambda name: split_frame(name)[0],
     )
 
 
@@ -51,10 +43,8 @@ def list_tested(folder: Path, card: ModelCard, place: Place, progress: Progress 
     )
 
 
-def with_folder(folder: Path | None, images: Sequence[NewImage]) -> FolderMasks | None:
-    """The masks in a folder. Raises UsageError if none belongs to an image."""
-    if folder is None:
-        return None
+def with_masks(subject: Subject, folder: Path) -> Subject:
+    """The same images with the masks in a folder. Raises UsageError if none belongs to an image."""
     masks = FolderMasks(folder)
-    masks.check([image.name for image in images])
-    return masks
+    masks.check([image.name for image in subject.images])
+    return replace(subject, find_mask=masks)

@@ -39,7 +39,7 @@ def state_comparisons(numbers: MapNumbers, names: Sequence[str], meaning: str) -
     for verdict, words in (
         (True, "The maps beat the center of the image"),
         (False, f"The maps do not beat the center of the image, so it is not shown that {meaning}"),
-        (None, f"Too few maps, under {MIN_COMPARED}, to say whether {meaning}"),
+        (None, f"Too few patients, under {MIN_COMPARED}, to say whether {meaning}"),
     ):
         values = [
             f"{SHORT_TITLES[name]} {number(each.map, 2)}, center {number(each.center, 2)}"
