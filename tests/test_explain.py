@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from dicom_files import write
 from html_pages import Page
 from PIL import Image
 
@@ -167,6 +168,17 @@ def test_an_existing_folder_is_not_overwritten(explain, some, tmp_path):
     (tmp_path / "maps").mkdir()
     done, _ = explain(f"folders/{QUICK}", some[0])
     assert done.returncode == 2 and "exists already" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--keep-names",)])
+def test_names_of_patients_are_kept_only_on_request(explain, some, tmp_path, flags):
+    path = tmp_path / "scan.dcm"
+    write(path, np.asarray(Image.open(some[0])), PatientName="Doe^Jane", PatientID="4711")
+    done, document = explain(f"folders/{QUICK}", path, *flags)
+    assert done.returncode == 0, done.stderr
+    assert document["images"][0].get("PatientName") == ("Doe^Jane" if flags else None)
+    written = b"".join(each.read_bytes() for each in (tmp_path / "maps").iterdir())
+    assert (b"Doe" in written) is bool(flags)
 
 
 def test_only_refused_images_exit_4(explain, tmp_path):
