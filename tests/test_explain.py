@@ -44,38 +44,46 @@ def explain(zoo, trained, tmp_path):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def some(tiny_data):
     return sorted((tiny_data / "folders" / "test").rglob("*.png"))[:12]
 
 
-# --- what is explained -----------------------------------------------------------------------------------------------
-def test_each_image_has_a_picture_a_map_and_its_answer(explain, some, tmp_path):
-    done, document = explain(f"folders/{QUICK}", *some)
+@pytest.fixture(scope="module")
+def explained(zoo, trained, some, tmp_path_factory):
+    """What the command says about some images, the folder it writes and its document."""
+    folder = tmp_path_factory.mktemp("some") / "maps"
+    done = zoo("explain", f"folders/{QUICK}", *some, "-o", folder, "--results", trained)
     assert done.returncode == 0, done.stderr
+    return done.stderr, folder, json.loads((folder / "maps.json").read_text())
+
+
+# --- what is explained -----------------------------------------------------------------------------------------------
+def test_each_image_has_a_picture_a_map_and_its_answer(explained, some):
+    said, folder, document = explained
     assert [row["image"] for row in document["images"]] == [str(path) for path in some]
     first = document["images"][0]
     assert (first["layer"], first["grid"], first["method"]) == ("pool", 2, "grad-cam")
     assert first["decided"] is True and first["label"] in ("clear", "nodule") and 0 < first["probability"] < 1
     height, width = np.asarray(Image.open(some[0])).shape[:2]
-    stored = Image.open(tmp_path / "maps" / first["map"])
+    stored = Image.open(folder / first["map"])
     assert stored.mode == "I;16" and max(stored.size) == 32
     assert stored.size[0] / stored.size[1] == pytest.approx(width / height, abs=0.1)
     assert np.asarray(stored).max() in (0, 65535)
-    assert Image.open(tmp_path / "maps" / first["overlay"]).mode == "RGB"
-    assert "not a medical device" in done.stderr and "not a medical device" in document["notice"]
+    assert Image.open(folder / first["overlay"]).mode == "RGB"
+    assert "not a medical device" in said and "not a medical device" in document["notice"]
 
 
-def test_the_page_is_one_file_with_the_numbers(explain, some, tmp_path):
-    _, document = explain(f"folders/{QUICK}", *some)
-    page = Page((tmp_path / "maps" / "index.html").read_text())
+def test_the_page_is_one_file_with_the_numbers(explained):
+    _, folder, document = explained
+    page = Page((folder / "index.html").read_text())
     assert len(page.all("img")) == 12 and all(each["src"].startswith("data:") for each in page.all("img"))
     assert all(sentence in page.text for sentence in document["statements"])
     assert "not a medical device" in page.text
 
 
-def test_numbers_stand_beside_those_of_the_center(explain, some):
-    _, document = explain(f"folders/{QUICK}", *some)
+def test_numbers_stand_beside_those_of_the_center(explained):
+    _, _, document = explained
     numbers = document["numbers"]
     assert numbers["maps"] == 12 and numbers["num_layers"] == 2
     for name in ("insertion", "deletion"):

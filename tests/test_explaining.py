@@ -100,6 +100,8 @@ NETWORKS = [  # size, layout, tokens before the grid, positions of a side
     ("zoo-timm:deit_tiny_distilled_patch16_224", 224, "tokens", 2, 14),
     ("zoo-timm:swin_tiny_patch4_window7_224", 224, "NHWC", 0, 7),
     ("zoo-timm:convnext_atto", 96, "NCHW", 0, 3),
+    ("zoo-timm:convit_tiny", 224, "tokens", 1, 14),
+    ("zoo-timm:inception_next_atto", 96, "NCHW", 0, 3),
     ("zoo-timm:mobilenetv3_small_100", 96, "NCHW", 0, 3),
     ("zoo-torchvision:densenet121", 96, "NCHW", 0, 3),
     ("zoo-torchvision:squeezenet1_1", 96, "NCHW", 0, 5),

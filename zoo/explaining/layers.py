@@ -40,22 +40,26 @@ class SpatialLayer:
 def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: ModelCard) -> SpatialLayer:
     """Find the last map of positions that the answer depends on.
 
-    Maps with as many channels as the network has features come first; a network that changes the number after pooling
-    (MobileNet V3) has none, and its last square map is taken. Maps whose positions have no gradient are not: after the
-    last block of a ViT only the class token matters. Raises RunError if there is none.
+    After the last block of a ViT only the class token matters: maps whose positions have no gradient are left out. If
+    maps have as many channels as the network has features, the last of them limits the number of positions, so that a
+    matrix of attention between tokens is not taken for a map. Raises RunError if there is none.
     """
     import torch
 
+    detach_caches(tap.module)
     with torch.enable_grad(), recorded_outputs(tap) as outputs:
         logits, features = tap(images.detach().requires_grad_())
-        total = evidence(logits).abs().sum()
+        columns = evidence(logits)
+        total = (columns * torch.arange(1, columns.shape[1] + 1, device=columns.device)).sum()  # a sum may cancel
     if not total.requires_grad:
         raise no_map(card, f"a head of method {card.method} has no gradient", "use --method occlusion")
     width, num_prefix = 0 if features is None else features.shape[1], prefix_of(tap.module)
     layers = [
         layer
         for place, (name, values) in enumerate(outputs)
-        if values.requires_grad and (layer := as_layer(name, place, values, (width, num_prefix)))
+        if values.requires_grad
+        and len(values) == len(images)
+        and (layer := as_layer(name, place, values, (width, num_prefix)))
     ]
     values_of_layers = [outputs[each.place][1] for each in layers]
     gradients = torch.autograd.grad(total, values_of_layers, allow_unused=True) if layers else ()
@@ -66,8 +70,16 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
     ]
     if not used:
         raise no_map(card, "it has no map of positions that its answer depends on", "use --method occlusion")
-    matching = [each for each in used if each.to_maps(outputs[each.place][1]).shape[1] == width]
-    return (matching or used)[-1]
+    matching = [each.grid for each in used if each.to_maps(outputs[each.place][1]).shape[1] == width]
+    return [each for each in used if not matching or each.grid <= matching[-1]][-1]
+
+
+def detach_caches(module: nn.Module) -> None:
+    """Copy buffers that a network made in inference mode (ConViT): autograd refuses them."""
+    for part in module.modules():
+        for name, value in list(part.named_buffers(recurse=False)):
+            if value.is_inference():
+                setattr(part, name, value.clone())
 
 
 def no_map(card: ModelCard, problem: str, fix: str) -> RunError:
