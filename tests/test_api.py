@@ -84,6 +84,18 @@ def test_a_loaded_model_predicts_as_the_command_does(run_zoo, results, tiny_data
     assert f"{frame['probability: nodule'][0]!r}".split("(")[-1].rstrip(")") in lines[1]
 
 
+def test_a_loaded_model_explains_as_the_command_does(run_zoo, results, tiny_data, tmp_path):
+    images = sorted((tiny_data / "folders" / "test").rglob("*.png"))[:2]
+    model = zoo.load_model("folders/resnet10t", results=results, device="cpu")
+    document = model.explain(images, tmp_path / "python")
+    done = run_zoo("explain", "folders/resnet10t", *images, "-o", tmp_path / "command", "--results", results)
+    assert done.returncode == 0, done.stderr
+    assert document == json.loads((tmp_path / "command" / "maps.json").read_text())
+    assert (
+        document["images"][0]["grid"] == 2
+    )  # at 32 pixels the last layer has one position, the one before it has 2 x 2
+
+
 def test_an_audit_gives_a_verdict(tiny_data):
     assert zoo.audit_dataset(tiny_data / "folders")["verdict"] in ("ok", "warn")
 

@@ -27,7 +27,7 @@ FLOORS = (
     {"evaluation"},
     {"builtin", "results", "testing", "training"},
     {"audit", "leaderboard", "trained"},
-    {"runner"},
+    {"explaining", "runner"},
     {"report"},
     {"api", "cli"},
 )

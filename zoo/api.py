@@ -243,6 +243,29 @@ class TrainedModel:
         answers = predict_images(self.models, listed, find_rules(self.models))
         return pandas.DataFrame(map(table.row, answers))
 
+    def explain(self, images: NameOrNames, output: str | Path, *, label: str = "") -> dict[str, Any]:
+        """Write where the best seed looks to a folder, as `zoo explain` does; return its maps.json."""
+        import json
+
+        from zoo.explaining.explainer import GRAD_CAM
+        from zoo.explaining.explanations import ImageExplainer, Request
+        from zoo.explaining.outputs import check_explainable
+        from zoo.explaining.subjects import list_named
+        from zoo.report.map_folder import MAPS_FILE, write_maps
+        from zoo.system.files import cache_root
+        from zoo.system.progress import Console
+        from zoo.trained.opening import best_of
+        from zoo.trained.predicting import find_rules
+
+        folder = best_of([each.folder for each in self.models])
+        (model,) = (each for each in self.models if each.folder == folder)
+        check_explainable(model.card, label)
+        subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root())
+        explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, label=label))
+        write_maps(explaining, subject, Path(output), Console())
+        document: dict[str, Any] = json.loads((Path(output) / MAPS_FILE).read_text(encoding="utf-8"))
+        return document
+
     def export(self, target: str, output: str | Path) -> Path:
         """Export the first seed as `zoo export` does: "onnx", "torch-export" or "safetensors"."""
         from zoo.trained.exporting import export_model

@@ -10,6 +10,7 @@ from zoo.cli.bundle import bundle_command
 from zoo.cli.cache import cache_command
 from zoo.cli.compare import compare_command
 from zoo.cli.doctor import doctor_command
+from zoo.cli.explain import explain_command
 from zoo.cli.export import export_command
 from zoo.cli.help import GroupedCommands
 from zoo.cli.info import info_command
@@ -41,6 +42,7 @@ for command in (
     cache_command,
     compare_command,
     doctor_command,
+    explain_command,
     export_command,
     info_command,
     list_command,

@@ -11,7 +11,7 @@ import click
 COMMAND_GROUPS: Mapping[str, Sequence[str]] = {
     "Run": ("bench", "audit"),
     "Look at results": ("report", "compare", "list", "info", "why"),
-    "Use a trained model": ("predict", "export"),
+    "Use a trained model": ("predict", "explain", "export"),
     "Share results": ("bundle", "verify"),
     "Maintain": ("score", "plugin", "cache", "doctor"),
 }

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--figures", "figures", type=PATH, metavar="DIR", help="Also write every figure to DIR: SVG, CSV, PDF.")
 @click.option("--no-images", is_flag=True, help="With html: show no test images.")
 @several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
+@click.option("--explain", is_flag=True, help="With html: show where models with kept weights look in these images.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
 @click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
@@ -70,7 +71,7 @@ def report_command(
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
     if flags["table"] and form != "csv":
         raise UsageError("--table is for csv", fix="add --format csv")
-    for flag in ("no_images", "data"):
+    for flag in ("no_images", "data", "explain"):
         if flags[flag] and form != "html":
             raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
     if predictions:
@@ -135,8 +136,10 @@ def find_galleries(boards: Sequence[Board], registry: Registry, flags: dict[str,
     from zoo.system.settings import Settings
 
     if flags["no_images"]:
+        if flags["explain"]:
+            raise UsageError("--explain is for the images that --no-images leaves out", fix="use one of them")
         return []
-    source = ImageSource(registry=registry, cache=Settings().cache, paths=flags["data"])
+    source = ImageSource(registry=registry, cache=Settings().cache, paths=flags["data"], explain=bool(flags["explain"]))
     return make_galleries(name_plainly(boards), source)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from zoo.leaderboard.boards import Board, request_sections
 from zoo.leaderboard.pictures import PICTURES_PER_RULE, ChosenImage, choose_images
 from zoo.leaderboard.tables import ReportOptions
 from zoo.registry.lookup import Registry
-from zoo.report.html import picture
+from zoo.report.html import small_picture
+from zoo.report.row_maps import MapSource, RowMaps, explain_row
 from zoo.specs.dataset import DatasetSpec
 from zoo.system.progress import Console
 
-MAX_PICTURES, MAX_PICTURE_BYTES = 24, 9000  # of a board; of one as a `data:` URI
-QUALITIES = (88, 75, 60, 45, 30)  # JPEG, the first that is small enough
+MAX_PICTURES = 24  # of a board
 # Licenses that allow anybody to share the images: not those that forbid changes or commercial use.
 OPEN_LICENSE = re.compile(
     r"(cc0|cc by( sa)?|public domain|pddl|odc by|apache|mit|bsd)( \d[\d.]*)?( clause| license| international)*"
@@ -52,6 +52,7 @@ class Gallery:
     pictures: tuple[Picture, ...] = ()
     reason: str = ""  # for readers of the page
     hint: str = ""  # for whoever makes the page: how to get them
+    maps: Mapping[str, RowMaps] = field(default_factory=dict)  # by row, if maps were requested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class ImageSource:
     registry: Registry
     cache: Path
     paths: Sequence[str] = ()
+    explain: bool = False  # also make maps with the models whose weights were kept
 
 
 def make_galleries(boards: Sequence[Board], source: ImageSource) -> list[Gallery]:
@@ -90,7 +92,23 @@ def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDatase
         uris = draw_pictures(found, [row_of[image.sample_id] for image in chosen])
     except ZooError as error:
         return Gallery(reason="they could not be read", hint=with_fix(error.message, error.fix))
-    return Gallery(pictures=tuple(Picture(chosen=c, uri=uri) for c, uri in zip(chosen, uris, strict=True)))
+    return Gallery(
+        pictures=tuple(Picture(chosen=c, uri=uri) for c, uri in zip(chosen, uris, strict=True)),
+        maps=make_maps(board, chosen, MapSource(dataset=found, registry=source.registry, cache=source.cache))
+        if source.explain
+        else {},
+    )
+
+
+def make_maps(board: Board, chosen: Sequence[ChosenImage], source: MapSource) -> dict[str, RowMaps]:
+    """The maps of each row's chosen images."""
+    maps = {}
+    rows = {row.label: row for row in request_sections(board, ReportOptions()).rows}
+    for label in dict.fromkeys(image.row for image in chosen):
+        names = list(dict.fromkeys(image.sample_id for image in chosen if image.row == label))
+        with Console().counting(f"explaining {label}") as progress:
+            maps[label] = explain_row(rows[label], names, source, progress)
+    return maps
 
 
 def choose_for_board(board: Board) -> list[ChosenImage]:
@@ -168,11 +186,3 @@ def draw_pictures(dataset: OpenDataset, rows: Sequence[int]) -> list[str]:
     if dataset.spec.intensity is None and any(each.dtype != np.uint8 for each in pixels.values()):
         intensity = find_intensity(np.concatenate([fit_square(each, LEVELS_SIZE).ravel() for each in pixels.values()]))
     return [small_picture(pixels[row], intensity) for row in rows]
-
-
-def small_picture(pixels: Any, intensity: tuple[float, float]) -> str:
-    uris = (picture(pixels, intensity, quality) for quality in QUALITIES)
-    uri = next(uris)
-    while len(uri) > MAX_PICTURE_BYTES and (smaller := next(uris, "")):
-        uri = smaller
-    return uri

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STYLES = ("page.css", "figure-colors.css", "figures.css", "figure-page.css")  # of zoo/report/templates
 QUALITY = 88  # JPEG; a thumbnail takes 4 to 9 kB, as PNG 15 to 50
+QUALITIES = (QUALITY, 75, 60, 45, 30)  # the first that is small enough
+MAX_PICTURE_BYTES = 9000  # of a small picture as a `data:` URI
 
 
 def render_page(template: str, script: str = "", **values: Any) -> str:
@@ -75,3 +77,12 @@ def picture(pixels: Array, intensity: tuple[float, float], quality: int = QUALIT
     stream = io.BytesIO()
     to_image(Thumbnail(pixels=pixels, label=""), intensity).save(stream, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def small_picture(pixels: Array, intensity: tuple[float, float]) -> str:
+    """A thumbnail as a `data:` URI, at the best quality that fits `MAX_PICTURE_BYTES`."""
+    uris = (picture(pixels, intensity, quality) for quality in QUALITIES)
+    uri = next(uris)
+    while len(uri) > MAX_PICTURE_BYTES and (smaller := next(uris, "")):
+        uri = smaller
+    return uri

@@ -109,6 +109,8 @@ class Samples:
     `frames` has the card's choice of slices and frames, by which new files are read.
     `masks(image)` returns the label map of an image, uint8 (H, W): 0 is background, k + 1 is label k. zoo then sets
     `targets`, float64 (N, L), to the pixels of each label.
+    `findings(image)` returns where each label's finding is, bool (L, H, W) of the image's own pixels, if that is known:
+    `zoo explain` compares its maps with it.
     """
 
     table: pandas.DataFrame
@@ -125,6 +127,7 @@ class Samples:
     spacing: Callable[[Any], tuple[float, float] | None] | None = None
     frames: Mapping[str, Any] = field(default_factory=dict)
     masks: Callable[[Any], Array] | None = None
+    findings: Callable[[Any], Array] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

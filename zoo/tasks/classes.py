@@ -129,6 +129,13 @@ class ClassAnswers(Answers):
     def to_log_odds(self, logits: Array) -> Array | None:
         return classes_to_log_odds(logits)
 
+    def evidence(self, logits: Tensor) -> Tensor:
+        """Log odds: of two classes only the difference of the logits determines the answer."""
+        import torch
+
+        own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+        return logits - logits[:, None].masked_fill(own, -torch.inf).logsumexp(dim=2)
+
     def recover_log_odds(self, answers: Array) -> Array | None:
         return recover_log_odds(answers)
 

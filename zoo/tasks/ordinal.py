@@ -9,7 +9,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.tasks.classes import METRICS_OF_CLASSES, PICTURES_OF_DECISIONS, TOP_LABEL, ClassAnswers, ClassTargets
 from zoo.tasks.linear import solve_binaries
-from zoo.tasks.logits import cumulative_to_classes, grades_to_log_odds, rescale_grades
+from zoo.tasks.logits import SMALLEST, cumulative_to_classes, grades_to_log_odds, rescale_grades
 from zoo.tasks.task import POSITIVE_AND_NEGATIVE, Head, Presentation, Task
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ class GradeAnswers(ClassAnswers):
 
     def to_log_odds(self, logits: Array) -> Array | None:
         return grades_to_log_odds(logits)
+
+    def evidence(self, logits: Tensor) -> Tensor:
+        """Log odds of the grades."""
+        import torch
+
+        above = logits.double().cummin(dim=1).values.sigmoid()
+        certain = torch.ones_like(above[:, :1])
+        shares = torch.cat([certain, above], dim=1) - torch.cat([above, 0 * certain], dim=1)
+        return shares.logit(eps=SMALLEST)
 
     def recover_log_odds(self, answers: Array) -> Array | None:
         return None

@@ -171,6 +171,10 @@ class Answers(ABC):
         """log p/(1 - p), which ranks samples whose probabilities round to 1; None if there is none."""
         return None
 
+    def evidence(self, logits: Tensor) -> Tensor:
+        """The numbers (N, C) that an explanation of each column of the answers differentiates, from its logits."""
+        return logits
+
     def recover_log_odds(self, answers: Array) -> Array | None:
         """Log odds from stored probabilities that keep the digits of small ones; None where they are lost."""
         return None

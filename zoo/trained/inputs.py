@@ -21,8 +21,9 @@ from zoo.images.formats import (
     read_tag,
     split_frame,
 )
+from zoo.images.placement import Placement
 from zoo.images.reading import Header, check_regular
-from zoo.images.resizing import fit_square
+from zoo.images.resizing import fit_with_placement
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import NpzImages, read_members
 from zoo.sources.cards import DatasetCard, Frames, Slices
@@ -38,7 +39,7 @@ class NewImage:
 
     name: str  # as in the command: a path, "scan.dcm#12", or "set.npz/test/12"
     file: str  # the name of its file or clip
-    source: Any = None  # (path, frame), or (reader, name) of an npz
+    source: Any = None  # (path, frame), or (a function that reads, its argument)
     header: Header | None = None
     tags: Mapping[str, str] = field(default_factory=dict)  # requested DICOM tags
     refused: str = ""
@@ -51,6 +52,7 @@ class ReadImage:
 
     image: NewImage
     pixels: Array | None = None
+    placement: Placement | None = None  # of the image in the square
     differs: str = ""
     refused: str = ""
     fix: str = ""
@@ -161,7 +163,8 @@ def read_new_image(card: ModelCard, image: NewImage) -> ReadImage:
                 fix="give it the bit depth of the training images",
                 code="mixed-depth",
             )
-        square = match_channels(fit_square(pixels, card.image_size), card.channels)
+        fitted, placement = fit_with_placement(pixels, card.image_size)
+        square = match_channels(fitted, card.channels)
         if square is None:
             raise DataError(
                 f"{image.name}: {pixels.shape[2]} channels, but the training images are gray",
@@ -173,11 +176,12 @@ def read_new_image(card: ModelCard, image: NewImage) -> ReadImage:
         return ReadImage(image=image, refused=problem, fix=fix)
     height, width = pixels.shape[:2]
     header = image.header or Header(width=width, height=height, channels=1 if pixels.ndim == 2 else 3)
-    return ReadImage(image=image, pixels=square, differs=find_difference(header, card))
+    return ReadImage(image=image, pixels=square, placement=placement, differs=find_difference(header, card))
 
 
 def read_pixels(card: ModelCard, image: NewImage) -> Array:
     place, which = image.source
-    if isinstance(place, NpzImages):
-        return place(which)
-    return read_image(place, which, card.file_reading)
+    if isinstance(place, Path):
+        return read_image(place, which, card.file_reading)
+    pixels: Array = place(which)
+    return pixels

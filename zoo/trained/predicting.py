@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.pixels import as_pixels
+from zoo.data.pixels import Pixels, as_pixels
 from zoo.evaluation.predictions import Predictions, join_parts, mean_log_odds
 from zoo.evaluation.temperature import find_temperature
 from zoo.evaluation.thresholds import ThresholdRule, choose_cuts, scale_of
@@ -174,12 +174,16 @@ def make_answers(card: ModelCard, logits: Sequence[Array]) -> list[NewAnswer]:
 
 def forward_squares(model: OpenModel, squares: Array) -> tuple[Array, Array | None]:
     """Logits (B, outputs) and features (B, D) of squares (B, size, size, channels)."""
+    return forward_rows(model.tap, pixels_of(model, squares), np.arange(len(squares)), model.card.precision)
+
+
+def pixels_of(model: OpenModel, squares: Array) -> Pixels:
+    """Squares (B, size, size, channels) with their conversion to the network's input."""
     import torch
 
     card = model.card
     levels = torch.from_numpy(squares.view(np.int16) if squares.dtype == np.uint16 else squares)
-    pixels = as_pixels(levels, card.intensity, card.mean, card.std, model.device)
-    return forward_rows(model.tap, pixels, np.arange(len(squares)), card.precision)
+    return as_pixels(levels, card.intensity, card.mean, card.std, model.device)
 
 
 def apply_rules(card: ModelCard, rules: Rules, answers: Sequence[NewAnswer]) -> list[NewAnswer]:

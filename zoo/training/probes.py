@@ -99,7 +99,7 @@ def make_vote(bank: Tensor, votes: Tensor, neighbors: int, temperature: float, a
             similarity, nearest = (normalize(features, dim=1) @ self.bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * self.votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
-            return torch.from_numpy(answers.to_logits(share.double().cpu().numpy())).float()
+            return torch.from_numpy(answers.to_logits(share.detach().double().cpu().numpy())).float()
 
     return NeighborVote()
 

@@ -203,6 +203,14 @@ def test_a_box_encloses_its_mask_tightly(scenes):
 
 
 @pytest.mark.integration
+def test_each_label_has_the_masks_of_its_lesions(samples, scenes):
+    for image in np.flatnonzero(scenes.present[:, 1])[:3]:
+        diffuse, nodules = samples.findings(int(image))
+        assert not diffuse.any()
+        assert (nodules == masks(scenes, image).any(axis=0)).all() and nodules.any()
+
+
+@pytest.mark.integration
 def test_the_table_counts_the_lesions(samples, scenes):
     for image in (0, 5, 700):
         assert samples.table["num_lesions"][image] == len(find_lesions(scenes, image))

@@ -18,7 +18,15 @@ def describe_gallery(gallery: Gallery | None) -> dict[str, Any] | None:
         {
             "model": row,
             "seed": seed,
-            "pictures": [{"uri": each.uri, **describe_image(each.chosen)} for each in pictures],
+            "maps": (maps := gallery.maps.get(row)),
+            "pictures": [
+                {
+                    "uri": each.uri,
+                    **describe_image(each.chosen),
+                    "map": maps.pictures.get(each.chosen.sample_id) if maps else None,
+                }
+                for each in pictures
+            ],
         }
         for (row, seed), pictures in groupby(gallery.pictures, key=lambda each: (each.chosen.row, each.chosen.seed))
     ]

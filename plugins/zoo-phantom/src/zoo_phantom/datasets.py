@@ -13,6 +13,7 @@ from zoo_phantom.exact import Array
 from zoo_phantom.parameters import PHANTOM, PHANTOM_HARD, PHANTOM_MULTICLASS, PHANTOM_MULTILABEL
 from zoo_phantom.scenes import SCANNERS, SPLITS, Scenes, draw
 from zoo_phantom.storage import keep_slices, read_slice
+from zoo_phantom.truth import masks_by_label
 
 if TYPE_CHECKING:
     import pandas
@@ -40,6 +41,7 @@ def open_samples(request: SamplesRequest, name: str) -> Samples:
         targets=targets_of(scenes),
         read=partial(read_slice, path),
         files=(path,),
+        findings=partial(masks_by_label, scenes),
     )
 
 

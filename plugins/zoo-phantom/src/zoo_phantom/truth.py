@@ -57,6 +57,12 @@ def masks(scenes: Scenes, image: int) -> Array:
     return shapes
 
 
+def masks_by_label(scenes: Scenes, image: int) -> Array:
+    """Where the lesions of each label are on slice `image`: bool (L, size, size)."""
+    labels, shapes = weigh(scenes, image)[0]["label"], masks(scenes, image)
+    return np.stack([shapes[labels == label].any(axis=0) for label in range(len(scenes.parameters.findings))])
+
+
 def boxes(scenes: Scenes, image: int) -> Array:
     """The boxes of the lesions of slice `image`, float64 (K, 4): x0, y0, x1, y1 in pixels, tight around their masks.
 

@@ -1,0 +1,72 @@
+"""Make maps of where the evidence for an output is, by one of several methods."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoo.arrays import Array
+from zoo.errors import UsageError
+from zoo.explaining.attribution import attribute
+from zoo.explaining.gradcam import grad_cam
+from zoo.explaining.inputs import normalize_squares
+from zoo.explaining.layers import SpatialLayer, find_layer
+from zoo.trained.card import ModelCard
+from zoo.trained.opening import OpenModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GRAD_CAM = "grad-cam"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explainer:
+    """A trained model and the way in which its answers are explained."""
+
+    model: OpenModel
+    method: str
+    layer: SpatialLayer | None  # None: the method explains the input itself
+
+    @property
+    def card(self) -> ModelCard:
+        return self.model.card
+
+    def evidence(self, logits: Tensor) -> Tensor:
+        return self.card.task_kind.answers.evidence(logits)
+
+    def explain(self, squares: Array, columns: Array) -> Array:
+        """Maps float32 (B, size, size), at least 0, of one column for each square (B, size, size, channels)."""
+        import torch
+
+        images = normalize_squares(self.model, squares)
+        chosen = torch.from_numpy(columns).to(images.device)
+        if self.layer is None:
+            maps = attribute(self.method, self.model.tap, images, chosen, self.evidence)
+        else:
+            maps = enlarge(grad_cam(self.model.tap, images, chosen, self.evidence, self.layer), self.card.image_size)
+        values: Array = maps.cpu().numpy()
+        return values
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError if a method needs a library that is not installed."""
+    if method != GRAD_CAM and importlib.util.find_spec("captum") is None:
+        raise UsageError(f"--method {method} needs captum", fix="pip install 'zoo-bench[captum]'", code="extra-missing")
+
+
+def make_explainer(model: OpenModel, method: str, squares: Array) -> Explainer:
+    """The explainer of a model; some squares (B, size, size, channels) show where its last map is."""
+    if method != GRAD_CAM:
+        return Explainer(model=model, method=method, layer=None)
+    answers = model.card.task_kind.answers
+    layer = find_layer(model.tap, normalize_squares(model, squares), answers.evidence, model.card)
+    return Explainer(model=model, method=method, layer=layer)
+
+
+def enlarge(maps: Tensor, size: int) -> Tensor:
+    """Enlarge maps (B, grid, grid) bilinearly to (B, size, size)."""
+    from torch.nn.functional import interpolate
+
+    return interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,109 @@
+"""Compare maps with masks: the pointing game, and the share of a map inside the mask; both for the center too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError, UsageError
+from zoo.images.formats import split_frame
+from zoo.images.placement import Placement
+
+# The name of an image, the column that is explained, where the image lies -> bool (H, W) of the image; None: no mask.
+FindMask = Callable[[str, int, Placement], Array | None]
+
+CENTER_WIDTH = 0.25  # standard deviation of the center map, as a share of the image's sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """How a map, and the map of the center, meet a mask."""
+
+    pointing: float
+    mass: float
+    center_pointing: float
+    center_mass: float
+
+
+def compare_with_mask(values: Array, mask: Array, placement: Placement) -> Location:
+    """Compare a map (size, size) with a mask, bool (size, size), that has a pixel."""
+    center = center_map(len(values), placement)
+    return Location(
+        pointing=point(values, mask),
+        mass=share_inside(values, mask),
+        center_pointing=point(center, mask),
+        center_mass=share_inside(center, mask),
+    )
+
+
+def point(values: Array, mask: Array) -> float:
+    """The pointing game (Zhang et al. 2018, IJCV) without tolerance: 1 if the maximum lies in the mask, else 0.
+
+    Of several equal maxima the share inside counts, so a map of zeros points anywhere.
+    """
+    return float(mask[values == values.max()].mean())
+
+
+def share_inside(values: Array, mask: Array) -> float:
+    """The share of a map's sum inside the mask; a map of zeros counts as even."""
+    total = values.sum(dtype=np.float64)
+    return float(values[mask].sum(dtype=np.float64) / total) if total > 0 else float(mask.mean())
+
+
+def center_map(size: int, placement: Placement) -> Array:
+    """A Gaussian in the center of the image, 0 in the padding: what a map must beat that knows nothing of the image."""
+    height, width = placement.resized
+    top, left = placement.offset
+    rows, columns = (
+        np.exp(-0.5 * (((np.arange(length) + 0.5) / length - 0.5) / CENTER_WIDTH) ** 2) for length in (height, width)
+    )
+    values = np.zeros((size, size), np.float32)
+    values[top : top + height, left : left + width] = rows[:, None] * columns
+    return values
+
+
+class FolderMasks:
+    """Masks from a folder of PNG files with the stems of the images; pixels above 0 are inside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        if not self.paths:
+            raise UsageError(f"--masks {folder}: has no PNG files", fix="name the folder of the masks", code="masks")
+
+    def check(self, names: list[str]) -> None:
+        """Raise UsageError if no image has a mask."""
+        if names and not any(stem_of(name) in self.paths for name in names):
+            raise UsageError(
+                f"--masks: no mask has the stem of an image; the first are {stem_of(names[0])}, {min(self.paths)}",
+                fix="name each mask like its image, as scan7.png for scan7.dcm",
+                code="masks",
+            )
+
+    def __call__(self, name: str, _: int, placement: Placement) -> Array | None:
+        from PIL import Image
+
+        path = self.paths.get(stem_of(name))
+        if path is None:
+            return None
+        try:
+            levels = np.asarray(Image.open(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}", fix="save it again as PNG", code="masks") from error
+        color = levels[..., :3] if levels.ndim == 3 else levels[..., None]  # without alpha
+        mask: Array = color.max(axis=2) > 0
+        if mask.shape != (placement.height, placement.width):
+            raise DataError(
+                f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {name} has "
+                f"{placement.width} x {placement.height}",
+                fix="give the mask the size of its image",
+                code="masks",
+            )
+        return mask
+
+
+def stem_of(name: str) -> str:
+    return Path(split_frame(name)[0]).stem
