@@ -18,7 +18,6 @@ from zoo.registry.opening import open_registry
 from zoo.report.board_html import to_html
 from zoo.report.formats import Layout
 from zoo.report.gallery import (
-    MAX_PICTURE_BYTES,
     MAX_PICTURES,
     NOT_AT_HAND,
     ImageSource,
@@ -26,6 +25,7 @@ from zoo.report.gallery import (
     is_open_license,
     make_galleries,
 )
+from zoo.report.html import MAX_PICTURE_BYTES
 from zoo.specs.metric import ScoringContext
 
 KNOWN = {spec.name: spec for spec in METRICS}

@@ -76,9 +76,9 @@ class FolderMasks:
 
     def check(self, names: list[str]) -> None:
         """Raise UsageError if no image has a mask."""
-        if names and not any(stem_of(name) in self.paths for name in names):
+        if names and not any(image_stem(name) in self.paths for name in names):
             raise UsageError(
-                f"--masks: no mask has the stem of an image; the first are {stem_of(names[0])}, {min(self.paths)}",
+                f"--masks: no mask has the stem of an image; the first are {image_stem(names[0])}, {min(self.paths)}",
                 fix="name each mask like its image, as scan7.png for scan7.dcm",
                 code="masks",
             )
@@ -86,7 +86,7 @@ class FolderMasks:
     def __call__(self, name: str, _: int, placement: Placement) -> Array | None:
         from PIL import Image
 
-        path = self.paths.get(stem_of(name))
+        path = self.paths.get(image_stem(name))
         if path is None:
             return None
         try:
@@ -105,5 +105,5 @@ class FolderMasks:
         return mask
 
 
-def stem_of(name: str) -> str:
+def image_stem(name: str) -> str:
     return Path(split_frame(name)[0]).stem

@@ -28,7 +28,7 @@ def mask_score_lines(comparison: MaskComparison, has_patients: bool) -> list[str
     num_cases, num_patients = len(np.unique(scores["case"])), len(np.unique(scores["patient"]))
     unit = scores["unit"][0]
     people = f"{num_patients} patients" if has_patients else "every case taken as its own patient"
-    rows = [score_row(summary, score, unit) for summary in summaries for score in summary.scores]
+    rows = [score_line(summary, score, unit) for summary in summaries for score in summary.scores]
     refused = f", {len(comparison.refused)} refused and left out" if comparison.refused else ""
     missing = [s.score.reason for each in summaries for s in each.scores if s.score.reason and s.num_patients]
     method = next((s.score.method.text for each in summaries for s in each.scores if s.score.method), "")
@@ -71,7 +71,7 @@ def name_labels(summary: LabelSummary) -> str:
     return summary.labels[0] if len(summary.labels) == 1 else f"mean of {len(summary.labels)} labels"
 
 
-def score_row(summary: LabelSummary, score: MaskScore, unit: str) -> dict[str, Any]:
+def score_line(summary: LabelSummary, score: MaskScore, unit: str) -> dict[str, Any]:
     mean = score.score
     has_interval = mean.low is not None and mean.high is not None
     return {

@@ -15,21 +15,21 @@ from zoo.tasks.kinds import MASK_TASKS
 from zoo.tasks.overlaps import FRACTIONS, STATISTICS, statistic
 
 
-def values_of(request: MetricRequest, name: str) -> Array:
+def statistic_of(request: MetricRequest, name: str) -> Array:
     """The statistic of each unit and label, (N, L); NaN where it is undefined."""
     return statistic(request.probabilities, name)
 
 
 def count_undefined(request: MetricRequest, name: str) -> str:
     """How many units have no value, by label."""
-    undefined = np.isnan(values_of(request, name)).sum(axis=0)
+    undefined = np.isnan(statistic_of(request, name)).sum(axis=0)
     counts = [f"{label} {n}" for label, n in zip(request.labels, undefined.tolist(), strict=True) if n]
     return f"undefined in {', '.join(counts)} of {len(request.targets)}" if counts else ""
 
 
 def mask_metric(name: str, description: str, **fields: Any) -> MetricSpec:
     """The metric of a statistic of masks."""
-    per_unit: Callable[[MetricRequest], Array] = partial(values_of, name=name)
+    per_unit: Callable[[MetricRequest], Array] = partial(statistic_of, name=name)
     per_unit.__doc__ = description
     return MetricSpec(
         name=name,
