@@ -58,7 +58,6 @@ def report_command(
     output: Path | None,
     check: bool,
     predictions: Path | None,
-    cards: Path | None,
     **flags: Any,
 ) -> int:
     """Build the leaderboard from stored results."""
@@ -74,10 +73,11 @@ def report_command(
     for flag in ("no_images", "data"):
         if flags[flag] and form != "html":
             raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
+    cards = flags["cards"]
     if predictions or cards:
-        what, by = ("--predictions", flags["by"]) if predictions else ("--cards", ())
-        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags, "by": by}
-        board_flags["cards"] = cards if predictions else None
+        what = "--predictions" if predictions else "--cards"
+        used = {} if predictions else {"cards": None, "by": ()}
+        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags, **used}
         refuse_ignored(what, [f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
     registry = registry_with_warnings()
     options = options_from_flags(flags, registry)

@@ -31,7 +31,7 @@ from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
-TAGS = ["medical-imaging", "zoo-bench"]
+HUB_TAGS = ["medical-imaging", "zoo-bench"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,13 +59,13 @@ def find_kept(results: Sequence[Result], registry: Registry, options: ReportOpti
     """Yield one model for each row that has kept weights: the seed with the best val score."""
     rows: dict[tuple[Any, ...], dict[Path, Result]] = {}
     for result in results:
-        if result.ok and result.folder and has_weights(result.folder):
+        if result.ok and result.folder and keeps_model(result.folder):
             rows.setdefault((board_key(result), row_key(result)), {})[result.folder] = result
     for by_folder in rows.values():
         yield describe_kept(by_folder[best_of(list(by_folder))], results, registry, options)
 
 
-def has_weights(folder: Path) -> bool:
+def keeps_model(folder: Path) -> bool:
     return (folder / CARD_FILE).exists() and (folder / WEIGHTS_FILE).exists()
 
 
@@ -139,20 +139,20 @@ def to_model_card(kept: KeptModel) -> str:
         model_name=card.name,
         eval_results=list(list_evaluations(kept)),
         pipeline_tag=card.task_kind.presentation.hub_task or None,
-        tags=TAGS,
+        tags=HUB_TAGS,
     )
     sections = (
-        ("Model", describe_model(kept)),
-        ("Use", describe_use(kept)),
-        ("Protocol", table(("field", "value"), describe_distinct(kept.board.record.protocol))),
-        ("Data", describe_data(kept)),
-        ("Results", [*results_table(kept), *describe_external(kept)]),
-        ("Calibration", describe_calibration(kept)),
-        ("Subgroups", describe_subgroups(kept)),
-        ("Cost", describe_cost(kept)),
-        ("Seeds and deviations", describe_runs(kept)),
-        ("Limits", describe_limits(kept)),
-        *((each["name"], describe_checklist(each)) for each in fill_from_all(kept)),
+        ("Model", model_lines(kept)),
+        ("Use", use_lines(kept)),
+        ("Protocol", text_table(("field", "value"), describe_distinct(kept.board.record.protocol))),
+        ("Data", data_lines(kept)),
+        ("Results", [*results_table(kept), *external_lines(kept)]),
+        ("Calibration", calibration_lines(kept)),
+        ("Subgroups", subgroups_lines(kept)),
+        ("Cost", cost_lines(kept)),
+        ("Seeds and deviations", runs_lines(kept)),
+        ("Limits", limits_lines(kept)),
+        *((each["name"], checklist_lines(each)) for each in fill_from_all(kept)),
     )
     lines = [f"---\n{data.to_yaml()}\n---", "", f"# {escape(card.name)}", "", f"**{NOTICE}**", ""]
     lines += [f"**{escape(line)}**\n" for line in headings(kept.board)]
@@ -191,7 +191,7 @@ def list_evaluations(kept: KeptModel) -> Iterator[Any]:
                 metric_name=metric,
                 metric_value=float(score.value),
                 metric_args={
-                    **describe_interval(score),
+                    **interval_arguments(score),
                     "n_images": test["images"],
                     "n_patients": test["patients"] if facts["has_patients"] else None,
                     "unit": facts["unit"],
@@ -202,7 +202,7 @@ def list_evaluations(kept: KeptModel) -> Iterator[Any]:
             )
 
 
-def describe_interval(score: Score) -> dict[str, Any]:
+def interval_arguments(score: Score) -> dict[str, Any]:
     """The 95 % interval, or why there is none."""
     if score.low is None or score.high is None:
         return {"ci": None, "ci_missing": reason_text(score.reason) if score.reason else None}
@@ -210,17 +210,17 @@ def describe_interval(score: Score) -> dict[str, Any]:
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Sequence[str] = ()) -> list[str]:
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Sequence[str] = ()) -> list[str]:
     """A Markdown table; `texts` are the columns aligned to the left."""
     heading = ["| " + " | ".join(map(escape, columns)) + " |", rule_line(columns, texts or columns)]
     return [*heading, *("| " + " | ".join(map(escape, row)) + " |" for row in rows)]
 
 
-def bullets(lines: Iterable[str]) -> list[str]:
+def bullet_list(lines: Iterable[str]) -> list[str]:
     return [f"- {escape(line)}" for line in lines]
 
 
-def numbers(values: Iterable[float]) -> str:
+def list_numbers(values: Iterable[float]) -> str:
     return ", ".join(map(number, values))
 
 
@@ -228,7 +228,7 @@ def show_mapping(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def describe_model(kept: KeptModel) -> list[str]:
+def model_lines(kept: KeptModel) -> list[str]:
     card, weights = kept.card, kept.card.weights
     reading = show_mapping(card.reading or {}) or "as stored"
     facts = [
@@ -237,12 +237,10 @@ def describe_model(kept: KeptModel) -> list[str]:
         ("protocol", card.protocol),
         ("labels", ", ".join(card.labels) or "none"),
         ("positive label", "none" if card.positive is None else card.labels[card.positive]),
-        (
-            "input",
-            f"{card.image_size} px, {card.channels} channels, mean {numbers(card.mean)}, std {numbers(card.std)}",
-        ),
+        ("input", f"{card.image_size} px, {card.channels} channels"),
+        ("normalization", f"mean {list_numbers(card.mean)}, SD {list_numbers(card.std)}"),
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
-        ("threshold", numbers(card.thresholds or ()) or "none"),
+        ("threshold", list_numbers(card.thresholds or ()) or "none"),
         ("initial weights", f"{weights['tag'] or 'random init'} ({weights['init']})"),
         ("license of the initial weights", weights["license"] or "not recorded"),
         ("license of these weights", BLANK),
@@ -250,10 +248,10 @@ def describe_model(kept: KeptModel) -> list[str]:
         ("command", repeat_command(kept.board, kept.row)),
         ("software", show_mapping(card.versions)),
     ]
-    return [*table(("fact", "value"), facts), "", *bullets(weights_statements(kept.board))]
+    return [*text_table(("fact", "value"), facts), "", *bullet_list(weights_statements(kept.board))]
 
 
-def describe_use(kept: KeptModel) -> list[str]:
+def use_lines(kept: KeptModel) -> list[str]:
     return [
         f"{NOTICE}. Intended use: {BLANK}.",
         "",
@@ -265,12 +263,12 @@ def describe_use(kept: KeptModel) -> list[str]:
     ]
 
 
-def describe_data(kept: KeptModel) -> list[str]:
+def data_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     leaks = [deviation_text(each) for each in kept.row.deviations if each.kind == "leak-allowed"]
     audit = "; ".join(leaks) or "passed: zoo bench refuses datasets with leaks"
     notes = [f"audit: {audit}", test_statement(board), *board.facts["notes"]]
-    return [*table(("fact", "value"), describe_making(board)), "", *bullets(map(clean, notes))]
+    return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(map(clean, notes))]
 
 
 def results_table(kept: KeptModel) -> list[str]:
@@ -301,7 +299,7 @@ def results_table(kept: KeptModel) -> list[str]:
                 definition,
             )
         )
-    lines = table(columns, rows, ("metric", "best baseline", "definition"))
+    lines = text_table(columns, rows, ("metric", "best baseline", "definition"))
     return [
         *lines,
         "",
@@ -318,7 +316,7 @@ def best_baseline(kept: KeptModel, metric: str) -> str:
     return f"{number(value)} ({label})"
 
 
-def describe_external(kept: KeptModel) -> list[str]:
+def external_lines(kept: KeptModel) -> list[str]:
     """The scores of the primary metric on external datasets, over all seeds."""
     if not kept.external_boards:
         return ["", "External validation: none recorded."]
@@ -328,31 +326,31 @@ def describe_external(kept: KeptModel) -> list[str]:
         for row in board.rows
         if not row.baseline
     ]
-    return ["", *table(("external dataset", "metric", "all seeds"), rows)]
+    return ["", *text_table(("external dataset", "metric", "all seeds"), rows)]
 
 
 def find_section(kept: KeptModel, name: str) -> Section | None:
     return next((section for section in kept.board.sections if section.name == name and section.rows), None)
 
 
-def describe_calibration(kept: KeptModel) -> list[str]:
+def calibration_lines(kept: KeptModel) -> list[str]:
     card, section = kept.card, find_section(kept, "calibration")
     fitted = f"temperature {number(card.temperature)}" if card.temperature else f"none: {card.temperature_missing}"
     lines = [escape(f"Temperature of these weights, from val: {fitted}."), ""]
     if section is None:
         return [*lines, "No calibration is recorded."]
     rows = [list(map(section_cell, cells)) for cells in section.rows]
-    return [*lines, *table(section.columns, rows, section.columns[:1])]
+    return [*lines, *text_table(section.columns, rows, section.columns[:1])]
 
 
-def describe_subgroups(kept: KeptModel) -> list[str]:
+def subgroups_lines(kept: KeptModel) -> list[str]:
     section = find_section(kept, "subgroups")
     if section is None:
         return ["None were requested: `zoo report --cards DIR --by COLUMN` adds them, if the dataset has the column."]
     return section_lines(section, "###")[2:]
 
 
-def describe_cost(kept: KeptModel) -> list[str]:
+def cost_lines(kept: KeptModel) -> list[str]:
     cost, system = kept.row.cost, kept.board.device
     facts = [
         ("training", f"{number(cost['train_seconds'])} s per run" if cost["train_seconds"] else "-"),
@@ -363,10 +361,10 @@ def describe_cost(kept: KeptModel) -> list[str]:
         ("FLOPs", amount(cost["flops"])),
         ("machine", system),
     ]
-    return table(("cost", "mean over runs"), facts)
+    return text_table(("cost", "mean over runs"), facts)
 
 
-def describe_runs(kept: KeptModel) -> list[str]:
+def runs_lines(kept: KeptModel) -> list[str]:
     row, primary, (counted, expected) = kept.row, kept.board.primary_metric, kept.row.coverage
     lines = [
         f"seeds: {', '.join(map(str, row.seeds)) or 'none finished'}; {counted} of {expected} runs count",
@@ -375,15 +373,15 @@ def describe_runs(kept: KeptModel) -> list[str]:
         *(f"deviation: {clean(deviation_text(each))}" for each in row.deviations),
         *(f"missing: seed {each.seed}, fold {each.fold}: {each.status} {each.message}" for each in row.missing),
     ]
-    return bullets([*lines, *([] if row.deviations else ["no deviations from the protocol"])])
+    return bullet_list([*lines, *([] if row.deviations else ["no deviations from the protocol"])])
 
 
-def describe_limits(kept: KeptModel) -> list[str]:
+def limits_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     issues = [f"known issue: {issue}" for issue in board.facts["known_issues"]]
     reasons = "; ".join(dict.fromkeys(OUTSIDE.values()))
     unlike = f"zoo predict marks images unlike the {case_name(board)}s of training: {reasons}"
-    return bullets([*map(clean, warnings(board)), *issues, *list_limits(board), unlike])
+    return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), unlike])
 
 
 def fill_from_all(kept: KeptModel) -> list[dict[str, Any]]:
@@ -400,8 +398,8 @@ def fill_from_all(kept: KeptModel) -> list[dict[str, Any]]:
     return merged
 
 
-def describe_checklist(filled: Mapping[str, Any]) -> list[str]:
+def checklist_lines(filled: Mapping[str, Any]) -> list[str]:
     """One reporting guideline: its items with what the record says."""
     count = f"{filled['num_filled']} of {len(filled['items'])} items are filled from the record."
     rows = [(item, text, said or BLANK) for item, text, said in filled["items"]]
-    return [count, "", *table(("item", "what it asks", "record"), rows)]
+    return [count, "", *text_table(("item", "what it asks", "record"), rows)]
