@@ -116,7 +116,7 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
-    """Replace the DICOM slices with one SeriesInstanceUID in one folder by their series, in place of the first slice."""
+    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
     folded: dict[str, File | Series | NewImage] = {}
     for each in inputs:
         header = find_slice_header(each.path, card) if isinstance(each, File) else None
