@@ -45,6 +45,9 @@ class NewImage:
     refused: str = ""
     fix: str = ""
 
+# of errors whose usual fix is for a whole dataset
+OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
+
 
 class File(NamedTuple):
     """A file, and its name as in the command."""
@@ -232,7 +235,7 @@ def refuse_image(name: str, error: Exception) -> NewImage:
 def problem_of(name: str, error: Exception) -> tuple[str, str]:
     """The message of an error without the path it starts with, and its fix."""
     if isinstance(error, ZooError):
-        return error.message, error.fix
+        return error.message, OWN_FIXES.get(error.code, error.fix)
     return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"
 
 
