@@ -1,4 +1,4 @@
-"""`zoo export --to onnx` of many families of architectures: onnxruntime gives torch's logits, or one line says why not."""
+"""`zoo export --to onnx` of many families of architectures: onnxruntime gives the logits of torch."""
 
 import json
 

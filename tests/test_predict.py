@@ -128,6 +128,18 @@ def test_an_image_of_another_size_is_outside(predict, tmp_path):
     assert "other image size" in rows[str(tmp_path / "large.png")]["outside"]
 
 
+def test_pydicoms_own_files_are_answered_or_refused_each_by_its_name(predict):
+    import pydicom
+
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    done, rows = predict("folders/tiny_cnn", folder)
+    assert done.returncode in (3, 4), done.stderr
+    assert len(rows) > 100
+    assert all(row["problem"] for row in rows.values() if row["status"] == "refused")
+    assert "give files with levels" in rows[str(folder / "CT_small.dcm")]["problem"]  # Hounsfield units
+    assert "secondary capture" in rows[str(folder / "JPEG2000.dcm")]["problem"]
+
+
 def test_json_has_the_same_answers(zoo, predict, trained, tiny_data, tmp_path):
     image = next((tiny_data / "folders").rglob("*.png"))
     _, rows = predict("folders/tiny_cnn", image)

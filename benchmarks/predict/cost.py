@@ -60,14 +60,14 @@ def call_zoo(*words: str) -> tuple[float, float]:
 
 
 def measure_speed(root: Path) -> None:
+    import torch
+
     import zoo
     from zoo.data.decoded import decode_into, map_images
     from zoo.data.pixels import as_pixels
     from zoo.evaluation.predict import forward
     from zoo.system.devices import open_device
     from zoo.system.machine import num_cores, prepare_torch
-
-    import torch  # noqa: I001  after zoo, which sets up the threads
 
     images = write_images(root / "set", SPEED_IMAGES, 224)
     name = train(root, "resnet18", 224, images)

@@ -45,6 +45,7 @@ class NewImage:
     refused: str = ""
     fix: str = ""
 
+
 # of errors whose usual fix is for a whole dataset
 OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
 
