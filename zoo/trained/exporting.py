@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -190,9 +191,12 @@ def capture_failure(card: ModelCard, what: str) -> Iterator[None]:
     except ZooError:
         raise
     except Exception as error:  # exporters raise many types for what they do not support
-        reason = (message_of(error).strip().splitlines() or [type(error).__name__])[0]
+        cause: BaseException = error
+        while cause.__cause__:  # the outer ones say at which step
+            cause = cause.__cause__
+        reason = re.sub(r"\x1b\[\d*m", "", (message_of(cause).strip().splitlines() or [""])[0])
         raise RunError(
-            f"{card.name}: {what} cannot express this model: {type(error).__name__}: {reason}",
+            f"{card.name}: {what} cannot express this model: {type(cause).__name__}: {reason}".rstrip(": "),
             fix="use --to safetensors",
             code="export",
         ) from error

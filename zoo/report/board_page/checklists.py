@@ -116,7 +116,7 @@ def state_initialization(board: Board) -> str:
 
 def state_training(board: Board) -> str:
     titles = board.record.protocol.get("title", ())
-    return f"{board.protocol}: {' / '.join(map(str, titles))}; every field is listed" if titles else ""
+    return f"{board.protocol}: {' / '.join(map(str, titles))}; every field is listed above" if titles else ""
 
 
 def state_selection(board: Board) -> str:
@@ -149,7 +149,7 @@ def state_results(board: Board) -> str:
     parts = [
         f"{row.label} {with_interval(row.scores.get(board.primary_metric))}" for row in board.rows if not row.baseline
     ]
-    return f"{board.primary_metric} {list_some(parts)}; every metric is in the table" if parts else ""
+    return f"{board.primary_metric} {list_some(parts)}; all in the board" if parts else ""
 
 
 def state_subgroup_tables(board: Board) -> str:
@@ -165,16 +165,16 @@ def state_failures(board: Board) -> str:
 
 
 def state_limits(board: Board) -> str:
-    return "; ".join(board.facts["known_issues"]) or "see the listed limits"
+    return "; ".join(board.facts["known_issues"]) or "see the limits above"
 
 
 def state_full_protocol(board: Board) -> str:
     content, split = board.facts["content_hash"], board.facts["split_hash"]
-    return f"every protocol field is listed; content {content[:16]}, split {split[:16]}"
+    return f"every protocol field above; content {content[:16]}, split {split[:16]}"
 
 
 def state_availability(board: Board) -> str:
-    return f"each row has its command; license of the data: {board.facts.get('license') or 'not recorded'}"
+    return f"each row opens to its command; license of the data: {board.facts.get('license') or 'not recorded'}"
 
 
 def state_interpretation(board: Board) -> str:
