@@ -14,7 +14,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu leaderboard leaderboard-check check format \
-  changelog clean FORCE
+  notebook changelog clean FORCE
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -75,6 +75,10 @@ check: setup-dev  ## Format, lint, types, floors.
 format: setup-dev  ## Put the code into the one format, and mend what the linter can.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+notebook: setup  ## Execute docs/python.ipynb anew and store its outputs.
+	$(PIP) install -q nbclient ipykernel
+	$(BIN)/python docs/make_notebook.py
 
 changelog: setup  ## Write the section "Unreleased" of CHANGELOG.md from changes/.
 	$(BIN)/python docs/make_changelog.py

@@ -124,3 +124,14 @@ def test_an_interrupted_bench_returns_the_finished_runs(tiny_data, tmp_path):
     out, err = process.communicate(timeout=120)
     assert "<Leaderboard of" in out, err
     assert not out.startswith("<Leaderboard of 6 runs")
+
+
+def test_a_board_is_text_in_a_notebook_too(results):
+    code = (
+        "import builtins, sys, zoo\n"
+        "class ZMQInteractiveShell: pass\n"  # by which rich recognizes a notebook
+        "builtins.get_ipython = ZMQInteractiveShell\n"
+        "print(len(str(zoo.load_results(sys.argv[1]))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, results], capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) > 500, done.stderr

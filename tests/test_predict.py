@@ -2,12 +2,16 @@
 
 import csv
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from zoo.results.store import load_results
+from zoo.system.files import json_text, seal, unseal
 from zoo.trained.outside import make_reference
 
 pytestmark = pytest.mark.integration
@@ -124,6 +128,18 @@ def test_an_image_of_another_size_is_outside(predict, tmp_path):
     assert "other image size" in rows[str(tmp_path / "large.png")]["outside"]
 
 
+def test_pydicoms_own_files_are_answered_or_refused_each_by_its_name(predict):
+    import pydicom
+
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    done, rows = predict("folders/tiny_cnn", folder)
+    assert done.returncode in (3, 4), done.stderr
+    assert len(rows) > 100
+    assert all(row["problem"] for row in rows.values() if row["status"] == "refused")
+    assert "give files with levels" in rows[str(folder / "CT_small.dcm")]["problem"]  # Hounsfield units
+    assert "secondary capture" in rows[str(folder / "JPEG2000.dcm")]["problem"]
+
+
 def test_json_has_the_same_answers(zoo, predict, trained, tiny_data, tmp_path):
     image = next((tiny_data / "folders").rglob("*.png"))
     _, rows = predict("folders/tiny_cnn", image)
@@ -160,16 +176,90 @@ def test_an_npz_is_read_row_by_row(predict, tiny_data):
     assert len(rows) == 160
 
 
-def test_an_edited_card_is_refused(zoo, trained, tiny_data, tmp_path):
-    import shutil
-
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of a kept model's folder."""
     source = next(trained.glob("folders/tiny_cnn*/*/card.json")).parent
-    shutil.copytree(source, tmp_path / "model")
-    card = tmp_path / "model" / "card.json"
+    return Path(shutil.copytree(source, tmp_path / "model"))
+
+
+def edit_card(folder, change):
+    """Change a card as its own program would, with a new seal."""
+    path = folder / "card.json"
+    document = json.loads(path.read_text())
+    assert unseal(document)
+    change(document)
+    path.write_text(json_text(seal(document)))
+
+
+@pytest.fixture
+def refuse(zoo, copy, tiny_data, golden):
+    """Predict with the copy, which must be refused in one line."""
+
+    def run():
+        done = zoo("predict", copy, tiny_data / "folders" / "test")
+        assert done.returncode in (2, 5), done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("zoo: error")]
+        golden(re.sub(r"python 3\S+.*", "...", re.sub("[0-9a-f]{8,}", "ID", line.replace(str(copy), "MODEL"))))
+
+    return run
+
+
+def test_an_edited_card_is_refused(copy, refuse):
+    card = copy / "card.json"
     card.write_text(card.read_text().replace('"nodule"', '"tumor"'))
-    done = zoo("predict", tmp_path / "model", tiny_data / "folders", "--results", trained)
+    refuse()
+
+
+def test_a_card_without_a_field_is_refused(copy, refuse):
+    edit_card(copy, lambda card: card.pop("labels"))
+    refuse()
+
+
+def test_a_missing_label_is_refused(copy, refuse):
+    edit_card(copy, lambda card: card["labels"].pop())
+    refuse()
+
+
+def test_another_version_of_the_architecture_is_refused(copy, refuse):
+    edit_card(copy, lambda card: card.update(network="0.9-123456789abc"))
+    refuse()
+
+
+def test_the_weights_of_another_run_are_refused(copy, refuse, trained):
+    other = next(path for path in trained.glob("folders/tiny_cnn*/*/model.safetensors") if not same(path, copy))
+    shutil.copyfile(other, copy / "model.safetensors")
+    refuse()
+
+
+def same(weights, folder):
+    return weights.read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_cut_weights_are_refused(copy, refuse):
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    refuse()
+
+
+def test_missing_weights_are_refused(copy, refuse):
+    (copy / "model.safetensors").unlink()
+    refuse()
+
+
+def test_a_bundle_has_no_weights(zoo, trained, tiny_data, tmp_path):
+    done = zoo("bundle", tmp_path / "all.zip", "--results", trained)
+    assert done.returncode == 0, done.stderr
+    done = zoo("predict", tmp_path / "all.zip", tiny_data / "folders")
     assert done.returncode == 5
-    assert "card.json: changed after it was written" in done.stderr
+    assert "a bundle has results, but no weights" in done.stderr
+
+
+def test_an_image_of_one_pixel_is_answered_as_outside(predict, tmp_path):
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / "dot.png")
+    done, rows = predict("folders/tiny_cnn", tmp_path / "dot.png")
+    assert done.returncode == 0, done.stderr
+    assert "other image size" in rows[str(tmp_path / "dot.png")]["outside"]
 
 
 def test_a_model_without_kept_weights_is_named(zoo, trained, tiny_data):

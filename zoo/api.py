@@ -223,6 +223,7 @@ class TrainedModel:
     """A trained model: one that `zoo bench` kept, all its kept seeds, or an exported folder."""
 
     models: Sequence[OpenModel]
+    results: Path = Path("results")  # where its record is
 
     @property
     def card(self) -> ModelCard:
@@ -267,10 +268,18 @@ class TrainedModel:
         return document
 
     def export(self, target: str, output: str | Path) -> Path:
-        """Export the first seed as `zoo export` does: "onnx", "torch-export" or "safetensors"."""
+        """Export the seed with the best val score as `zoo export` does: "onnx", "torch-export", "safetensors" or
+        "hub-folder"."""
+        from zoo.report.model_cards import write_readme
         from zoo.trained.exporting import export_model
+        from zoo.trained.opening import best_of
 
-        export_model(self.models[0], target, Path(output))
+        folder = best_of([model.folder for model in self.models])
+        best = next(model for model in self.models if model.folder == folder)
+        texts = {}
+        if target == "hub-folder":
+            texts["README.md"] = write_readme(folder, self.results, make_context().registry)
+        export_model(best, target, Path(output), texts)
         return Path(output)
 
     def __repr__(self) -> str:
@@ -283,7 +292,8 @@ def load_model(name: str | Path, *, results: str | Path = "results", device: str
     from zoo.trained.opening import find_models, open_model
 
     folders, context, place = find_models(str(name), Path(results)), make_context(), resolve_device(device)
-    return TrainedModel([open_model(folder, context.registry, context.settings.cache, place) for folder in folders])
+    models = [open_model(folder, context.registry, context.settings.cache, place) for folder in folders]
+    return TrainedModel(models, Path(results))
 
 
 def predict(

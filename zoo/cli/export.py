@@ -9,7 +9,7 @@ import click
 from zoo.cli.options import PATH, RESULTS, TEXT
 from zoo.cli.terminal import registry_with_warnings
 
-TARGETS = ("safetensors", "onnx", "torch-export")
+TARGETS = ("safetensors", "onnx", "torch-export", "hub-folder")
 
 
 @click.command("export")
@@ -21,24 +21,27 @@ def export_command(model: str, target: str, output: Path, results: Path) -> None
     """Export a trained model, and compare it with torch on images of val.
 
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Nothing is written if a logit
-    differs by more than .001 or a decision flips.
+    differs by more than .001 or a decision flips. A hub folder has a Hugging Face model card; nothing is uploaded.
     """
     from zoo.registry.loading import quiet_stdout
+    from zoo.report.model_cards import write_readme
     from zoo.system.files import cache_root
     from zoo.system.progress import Console
     from zoo.trained.card import NOTICE
-    from zoo.trained.exporting import export_model
+    from zoo.trained.exporting import OUTPUT_FILES, export_model
     from zoo.trained.loader import LOADER_FILE
     from zoo.trained.opening import best_of, find_models, open_model
 
     console = Console()
     folder = best_of(find_models(model, results))
     with quiet_stdout(), console.counting("exporting"):
-        opened = open_model(folder, registry_with_warnings(console), cache_root(), "cpu")
-        parity = export_model(opened, target, output)
+        registry = registry_with_warnings(console)
+        opened = open_model(folder, registry, cache_root(), "cpu")
+        texts = {"README.md": write_readme(folder, results, registry)} if target == "hub-folder" else {}
+        parity = export_model(opened, target, output, texts)
     difference, flips = parity.largest_difference, parity.flipped_decisions
     click.echo(f"{opened.card.name} (run {opened.card.run[:8]}) in {output}")
     click.echo(f"{parity.images} images of val: largest difference of a logit {difference:.2g}, {flips} decisions flip")
-    if target == "safetensors" and not (output / LOADER_FILE).exists():
+    if target not in OUTPUT_FILES and not (output / LOADER_FILE).exists():
         click.echo(f"no {LOADER_FILE}: the library of this architecture does not build this module; use `zoo predict`")
     click.echo(NOTICE)

@@ -12,7 +12,7 @@ import click
 from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
-from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
+from zoo.errors import EXIT_SOME_FAILED, ResultsError, UsageError, clean
 from zoo.report.formats import FORMATS, Layout, write_boards
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
 @click.option("--explain", is_flag=True, help="With html: show where models with kept weights look in these images.")
 @click.option("--predictions", type=FILE_TYPE, help="Write every test prediction to this CSV instead.")
+@click.option("--cards", type=PATH, metavar="DIR", help="Write a model card per row with kept weights to DIR instead.")
 @click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
 def report_command(
@@ -74,15 +75,20 @@ def report_command(
     for flag in ("no_images", "data", "explain"):
         if flags[flag] and form != "html":
             raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
-    if predictions:
-        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags}
-        refuse_ignored([f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
+    cards = flags["cards"]
+    if predictions or cards:
+        what = "--predictions" if predictions else "--cards"
+        used = {} if predictions else {"cards": None, "by": ()}
+        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags, **used}
+        refuse_ignored(what, [f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
     registry = registry_with_warnings()
     options = options_from_flags(flags, registry)
     with quiet_stdout():
         results = [r for r in read_shared(folders or (Path("results"),), registry) if has_readable_scores(r)]
         if predictions:
             return export_predictions(results, predictions)
+        if cards:
+            return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
         boards = build_leaderboard(results, registry.metrics, options)
         boards = fill_families(boards, registry) if form == "html" else boards
@@ -174,10 +180,10 @@ def details_command(folders: Sequence[Path], recipes: bool) -> str:
     return " ".join(["zoo report --details", *flags])
 
 
-def refuse_ignored(flags: Sequence[str]) -> None:
-    """Raise if flags of boards are given with --predictions."""
+def refuse_ignored(what: str, flags: Sequence[str]) -> None:
+    """Raise if flags of boards are given with a flag that replaces the board."""
     if flags:
-        message = f"--predictions replaces the board and ignores {', '.join(flags)}"
+        message = f"{what} replaces the board and ignores {', '.join(flags)}"
         raise UsageError(message, fix="run zoo report once for each")
 
 
@@ -239,6 +245,21 @@ def warn_unranked(boards: Sequence[Board]) -> Iterator[str]:
     for board in boards:
         if fault := board.rank_fault:
             yield f"--rank-by {fault.metric}: {board.dataset} is ranked by {board.primary_metric}: {fault.reason}"
+
+
+def export_cards(results: Sequence[Result], registry: Registry, options: ReportOptions, folder: Path) -> int:
+    from zoo.report.model_cards import find_kept, write_cards
+
+    kept = list(find_kept(results, registry, options))
+    if not kept:
+        raise ResultsError(
+            "no weights are kept, so there are no models to describe",
+            fix="run zoo bench again with --keep-weights best --fresh",
+            code="no-weights",
+        )
+    for path in write_cards(kept, folder):
+        tell(f"{clean(path)}")
+    return 0
 
 
 def export_predictions(results: Sequence[Result], path: Path) -> int:

@@ -455,6 +455,7 @@ def stored_levels(file: OpenDicom, view: Dataset, part: Array) -> Array:
         raise DataError(
             f"{file.path}: values {low:g} to {high:g} are not levels of 8 or 16 bits",
             fix="open it as part of a dataset, which maps all files in the same way",
+            code="not-levels",
         )
     return to_values(file, view, part).astype(np.uint8 if high <= 255 else np.uint16)
 

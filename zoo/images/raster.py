@@ -14,6 +14,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.reading import (
     AS_STORED,
+    RASTER_KINDS,
     RASTER_SUFFIXES,
     Header,
     Reading,
@@ -22,6 +23,7 @@ from zoo.images.reading import (
     damaged,
     detect_kind,
     first_bytes,
+    has_wrong_suffix,
     open_tiff,
     to_levels,
     too_large,
@@ -121,6 +123,10 @@ def open_image(path: Path) -> Image:
         raise too_large(path, "more than") from error
     except PIL.UnidentifiedImageError as error:
         kind = detect_kind(path)
+        if kind and kind[0] in RASTER_KINDS and not has_wrong_suffix(path, kind):
+            raise DataError(
+                f"{path}: a damaged {kind[0]}", fix="copy it again, or leave it out", code="image-unknown"
+            ) from error
         option = (
             f"rename it with the suffix {kind[1][0]}" if kind and path.suffix.lower() not in kind[1] else "leave it out"
         )

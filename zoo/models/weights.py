@@ -182,8 +182,15 @@ def find_family_model(name: str, registry: Registry, cache: Path, *, offline: bo
 
 def find_model_spec(name: str, registry: Registry, cache: Path) -> ModelSpec:
     """The spec of a planned run's model, in any process."""
+    return find_model(name, registry, cache).spec
+
+
+def find_model(name: str, registry: Registry, cache: Path) -> ModelChoice:
+    """The installed model of a planned or finished run, without its pretrained weights."""
     choice = find_family_model(name, registry, cache, offline=True)
-    return choice.spec if choice else registry.find("model", name)
+    return choice or ModelChoice(
+        name=name, spec=registry.find("model", name), weights=None, shown=name, release=registry.release_of(name)
+    )
 
 
 def weights_folder(requested: Path | None) -> Path | None:

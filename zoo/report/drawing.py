@@ -25,7 +25,15 @@ def open_console(width: int, color: bool) -> Console:
     """A console that writes to a text; `read_console` returns it."""
     from rich.console import Console
 
-    return Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, highlight=False)
+    # force_jupyter: in a notebook rich would display the lines and return none of them
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        force_jupyter=False,
+        no_color=not color,
+        highlight=False,
+    )
 
 
 def read_console(console: Console) -> str:

@@ -25,7 +25,7 @@ from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
 from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights
 from zoo.tasks.task import Task
-from zoo.trained.card import recorded_reading
+from zoo.trained.card import CARD_FILE, recorded_reading
 from zoo.trained.seen import describe_images
 from zoo.training.batches import plan_steps
 
@@ -45,7 +45,7 @@ class Assignment:
     keep_weights: KeepWeights
     fresh: bool
     done: Result | None = None  # the run's result, if only its external validations are missing
-    kept: Path | None = None  # its trained weights; None: train it (again)
+    kept: Path | None = None  # the folder of its trained model; None: train it (again)
     external: tuple[ExternalTest, ...] = ()
     libraries: tuple[str, ...] = ()  # distributions whose versions the result records in addition to the core's
     source: Mapping[str, Any] = field(default_factory=dict)  # how images were read, for the card of a kept model
@@ -119,7 +119,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 keep_weights=keep_weights,
                 fresh=settings.fresh,
                 done=done,
-                kept=find_kept_weights(done),
+                kept=find_kept_model(done),
                 external=external,
                 libraries=(*plan.libraries.get(run.model, ()), *([plugin] if plugin else [])),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
@@ -158,7 +158,7 @@ def remaining_work(assignment: Assignment) -> Assignment | None:
         done = find_done(assignment.results, assignment.run)
         if done is None or not has_weights(done, assignment.run, assignment.keep_weights):
             return assignment
-        assignment = replace(assignment, done=done, kept=find_kept_weights(done))
+        assignment = replace(assignment, done=done, kept=find_kept_model(done))
     missing = tuple(test for test in assignment.external if find_done(assignment.results, test.run) is None)
     return replace(assignment, external=missing) if missing else None
 
@@ -174,12 +174,11 @@ def group_by_training(runs: Iterable[Run]) -> list[tuple[Run, list[Run]]]:
     return list(groups.values())
 
 
-def find_kept_weights(done: Result | None) -> Path | None:
-    """The kept weights of a finished run; None for frozen networks, whose head is fitted again in seconds."""
+def find_kept_model(done: Result | None) -> Path | None:
+    """The folder of a finished run with its model; None for frozen networks, whose head is fitted again in seconds."""
     if done is None or done.folder is None or done.run["protocol"]["method"] != "finetune":
         return None
-    path = done.folder / WEIGHTS_FILE
-    return path if path.exists() else None
+    return done.folder if all((done.folder / name).exists() for name in (WEIGHTS_FILE, CARD_FILE)) else None
 
 
 def report_retraining(assignments: Sequence[Assignment], console: Console) -> None:

@@ -28,6 +28,7 @@ from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
 from zoo.trained.keeping import Keepsake, model_files
+from zoo.trained.opening import load_module
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
 from zoo.training.fitting import FitRequest, Fitted, fit, reopen
 
@@ -73,13 +74,14 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
 
-    module = build(spec, run, dataset, assignment.weights)
+    kept = assignment.kept
+    module = load_module(kept, registry, assignment.cache)[2] if kept else build(spec, run, dataset, assignment.weights)
     cost = measure_module_size(module, dataset)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
     checkpoints = open_checkpoints(assignment)
-    if assignment.kept:
-        fitted = reopen(module, assignment.kept, pixels, run.precision)
+    if kept:
+        fitted = reopen(module, pixels, run.precision)
     else:
         request = FitRequest(
             spec=spec,
@@ -103,7 +105,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
-    weights = "kept" if assignment.kept else "trained again" if assignment.done else "its own"
+    weights = "kept" if kept else "trained again" if assignment.done else "its own"
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
     model = FittedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     if assignment.done is None:

@@ -210,6 +210,7 @@ BINARY = Task(
         calibrated="of the positive class's probability",
         figures=(*FIGURES_OF_LABELS, "confusion"),
         pictures=PICTURES_OF_DECISIONS,
+        hub_task="image-classification",
     ),
 )
 MULTICLASS = Task(
@@ -225,5 +226,6 @@ MULTICLASS = Task(
         calibrated=TOP_LABEL,
         figures=("confusion", *FIGURES_OF_LABELS),
         pictures=PICTURES_OF_DECISIONS,
+        hub_task="image-classification",
     ),
 )

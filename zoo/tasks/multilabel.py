@@ -166,5 +166,6 @@ MULTILABEL = Task(
         calibrated="of each label's probability by itself, averaged over labels",
         figures=FIGURES_OF_LABELS,
         pictures=PICTURES_OF_DECISIONS,
+        hub_task="image-classification",
     ),
 )

@@ -85,5 +85,6 @@ ORDINAL = Task(
         calibrated=TOP_LABEL,
         figures=("confusion", "roc", "precision-recall", "reliability"),
         pictures=PICTURES_OF_DECISIONS,
+        hub_task="image-classification",
     ),
 )

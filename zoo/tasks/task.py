@@ -241,6 +241,7 @@ class Presentation:
     chance: tuple[str, float, str] = ("auroc", 0.5, ".5")  # a metric, its value by chance, and that value as text
     figures: tuple[FigureKind, ...] = ()  # beside those that every task has
     pictures: tuple[PictureRule, ...] = ()
+    hub_task: str = ""  # the pipeline tag of model cards; "" if the Hugging Face hub has none
 
     def __post_init__(self) -> None:
         for name, kinds in (("figures", get_args(FigureKind)), ("pictures", get_args(PictureRule))):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ResultsError
+from zoo.errors import ResultsError, message_of
 from zoo.images.reading import AS_STORED, Reading
 from zoo.results.store import modified_file, read_document
 from zoo.specs.dataset import Samples
@@ -109,4 +109,9 @@ def read_model_card(folder: Path) -> ModelCard:
         raise modified_file(path)
     document.pop("schema")
     tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts")
-    return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})
+    try:
+        return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})
+    except (KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{path}: its fields are not those of a model card: {message_of(error)}", fix="export the model again"
+        ) from error

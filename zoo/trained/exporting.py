@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 2, 5)
 TOLERANCE = 1e-3  # of a logit
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
-OUTPUT_FILES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": WEIGHTS_FILE}
+OUTPUT_FILES = {"onnx": "model.onnx", "torch-export": "model.pt2"}  # targets that are one graph
 Respond = Callable[[Array], Array]  # levels float32 (B, C, H, W) -> logits (B, outputs)
 
 
@@ -50,8 +51,8 @@ class Parity:
         return self.largest_difference <= self.tolerance and not self.flipped_decisions
 
 
-def export_model(model: OpenModel, target: str, output: Path) -> Parity:
-    """Write a folder with the exported model, its card and `parity.json`; nothing is written if they disagree.
+def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str, str] | None = None) -> Parity:
+    """Write a folder with the exported model, its card, `parity.json` and `texts`; nothing is written if they disagree.
 
     The graph takes stored levels, float32 (B, C, size, size), and normalizes them itself; resizing and padding stay
     outside, as libraries round them differently. Raises UsageError if a library is missing, RunError for a difference
@@ -65,7 +66,7 @@ def export_model(model: OpenModel, target: str, output: Path) -> Parity:
     if output.exists():
         raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
     card = model.card
-    if target != "safetensors" and card.layout != "plain":
+    if target in OUTPUT_FILES and card.layout != "plain":
         raise UsageError(
             f"{card.name}: a head of method {card.method} cannot be exported to {target}",
             fix="use --to safetensors, or export a fine-tuned model or a linear probe",
@@ -90,6 +91,8 @@ def export_model(model: OpenModel, target: str, output: Path) -> Parity:
             "notice": NOTICE,
         }
         (folder / "parity.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        for name, text in (texts or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
     return parity
 
 
@@ -188,9 +191,12 @@ def capture_failure(card: ModelCard, what: str) -> Iterator[None]:
     except ZooError:
         raise
     except Exception as error:  # exporters raise many types for what they do not support
-        reason = (message_of(error).strip().splitlines() or [type(error).__name__])[0]
+        cause: BaseException = error
+        while cause.__cause__:  # the outer ones say at which step
+            cause = cause.__cause__
+        reason = re.sub(r"\x1b\[\d*m", "", (message_of(cause).strip().splitlines() or [""])[0])
         raise RunError(
-            f"{card.name}: {what} cannot express this model: {type(error).__name__}: {reason}",
+            f"{card.name}: {what} cannot express this model: {type(cause).__name__}: {reason}".rstrip(": "),
             fix="use --to safetensors",
             code="export",
         ) from error
@@ -276,6 +282,7 @@ def save_reference(model: OpenModel, folder: Path) -> None:
 
 EXPORTERS: dict[str, Callable[[OpenModel, Path], Respond]] = {
     "safetensors": write_safetensors,
+    "hub-folder": write_safetensors,
     "onnx": write_onnx,
     "torch-export": write_torch_export,
 }

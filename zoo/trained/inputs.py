@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.arrays import Array
 from zoo.data.decoded import match_channels
@@ -46,6 +47,25 @@ class NewImage:
     fix: str = ""
 
 
+# of errors whose usual fix is for a whole dataset
+OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
+
+
+class File(NamedTuple):
+    """A file, and its name as in the command."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Series:
+    """The slices of a DICOM series."""
+
+    name: str  # folder/SeriesInstanceUID
+    slices: dict[File, Header]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadImage:
     """A read image: its square (size, size, channels), and how its header differs from training; or its refusal."""
@@ -59,25 +79,39 @@ class ReadImage:
 
 
 def list_images(paths: Sequence[Path], card: ModelCard, cache: Path, tags: Sequence[str] = ()) -> Iterator[NewImage]:
-    """Yield the images of paths, one by one, with some DICOM tags. Raises UsageError for a path that does not exist."""
+    """Yield the images of paths, one by one, with some DICOM tags. Raises UsageError for a path that does not exist.
+
+    If the model was scored by clip or patient, the slices of a DICOM series in one folder are the frames of one input,
+    as those of a volume.
+    """
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder", fix="correct the path", code="data")
-    for path in paths:
-        if path.is_dir():
-            yield from list_below(path, path, card, tags)
-        elif is_archive_name(path.name) and not is_volume_name(path.name):
-            yield from list_below(find_unpacked(path, cache), path, card, tags)
-        elif path.suffix.lower() == ".npz":
-            yield from list_arrays(path)
+    inputs = (each for path in paths for each in list_inputs(path, cache))
+    for each in inputs if card.unit == "image" else fold_series(inputs, card):
+        if isinstance(each, File):
+            yield from list_frames(each.path, each.name, card, tags)
+        elif isinstance(each, Series):
+            yield from list_slices(each, card, tags)
         else:
-            yield from list_frames(path, str(path), card, tags)
+            yield each
 
 
-def list_below(folder: Path, shown: Path, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
+def list_inputs(path: Path, cache: Path) -> Iterator[File | NewImage]:
+    if path.is_dir():
+        yield from list_below(path, path)
+    elif is_archive_name(path.name) and not is_volume_name(path.name):
+        yield from list_below(find_unpacked(path, cache), path)
+    elif path.suffix.lower() == ".npz":
+        yield from list_arrays(path)
+    else:
+        yield File(path, str(path))
+
+
+def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
     listing = list_folder(folder)
     for name in listing.images:
-        yield from list_frames(folder / name, str(shown / name), card, tags)
+        yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
         yield NewImage(
             name=str(shown / name),
@@ -85,6 +119,63 @@ def list_below(folder: Path, shown: Path, card: ModelCard, tags: Sequence[str]) 
             refused="zoo does not read this format",
             fix="convert it to PNG",
         )
+
+
+def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
+    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
+    folded: dict[str, File | Series | NewImage] = {}
+    for each in inputs:
+        header = find_slice_header(each.path, card) if isinstance(each, File) else None
+        if header is None or isinstance(each, NewImage):
+            folded[each.name] = each
+            continue
+        name = each.name.removesuffix(each.path.name) + header.tags["SeriesInstanceUID"]
+        series = folded.setdefault(name, Series(name=name, slices={}))
+        assert isinstance(series, Series)
+        series.slices[each] = header
+    for found in folded.values():
+        yield next(iter(found.slices)) if isinstance(found, Series) and len(found.slices) == 1 else found
+
+
+def find_slice_header(path: Path, card: ModelCard) -> Header | None:
+    """The header of a DICOM file that may be one slice of a series; None for any other file."""
+    try:
+        header = read_header(path, card.file_reading) if path.is_file() and has_tags(path) else None
+    except DataError:  # refused by its own name later
+        return None
+    if header is None or header.skip or header.frames is not None or not header.tags.get("SeriesInstanceUID"):
+        return None
+    return header if re.fullmatch(r"-?\d{1,9}", header.tags.get("InstanceNumber", "")) else None
+
+
+def list_slices(series: Series, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
+    """The slices of a series by InstanceNumber: those that the training data's card selects of a volume or clip."""
+    slices = sorted(series.slices.items(), key=lambda each: int(each[1].tags["InstanceNumber"]))
+    choice = frame_choice(card)
+    is_volume = choice.slices is not None
+    blank = [row for row, (file, _) in enumerate(slices) if has_one_value(file.path, card)] if is_volume else ()
+    whole = replace(slices[0][1], frames=len(slices), is_volume=is_volume, blank=tuple(blank))
+    frames = choose_frames(choice, whole).frames
+    if not frames:
+        yield NewImage(name=series.name, file=series.name, refused="every slice has only one value", fix="leave it out")
+    for frame in frames:
+        assert frame is not None
+        file, header = slices[frame]
+        yield NewImage(
+            name=frame_name(series.name, frame),
+            file=series.name,
+            source=(file.path, None),
+            header=header,
+            tags={name: read_tag(file.path, name) for name in tags},
+        )
+
+
+def has_one_value(path: Path, card: ModelCard) -> bool:
+    try:
+        pixels = read_image(path, None, card.file_reading)
+    except DataError:  # refused later
+        return False
+    return bool(pixels.min() == pixels.max())
 
 
 def list_arrays(path: Path) -> Iterator[NewImage]:
@@ -147,7 +238,7 @@ def refuse_image(name: str, error: Exception) -> NewImage:
 def problem_of(name: str, error: Exception) -> tuple[str, str]:
     """The message of an error without the path it starts with, and its fix."""
     if isinstance(error, ZooError):
-        return error.message, error.fix
+        return error.message, OWN_FIXES.get(error.code, error.fix)
     return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"
 
 

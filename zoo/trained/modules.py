@@ -99,8 +99,23 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
     return state
 
 
+def check_owner(card: ModelCard, weights: Path) -> None:
+    """Raise WeightsError for the weights of another run, as their metadata say."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as stream:
+        run = (stream.metadata() or {}).get("run")
+    if run != card.run:
+        raise WeightsError(
+            f"{weights}: the weights of run {str(run)[:8]}, but its card is of run {card.run[:8]}",
+            fix="copy the files of one run again",
+            code="weights-misfit",
+        )
+
+
 def load_state(module: nn.Module, state: dict[str, Tensor], card: ModelCard, weights: Path) -> nn.Module:
-    """Load weights strictly. Raises WeightsError if they do not fit the installed architecture."""
+    """Load weights strictly. Raises WeightsError for those of another run, and if the architecture does not fit."""
+    check_owner(card, weights)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.arrays import Array
-from zoo.errors import ResultsError, UsageError, nearest
+from zoo.errors import ResultsError, UsageError, WeightsError, nearest
 from zoo.evaluation.predictions import Predictions, load_predictions
+from zoo.models.identity import identify_network
 from zoo.models.layout import place
-from zoo.models.weights import find_model_spec
-from zoo.registry.lookup import Registry
+from zoo.models.weights import InitialWeights, find_model
+from zoo.registry.lookup import ModelChoice, Registry
+from zoo.results.bundles import is_bundle
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
 from zoo.specs.model import ModelSpec
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
-from zoo.trained.modules import FeatureTap, rebuild
+from zoo.trained.modules import FeatureTap, describe_versions, rebuild
 from zoo.trained.outside import Reference
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ def find_models(name: str, results: Path) -> list[Path]:
     path = Path(name)
     if (path / CARD_FILE).is_file():
         return [path]
+    if path.exists() and is_bundle(path):
+        raise ResultsError(
+            f"{path}: a bundle has results, but no weights",
+            fix="name a results folder: --results FOLDER",
+            code="no-weights",
+        )
     cards = {
         folder: read_model_card(folder) for folder in find_result_folders(results) if (folder / CARD_FILE).exists()
     }
@@ -90,12 +98,38 @@ def names_in_command(card: ModelCard) -> Sequence[str]:
     return card.name, f"{card.name}/{card.protocol}", f"{card.dataset['name']}/{card.model}"
 
 
-def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
-    """Open a trained model. Raises PluginError, WeightsError or ResultsError if it cannot be built as it was."""
+def load_module(folder: Path, registry: Registry, cache: Path) -> tuple[ModelCard, ModelSpec, nn.Module]:
+    """Build the module of a trained model with its weights: the one way to every use of it.
+
+    Raises PluginError, WeightsError or ResultsError if it cannot be built as it was.
+    """
     card = read_model_card(folder)
-    spec = find_model_spec(card.model, registry, cache)
+    installed = find_model(card.model, registry, cache)
+    check_network(card, installed)
+    return card, installed.spec, rebuild(card, folder / WEIGHTS_FILE, installed.spec)
+
+
+def check_network(card: ModelCard, installed: ModelChoice) -> None:
+    """Raise WeightsError if the architecture is not the one of training.
+
+    The normalization of local weights is unknown here; for them only the version is compared.
+    """
+    weights = InitialWeights(init=card.weights["init"], tag=card.weights["tag"])
+    trained, network = card.network, identify_network(installed, weights)
+    if weights.init == "pretrained" and all(each.tag != weights.tag for each in installed.spec.weights):
+        trained, network = (each.rpartition("-")[0] for each in (trained, network))
+    if card.network and trained != network:
+        raise WeightsError(
+            f"{card.name} (run {card.run[:8]}): trained as {card.model} {trained}, but {network} is installed",
+            fix=f"install the versions of its card: {describe_versions(card)}",
+            code="other-network",
+        )
+
+
+def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
+    """Open a trained model to predict with it."""
+    card, spec, module = load_module(folder, registry, cache)
     arrays = read_arrays(folder)
-    module = rebuild(card, folder / WEIGHTS_FILE, spec)
     return OpenModel(
         card=card,
         spec=spec,

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
@@ -106,11 +105,8 @@ def fit(request: FitRequest) -> Fitted:
     )
 
 
-def reopen(module: nn.Module, weights: Path, pixels: Pixels, precision: str) -> Fitted:
-    """Load the kept weights of a finished fine-tuning into a module."""
-    from safetensors.torch import load_file
-
-    module.load_state_dict(load_file(weights))
+def reopen(module: nn.Module, pixels: Pixels, precision: str) -> Fitted:
+    """The module of a finished fine-tuning, with its kept weights."""
     return unfitted(place(module, pixels.device, precision, pixels.image_size))
 
 
