@@ -9,6 +9,7 @@ from factories import draw_images, make_dataset_spec, make_predictions, make_sam
 from html_pages import Page
 
 from zoo import BINARY, MULTILABEL, REGRESSION
+from zoo.data.contact_sheet import Thumbnail
 from zoo.data.opening import open_dataset
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
@@ -163,7 +164,7 @@ def test_large_noisy_images_are_made_small_enough(board, source):
     from zoo.report.gallery import small_picture
 
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
-    assert len(small_picture(noise, (0.0, 255.0))) <= MAX_PICTURE_BYTES
+    assert len(small_picture(Thumbnail(pixels=noise), (0.0, 255.0))) <= MAX_PICTURE_BYTES
 
 
 def test_equal_boards_make_equal_galleries(board, source):

@@ -274,3 +274,15 @@ def test_what_masks_do_not_have_is_refused_before_anything_runs(tmp_path, flags)
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "error[wrong-task]" in last and "fix:" in last
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+def test_a_thumbnail_shows_the_outline_of_the_reference_and_the_area_of_the_prediction():
+    from zoo.data.contact_sheet import FILL, OUTLINES, THUMBNAIL_SIDE, Thumbnail, to_image
+
+    side = THUMBNAIL_SIDE
+    mask, predicted = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    mask[20:60, 20:60], predicted[100:140, 100:140] = 1, 1
+    drawn = np.asarray(to_image(Thumbnail(pixels=mask * 0, mask=mask, predicted=predicted), (0.0, 255.0)))
+    assert tuple(drawn[20, 30]) == OUTLINES[0] and tuple(drawn[40, 40]) == (0, 0, 0)
+    assert tuple(drawn[120, 120]) == tuple(level // 2 for level in FILL)

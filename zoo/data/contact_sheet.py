@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 SHEET_COLUMNS = 5
 THUMBNAIL_SIDE, MARGIN, CAPTION = 160, 8, 18  # pixels
 PAPER, INK = 255, 0
+FILL = (86, 180, 233)
 OUTLINES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))  # Okabe and Ito 2008
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Thumbnail:
-    """An image with the text below it, and the outlines of its mask."""
+    """An image with the text below it, the outlines of its mask, and a predicted mask, filled."""
 
     pixels: Array  # (H, W) or (H, W, 3), uint8 or uint16
-    label: str
+    label: str = ""
     mask: Array | None = None  # label map (H, W)
+    predicted: Array | None = None  # label map (H, W)
 
 
 def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, float], path: Path) -> Path:
@@ -66,6 +68,9 @@ def to_image(thumbnail: Thumbnail, intensity: tuple[float, float]) -> Image:
     if thumbnail.mask is None:
         return image
     drawn = np.array(image)
+    if thumbnail.predicted is not None:
+        filled = placement.mask_to_input(thumbnail.predicted, THUMBNAIL_SIDE) > 0
+        drawn[filled] = (drawn[filled] * 0.5 + np.array(FILL) * 0.5).astype(np.uint8)
     mask = placement.mask_to_input(thumbnail.mask, THUMBNAIL_SIDE)
     edges = find_outlines(mask)
     drawn[edges] = np.array(OUTLINES, np.uint8)[(mask[edges].astype(int) - 1) % len(OUTLINES)]

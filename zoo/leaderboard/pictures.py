@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.data.masks import LabelMaps
 from zoo.evaluation.predictions import SplitPredictions
 from zoo.evaluation.thresholds import decide
+from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import ScoredRow, SectionRequest
 from zoo.tasks.task import PictureRule
 
@@ -26,18 +28,20 @@ class ChosenImage:
     sample_id: str
     target: str
     answer: str
-    confidence: float | None  # the probability of what was decided; None for numbers
+    confidence: float | None  # the probability of what was decided; None for numbers and masks
+    mask: Array | None = field(default=None, compare=False)  # predicted, uint8 (H, W)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The test images of one run: a value by which they are ordered, and whether each answer is right (N,)."""
+    """The test images of one run: a value by which they are ordered, whether each answer is right (N,), and masks."""
 
     sample_ids: Array
     targets: Sequence[str]
     answers: Sequence[str]
-    value: Array  # the confidence, or the error
+    value: Array  # the confidence, the error or the score
     right: Array
+    masks: LabelMaps | None = None
 
 
 def choose_images(row: ScoredRow, request: SectionRequest) -> list[ChosenImage]:
@@ -46,11 +50,13 @@ def choose_images(row: ScoredRow, request: SectionRequest) -> list[ChosenImage]:
     if not rules or not row.stored:
         return []
     parts = [list_candidates(run, request) for run in row.stored[0]]
-    numbers = request.card.task.targets.form == "number"
+    decided = request.card.task.decisions is not None
+    masks = {str(name): (part.masks, i) for part in parts for i, name in enumerate(part.sample_ids) if part.masks}
     chosen = []
     for rule in rules:
         ordered = sorted(entry for part in parts for entry in order_candidates(part, rule))
         for value, sample_id, target, answer in ordered[:PICTURES_PER_RULE]:
+            maps, i = masks.get(sample_id, (None, 0))
             chosen.append(
                 ChosenImage(
                     rule=rule,
@@ -59,7 +65,8 @@ def choose_images(row: ScoredRow, request: SectionRequest) -> list[ChosenImage]:
                     sample_id=sample_id,
                     target=target,
                     answer=answer,
-                    confidence=None if numbers else abs(value),
+                    confidence=abs(value) if decided else None,
+                    mask=None if maps is None else maps[i],
                 )
             )
     return chosen
@@ -70,9 +77,13 @@ def order_candidates(part: Candidates, rule: PictureRule) -> Iterator[tuple[floa
     fits = {"most confident, right": part.right, "most confident, wrong": ~part.right}.get(
         rule, np.ones(len(part.value), bool)
     )
-    sign = 1 if rule in ("least confident", "smallest error") else -1
-    for i in np.flatnonzero(fits & ~np.isnan(part.value)).tolist():
-        yield sign * float(part.value[i]), str(part.sample_ids[i]), part.targets[i], part.answers[i]
+    sign = 1 if rule in ("least confident", "smallest error", "lowest score", "median score") else -1
+    known = fits & ~np.isnan(part.value)
+    value = part.value
+    if rule == "median score" and known.any():
+        value = np.abs(value - np.median(value[known]))
+    for i in np.flatnonzero(known).tolist():
+        yield sign * float(value[i]), str(part.sample_ids[i]), part.targets[i], part.answers[i]
 
 
 def list_candidates(run: SplitPredictions, request: SectionRequest) -> Candidates:
@@ -80,6 +91,10 @@ def list_candidates(run: SplitPredictions, request: SectionRequest) -> Candidate
     card, task, test = replace(request.card, unit="image", val_unit=None), request.card.task, run["test"]
     decisions = decide(run, card, request.threshold).request.decisions
     targets = [task.targets.describe(target, card.labels) for target in test.targets]
+    if task.targets.spatial:
+        scores = task.answers.of_target(test.probabilities, test.targets)
+        answer = [f"{task.presentation.answer} {number(score, 2)}" for score in scores]
+        return Candidates(test.sample_ids, targets, answer, scores, scores == 1, test.label_maps)
     if decisions is None:
         answers = test.probabilities[:, 0]
         error = np.abs(answers - test.targets)

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.audit.examine import AuditedDataset
 from zoo.audit.leaks import MOST_NAMED, Audit, Finding, Suspect
+from zoo.data.contact_sheet import Thumbnail
 from zoo.data.datasheet import describe_source, label_text, set_intensity, to_readable
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
@@ -51,7 +52,7 @@ class PageImages:
             row = self.row_of[sample_id]
             self.thumbnails[sample_id] = {
                 "name": sample_id,
-                "uri": picture(self.source.samples.read(self.images[row]), self.intensity),
+                "uri": picture(Thumbnail(pixels=self.source.samples.read(self.images[row])), self.intensity),
                 "label": label_text(self.source, row),
                 "split": str(self.split.folds[0][row]),
                 "patient": str(self.source.patients[row]) if self.source.has_patients else "",

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.arrays import Array
+from zoo.data.contact_sheet import Thumbnail
 from zoo.data.decoded import find_intensity
 from zoo.data.lookup import find_datasets
 from zoo.data.opening import OpenDataset, convert_failures, open_dataset
@@ -89,7 +91,7 @@ def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDatase
     if not all(image.sample_id in row_of for image in chosen):
         return Gallery(reason="the results hold pseudonyms in place of the names of images")
     try:
-        uris = draw_pictures(found, [row_of[image.sample_id] for image in chosen])
+        uris = draw_pictures(found, [(row_of[image.sample_id], image.mask) for image in chosen])
     except ZooError as error:
         return Gallery(reason="they could not be read", hint=with_fix(error.message, error.fix))
     return Gallery(
@@ -178,11 +180,17 @@ def is_open_license(text: str) -> bool:
     return bool(OPEN_LICENSE.fullmatch(re.sub(r"[\s\-_]+", " ", text.lower()).strip()))
 
 
-def draw_pictures(dataset: OpenDataset, rows: Sequence[int]) -> list[str]:
-    """Thumbnails as `data:` URIs, each at the best quality that fits."""
-    images = dataset.samples.table["image"]
-    pixels = {row: dataset.samples.read(images.iloc[row]) for row in sorted(set(rows))}
+def draw_pictures(dataset: OpenDataset, rows: Sequence[tuple[int, Array | None]]) -> list[str]:
+    """Thumbnails of rows and their predicted masks as `data:` URIs, each at the best quality that fits."""
+    samples, images = dataset.samples, dataset.samples.table["image"]
+    pixels = {row: samples.read(images.iloc[row]) for row in sorted({row for row, _ in rows})}
     intensity = dataset.spec.intensity or (0.0, 255.0)
     if dataset.spec.intensity is None and any(each.dtype != np.uint8 for each in pixels.values()):
         intensity = find_intensity(np.concatenate([fit_square(each, LEVELS_SIZE).ravel() for each in pixels.values()]))
-    return [small_picture(pixels[row], intensity) for row in rows]
+    thumbnails = [
+        Thumbnail(
+            pixels=pixels[row], mask=samples.masks(images.iloc[row]) if samples.masks else None, predicted=predicted
+        )
+        for row, predicted in rows
+    ]
+    return [small_picture(thumbnail, intensity) for thumbnail in thumbnails]

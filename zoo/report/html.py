@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.arrays import Array
 from zoo.data.contact_sheet import Thumbnail, to_image
 from zoo.errors import UsageError, clean
 from zoo.system.files import written_whole
@@ -72,16 +71,16 @@ def write_page(page: str, path: Path) -> None:
         raise UsageError(f"{path}: {error.strerror}", fix="name a file that can be written") from error
 
 
-def picture(pixels: Array, intensity: tuple[float, float], quality: int = QUALITY) -> str:
+def picture(thumbnail: Thumbnail, intensity: tuple[float, float], quality: int = QUALITY) -> str:
     """A thumbnail as a `data:` URI. `intensity`: the 16-bit levels shown as black and white."""
     stream = io.BytesIO()
-    to_image(Thumbnail(pixels=pixels, label=""), intensity).save(stream, "JPEG", quality=quality)
+    to_image(thumbnail, intensity).save(stream, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def small_picture(pixels: Array, intensity: tuple[float, float]) -> str:
+def small_picture(thumbnail: Thumbnail, intensity: tuple[float, float]) -> str:
     """A thumbnail as a `data:` URI, at the best quality that fits `MAX_PICTURE_BYTES`."""
-    uris = (picture(pixels, intensity, quality) for quality in QUALITIES)
+    uris = (picture(thumbnail, intensity, quality) for quality in QUALITIES)
     uri = next(uris)
     while len(uri) > MAX_PICTURE_BYTES and (smaller := next(uris, "")):
         uri = smaller

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.contact_sheet import Thumbnail
 from zoo.data.opening import OpenDataset
 from zoo.errors import ZooError, clean
 from zoo.evaluation.predictions import load_predictions
@@ -119,6 +120,6 @@ def draw_map(explained: ExplainedImage, model: OpenModel) -> MapPicture:
     image = gray_or_color(shown_part(explained.square, explained.placement), model.card.intensity)
     overlay = lay_over(image, as_shares(shown_part(first.map, explained.placement)))
     return MapPicture(
-        uri=small_picture(np.asarray(overlay), (0.0, 255.0)),
+        uri=small_picture(Thumbnail(pixels=np.asarray(overlay)), (0.0, 255.0)),
         output=f"{first.output.label} {number(first.output.value, 2)}",
     )

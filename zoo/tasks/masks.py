@@ -134,6 +134,8 @@ SEGMENTATION = Task(
     head=MaskHead(),
     answers=MaskAnswers(),
     decisions=None,
-    presentation=Presentation(title="segmentation", answer="Dice", chance=("dice", 0.0, "0")),
+    presentation=Presentation(
+        title="segmentation", answer="Dice", chance=("dice", 0.0, "0"), pictures=("lowest score", "median score")
+    ),
     recipes={"finetune": "segment", "scratch": "segment-scratch", "quick": "segment-quick"},
 )

@@ -33,6 +33,8 @@ PictureRule = Literal[
     "least confident",  # needs decisions
     "smallest error",  # needs numbers
     "largest error",  # needs numbers
+    "lowest score",  # needs masks
+    "median score",  # needs masks
 ]
 
 

@@ -31,7 +31,8 @@ def describe_gallery(gallery: Gallery | None) -> dict[str, Any] | None:
         for (row, seed), pictures in groupby(gallery.pictures, key=lambda each: (each.chosen.row, each.chosen.seed))
     ]
     inside = f"{len(gallery.pictures)} test images of {len(rows)} model{'s' * (len(rows) != 1)}"
-    return {"rows": rows, "reason": gallery.reason, "inside": inside}
+    masks = any(each.chosen.mask is not None for each in gallery.pictures)
+    return {"rows": rows, "reason": gallery.reason, "inside": inside, "masks": masks}
 
 
 def describe_image(chosen: ChosenImage) -> dict[str, str]:
