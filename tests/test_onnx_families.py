@@ -53,7 +53,8 @@ def open_random(name, registry, folder):
     from safetensors.torch import save_file
 
     spec = registry.find("model", name)
-    size = nearest_size(spec, 64)
+    # at 75 px, torch itself differs by .002 between batches of 1 and 8: one position is left to normalize by
+    size = nearest_size(spec, 139 if "inception" in name else 64)
     request = BuildRequest(num_outputs=3, channels=3, image_size=size)
     module = build_model(spec, request, head_std=0.1, seed=0)
     for layer in module.modules():
