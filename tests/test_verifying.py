@@ -643,6 +643,7 @@ def test_splits_with_allowed_or_dropped_leaks_or_resplit_are_recognized(zoo, tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels if row % 8 < 6 else recent[row % 8 - 6] + 5).save(path)
     words = ("bench", "-m", "constant", "-d", root, "--protocol", "knn", "--set", "image_size=16", "--seeds", 1)
+    words += ("--metrics", "auroc")
     for number, flags in enumerate((["--allow-leak", "to try"], ["--drop-leaks"], ["--resplit"])):
         results, bundle = tmp_path / f"{number}" / "results", tmp_path / f"{number}.zip"
         done = zoo(*words, *flags, "--results", results)
