@@ -18,14 +18,19 @@ from warm import Warm
 # Files that take a minute, the longest first.
 LONG = (
     "test_reliability",
-    "test_cli",
     "test_end_to_end",
     "test_plugins",
+    "test_cli",
+    "test_runner",
+    "test_zoo_timm",
+    "test_predict",
+    "test_verifying",
+    "test_export",
+    "test_checkpoints",
+    "test_external",
     "test_mishaps",
     "test_audit",
-    "test_zoo_timm",
 )
-LONG += ("test_damaged_state", "test_audit_fix")
 
 
 def pytest_collection_modifyitems(items):

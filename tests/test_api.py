@@ -90,7 +90,13 @@ def test_a_loaded_model_explains_as_the_command_does(run_zoo, results, tiny_data
     document = model.explain(images, tmp_path / "python")
     done = run_zoo("explain", "folders/resnet10t", *images, "-o", tmp_path / "command", "--results", results)
     assert done.returncode == 0, done.stderr
-    assert document == json.loads((tmp_path / "command" / "maps.json").read_text())
+    expected = json.loads((tmp_path / "command" / "maps.json").read_text())
+    assert document["statements"] == expected["statements"]
+    for ours, theirs in zip(document["images"], expected["images"], strict=True):
+        assert ours == {
+            **theirs,
+            **{name: pytest.approx(theirs[name], rel=1e-3) for name in ("probability", "maximum")},
+        }
     assert (
         document["images"][0]["grid"] == 2
     )  # at 32 pixels the last layer has one position, the one before it has 2 x 2

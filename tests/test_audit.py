@@ -472,6 +472,9 @@ def test_a_rewritten_medmnist_file_is_reported_as_unofficial(zoo, tmp_path):
 
 
 # --- the audit in a bench --------------------------------------------------------------------------------------------
+SHORT = ("-m", "thumbnails", "--set", "image_size=16", "--set", "steps=2", "--seeds", "1")
+
+
 @pytest.fixture(scope="module")
 def leaking(tmp_path_factory):
     root = write_set(tmp_path_factory.mktemp("sets") / "leaky", size=16)
@@ -481,7 +484,7 @@ def leaking(tmp_path_factory):
 
 def test_a_bench_refuses_a_leaking_dataset_and_runs_the_other(bench, leaking, tmp_path):
     clean = write_set(tmp_path / "clean", size=16)
-    arguments = ("-m", "thumbnails", "--results", tmp_path / "results")
+    arguments = (*SHORT, "--results", tmp_path / "results")
     status, document, said = bench("-d", f"{leaking},{clean}", *arguments)
     assert status == 3 and document["refused"][0]["code"] == "identical"
     refused = (
@@ -498,14 +501,14 @@ def test_a_refusal_names_the_dataset_once(bench, leaking, tmp_path):
         path = tmp_path / "small" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         save(path, RANDOM.integers(0, 256, (8, 8), dtype=np.uint8))
-    _, _, stderr = bench("-d", f"{leaking},{tmp_path / 'small'}", "-m", "thumbnails", "--results", tmp_path / "results")
+    _, _, stderr = bench("-d", f"{leaking},{tmp_path / 'small'}", *SHORT, "--results", tmp_path / "results")
     lines = [line for line in stderr.splitlines() if ": refused: " in line]
     assert len(lines) == 2 and not [line for line in lines if "dataset '" in line]
     assert [line for line in lines if line.startswith("zoo: error[too-small] small: refused: too small for train,")]
 
 
 def test_an_allowed_leak_is_recorded_in_every_result_and_not_ranked(bench, leaking, tmp_path):
-    arguments = ("-d", leaking, "-m", "thumbnails", "--results", tmp_path / "results")
+    arguments = ("-d", leaking, *SHORT, "--results", tmp_path / "results")
     status, document, _ = bench(*arguments, "--allow-leak", "measure its effect")
     assert status == 0
     assert all("leak allowed: measure its effect" in run["deviations"] for run in document["runs"])
@@ -513,7 +516,7 @@ def test_an_allowed_leak_is_recorded_in_every_result_and_not_ranked(bench, leaki
 
 
 def test_dropped_leaks_make_another_split_without_deviations(bench, leaking, tmp_path):
-    arguments = ("-d", leaking, "-m", "thumbnails", "--results", tmp_path / "results", "--dry-run")
+    arguments = ("-d", leaking, *SHORT, "--results", tmp_path / "results", "--dry-run")
     status, document, stderr = bench(*arguments, "--drop-leaks")
     assert status == 0 and not any(run["deviations"] for run in document["runs"])
     assert "left out as copies of test (same patient, same pixels or alike): 1 images of train" in stderr

@@ -232,6 +232,7 @@ def test_a_changed_field_and_a_smaller_batch_are_deviations_from_the_published_p
 @pytest.mark.integration
 def test_the_command_of_a_row_repeats_its_runs(bench, zoo, tiny_data, tmp_path):
     chosen = ["--protocol", "scratch", "--set", "steps=2", "--set", "image_size=16", "--seeds", "1,4", "--workers", 1]
+    chosen += ["--folds", 2, "--metrics", "auroc"]
     status, _, _ = bench("-m", "tiny_cnn", "-d", tiny_data / "patients", *chosen, "--results", tmp_path / "results")
     assert status == 0
     done = zoo("report", "--results", tmp_path / "results", "--format", "html", "--output", tmp_path / "page.html")

@@ -48,8 +48,9 @@ def interrupted(folder, at, *arguments, **settings):
     return train(*arguments, module=new_module(), checkpoints=Checkpoints(folder=folder, key="run"), **settings)
 
 
-@pytest.mark.parametrize("at", [1, 7, 10, 19, 29])
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "at"), [("adamw", 1), ("adamw", 10), ("adamw", 29), ("adam", 7), ("sgd", 10), ("sgd", 19)]
+)
 @pytest.mark.integration
 def test_training_continues_to_the_same_bits_from_any_step(optimizer, at, tmp_path):
     dataset, pixels = make(symmetries=("hflip", "rot90"))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -616,6 +617,9 @@ def test_closed_streams_are_no_error(line, command, environment):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+DRY = ("-m", "tiny_cnn", "-d", "./binary.npz", "--dry-run", "--offline")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -625,13 +629,14 @@ def test_closed_streams_are_no_error(line, command, environment):
         (["bench", "--seeds", "1000000000"], "expected at most 10000"),
         (["bench", "--seeds", "1,99999999999999999999"], "each below 2**63"),
         (["bench", "-m", "hf-hub:", "--offline"], "fix: hf-hub:owner/name"),
-        (["bench", "--label-map", "a=b", "--dry-run", "--offline"], "--label-map needs --test-on"),
-        (["bench", "--distinct-patients", "--dry-run", "--offline"], "--distinct-patients needs --test-on"),
+        (["bench", *DRY, "--label-map", "a=b"], "--label-map needs --test-on"),
+        (["bench", *DRY, "--distinct-patients"], "--distinct-patients needs --test-on"),
         (["bench", "--label-map", "c=a,c=b", "--dry-run"], "--label-map: c is mapped to both a and b"),
         (["report", "--predictions", "-"], "write ./- for a file named -"),
     ],
 )
-def test_absurd_values_are_one_line_and_status_2(zoo, tmp_path, words, said):
+def test_absurd_values_are_one_line_and_status_2(zoo, tiny_data, tmp_path, words, said):
+    shutil.copy(tiny_data / "binary.npz", tmp_path)
     done = zoo(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "; fix: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

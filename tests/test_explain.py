@@ -276,7 +276,7 @@ def test_explain_needs_a_page_with_images(zoo, trained):
 # --- a network that has learned --------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_maps_of_a_trained_resnet_beat_the_center_on_phantom(zoo, tmp_path):
-    """72 steps at 64 pixels with a small stem, whose last map has 8 x 8 positions: two minutes of a processor."""
+    """72 steps at 64 pixels with a small stem, so a map of 8 x 8 positions: under four minutes of a processor."""
     done = zoo(
         *("bench", "--models", "zoo-timm:resnet18", "--weights", "none", "--datasets", "phantom", "--seeds", "1"),
         *("--protocol", "quick", "--set", "stem=small", "--set", "steps=72", "--set", "rounds=2"),

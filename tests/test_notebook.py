@@ -48,6 +48,7 @@ def test_the_notebook_says_that_nothing_is_a_medical_device(notebook):
     assert "not a medical device" in json.dumps(notebook)
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_the_cells_run_with_spawned_workers(tmp_path):
     words = [sys.executable, "-c", RUN_CELLS, NOTEBOOK]

@@ -454,17 +454,22 @@ VANDAL = """
         spoil()
         return 0.5
 
+    def resample(request, weights):
+        spoil()
+        return weights[:, 0] * 0 + 0.5
+
     @hookimpl
     def register_metrics():
-        return [MetricSpec(name="vandalism", tasks=("binary",), compute=compute)]
+        return [MetricSpec(name="vandalism", tasks=("binary",), compute=compute, resample=resample)]
 
     def open_samples(request):
         import numpy as np
         import pandas as pd
         spoil()
         images = np.random.default_rng(0).integers(0, 256, (80, 16, 16), dtype=np.uint8)
-        table = pd.DataFrame({"sample_id": [f"s{row:02}" for row in range(80)], "image": range(80)})
-        return Samples(table=table, targets=np.arange(80) % 2, read=lambda row: images[row])
+        ids, splits = [f"s{row:02}" for row in range(80)], ["train", "train", "val", "test"] * 20
+        table = pd.DataFrame({"sample_id": ids, "image": range(80), "split": splits})
+        return Samples(table=table, targets=np.arange(80) // 4 % 2, read=lambda row: images[row])
 
     @hookimpl
     def register_datasets():

@@ -63,16 +63,16 @@ def left_over(results):
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills):
+@pytest.mark.parametrize(("kills", "seeds"), [(3, 4), pytest.param(100, 10, marks=pytest.mark.slow)])
+def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data, tmp_path, kills, seeds):
     begun = time.monotonic()
-    status, _, stderr = warm.run(*grid(tiny_data, tmp_path / "whole"))
+    status, _, stderr = warm.run(*grid(tiny_data, tmp_path / "whole", seeds=seeds))
     seconds = time.monotonic() - begun
     expected = stored(tmp_path / "whole")
-    assert (status, len(expected), len(acknowledged(stderr))) == (0, 12, 12)
+    assert (status, len(expected), len(acknowledged(stderr))) == (0, seeds + 2, seeds + 2)
     draw, folders, reported = random.Random(kills), [tmp_path / "0"], set()
     for number in range(kills):
-        bench = warm.start(*grid(tiny_data, folders[-1]))
+        bench = warm.start(*grid(tiny_data, folders[-1], seeds=seeds))
         time.sleep(draw.uniform(0, seconds) if number else 0)  # the first one before its folder exists
         bench.kill()
         status = bench.wait()
@@ -85,7 +85,7 @@ def test_a_bench_killed_at_random_moments_gives_the_same_results(warm, tiny_data
             folders.append(tmp_path / str(number + 1))
             reported = set()
     for folder in folders:
-        assert warm.run(*grid(tiny_data, folder))[0] == 0
+        assert warm.run(*grid(tiny_data, folder, seeds=seeds))[0] == 0
         assert_same(stored(folder), expected)
         assert len(stored(folder)) == len(expected)
         assert left_over(folder) == []

@@ -263,12 +263,13 @@ def test_an_unreadable_folder_is_named(tmp_path, store, place):
 
 
 @mortal
-@pytest.mark.parametrize("command", ["report", "score", "bundle out", "bench --dry-run -m constant"])
-def test_an_unreadable_results_folder_is_status_5(tmp_path, environment, command):
+@pytest.mark.parametrize("command", ["report", "score", "bundle out", "bench --dry-run -m constant -d {data}"])
+def test_an_unreadable_results_folder_is_status_5(tmp_path, environment, tiny_data, command):
     results = tmp_path / "results"
     results.mkdir()
     results.chmod(0)
-    words = [*MAY_NOT, sys.executable, "-m", "zoo", *command.split()]
+    shutil.copy(tiny_data / "binary.npz", tmp_path)
+    words = [*MAY_NOT, sys.executable, "-m", "zoo", *command.format(data="./binary.npz").split()]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment())
     results.chmod(0o700)
     assert done.returncode == 5, done.stderr

@@ -643,6 +643,7 @@ def test_splits_with_allowed_or_dropped_leaks_or_resplit_are_recognized(zoo, tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels if row % 8 < 6 else recent[row % 8 - 6] + 5).save(path)
     words = ("bench", "-m", "constant", "-d", root, "--protocol", "knn", "--set", "image_size=16", "--seeds", 1)
+    words += ("--metrics", "auroc")
     for number, flags in enumerate((["--allow-leak", "to try"], ["--drop-leaks"], ["--resplit"])):
         results, bundle = tmp_path / f"{number}" / "results", tmp_path / f"{number}.zip"
         done = zoo(*words, *flags, "--results", results)
@@ -681,10 +682,11 @@ def test_bundle_and_verify_commands(zoo, tiny_data, tmp_path):
 def test_bundles_of_all_tasks_with_tuning_folds_and_shuffling_verify(zoo, tiny_data, tmp_path):
     names = ("patients", "multilabel", "ordinal", "regression")
     chosen = ("-m", "tiny_cnn", "--weights", "none", "--set", "image_size=16", "--results", tmp_path / "results")
-    sets = [word for name in names for word in ("-d", tiny_data / name)]
+    sets = [word for name in names[1:] for word in ("-d", tiny_data / name)]
     grid = ("--set", "steps=3", "--set", "learning_rate=0.001,0.01", "--set", "batch_size=100", "--seeds", 1)
     for words in (
         (*sets, "--protocol", "scratch", *grid),
+        ("-d", tiny_data / "patients", "--folds", 2, "--protocol", "scratch", *grid),
         ("-d", tiny_data / "regression", "--protocol", "quick", "--set", "epochs=1", "--seeds", 2, "--shuffle-labels"),
     ):
         done = zoo("bench", *words, *chosen)

@@ -16,12 +16,14 @@ from pathlib import Path
 
 LIMIT = 240.0  # seconds that a command may take, below those that a test may take (conftest.py)
 SERVER = """
-import importlib, json, os, signal, sys
+import importlib, json, os, pkgutil, signal, sys
+import zoo
 
 for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.torch", "sklearn.linear_model",
-             "sklearn.metrics", "sklearn.model_selection", "filelock", "zoo.runner.bench", "zoo.leaderboard.boards",
-             "zoo.report.board_terminal", "zoo.cli.commands", "zoo_tiny"):
+             "sklearn.metrics", "sklearn.model_selection", "filelock", "sqlite3", "PIL.PngImagePlugin", "zoo_tiny"):
     importlib.import_module(name)
+for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
+    importlib.import_module(module.name)
 for line in sys.stdin:
     request = json.loads(line)
     if "shell" in request:

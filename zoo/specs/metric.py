@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,16 @@ class MetricRequest:
     decisions: Array | None
     positive: int | None = None
     log_odds: Array | None = None
+    _known: dict[Callable[[MetricRequest], Array], Array] = field(init=False, repr=False, default_factory=dict)
+
+    def compute_once(self, function: Callable[[MetricRequest], Array]) -> Array:
+        """`function(self)`, computed at the first call.
+
+        perf: the value, its note and the check of its resamples need the same array.
+        """
+        if function not in self._known:
+            self._known[function] = function(self)
+        return self._known[function]
 
     def take(self, rows: Array) -> MetricRequest:
         """A request of these rows, in this order."""

@@ -68,7 +68,7 @@ def write_loader(card: ModelCard, spec: ModelSpec, folder: Path) -> Callable[[Te
     path.write_text(text, encoding="utf-8")
     try:
         logits: Callable[[Tensor], Tensor] = runpy.run_path(str(path))["logits"]
-    except RuntimeError:  # the keys or shapes differ: a module that only zoo builds
+    except (RuntimeError, ValueError):  # the keys, shapes or versions differ: a module that only zoo builds
         path.unlink()
         return None
     return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,10 @@ def check_owner(card: ModelCard, weights: Path) -> None:
 def load_state(module: nn.Module, state: dict[str, Tensor], card: ModelCard, weights: Path) -> nn.Module:
     """Load weights strictly. Raises WeightsError for those of another run, and if the architecture does not fit."""
     check_owner(card, weights)
+    versioned = OrderedDict(state)
+    versioned._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]  # torchvision's MNASNet needs it
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(versioned)
     except RuntimeError as error:
         raise WeightsError(
             f"{weights}: does not fit {card.model} as installed: {str(error).splitlines()[-1].strip()}",

@@ -122,7 +122,7 @@ class MeanOverLabels:
     def compute(self, request: MetricRequest) -> float:
         if len(request.targets) == 0:
             raise Undefined("no images")
-        values = self.values(request)
+        values = request.compute_once(self.values)
         if np.isnan(values).all():
             raise Undefined(self.undefined)
         return float(np.nanmean(values))
@@ -131,7 +131,7 @@ class MeanOverLabels:
         return mean_over_labels(self.resampled(request, weights))
 
     def note(self, request: MetricRequest) -> str:
-        return labels_note(self.values(request))
+        return labels_note(request.compute_once(self.values))
 
     def decision_influence(self, request: MetricRequest) -> Array:
         """Influence values (N,) of a metric of targets and decisions alone: units with equal ones have equal values."""
