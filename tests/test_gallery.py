@@ -26,7 +26,7 @@ from zoo.report.gallery import (
     is_open_license,
     make_galleries,
 )
-from zoo.report.html import MAX_PICTURE_BYTES
+from zoo.report.html import MAX_PICTURE_BYTES, small_picture
 from zoo.specs.metric import ScoringContext
 
 KNOWN = {spec.name: spec for spec in METRICS}
@@ -161,7 +161,6 @@ def test_many_models_share_the_room_of_a_page(board, source):
 
 
 def test_large_noisy_images_are_made_small_enough(board, source):
-    from zoo.report.gallery import small_picture
 
     noise = np.random.default_rng(0).integers(0, 256, (500, 500, 3), dtype=np.uint8)
     assert len(small_picture(Thumbnail(pixels=noise), (0.0, 255.0))) <= MAX_PICTURE_BYTES
