@@ -64,7 +64,7 @@ leaderboard-check: setup  ## Fail if a bundle does not verify or the two pages a
 	@$(MAKE) --no-print-directory -j2 leaderboard/README.md leaderboard/index.html CHECK=--check
 
 leaderboard/README.md leaderboard/index.html: FORCE
-	$(BIN)/zoo report --recipes $(BUNDLES) --format $(if $(filter %.md,$@),markdown,html) --output $@ $(CHECK)
+	$(BIN)/zoo report --recipes $(BUNDLES) $(if $(filter %.md,$@),--format markdown,--format html --no-images) --output $@ $(CHECK)
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check
