@@ -169,6 +169,15 @@ def test_the_content_hash_changes_with_one_pixel_of_a_mask(tmp_path):
     assert open_dataset(find_source(tmp_path), tmp_path / "cache").content_hash != before
 
 
+def test_a_mask_that_changes_after_opening_is_refused(tmp_path):
+    squares(tmp_path)
+    dataset = open_dataset(find_source(tmp_path), tmp_path / "cache")
+    write(tmp_path / "masks" / "patient00_0_mask.png", np.zeros((48, 40), np.uint8))
+    with pytest.raises(DataError) as caught:
+        dataset.samples.masks("images/patient00_0.png")
+    assert caught.value.code == "changed" and "patient00_0" in caught.value.message
+
+
 def test_parts_of_a_mask_are_joined(tmp_path):
     for number in range(6):
         write(tmp_path / f"{number}.png", NOISE.integers(0, 255, (16, 16)).astype(np.uint8))

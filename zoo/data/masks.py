@@ -90,10 +90,14 @@ def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None
     for row, image in enumerate(images):
         mask = read_mask(spec, samples, image)
         sizes[row] = np.bincount(mask.ravel(), minlength=num_labels + 1)[1:]
-        digests.append(hash_bytes(str(mask.shape), mask.tobytes()))
+        digests.append(hash_mask(mask))
         if progress:
             progress(row + 1, len(images))
     return sizes, digests
+
+
+def hash_mask(mask: Array) -> str:
+    return hash_bytes(str(mask.shape), mask.tobytes())
 
 
 def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:

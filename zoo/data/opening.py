@@ -23,7 +23,7 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
-from zoo.data.masks import measure_masks
+from zoo.data.masks import hash_mask, measure_masks
 from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
 from zoo.registry.isolation import noted_interrupts, process_unchanged
@@ -69,10 +69,12 @@ def open_dataset(
     with process_unchanged():
         samples = spec.samples(request)
     spec = complete_spec(spec, samples)
-    drawn: list[str] = []
+    mask_digests: list[str] = []
     if samples.masks is not None:
-        sizes, drawn = measure_masks(spec, samples, progress)
-        samples = replace(samples, targets=sizes)
+        sizes, mask_digests = measure_masks(spec, samples, progress)
+        by_image = dict(zip(samples.table["image"].tolist(), mask_digests, strict=True))
+        masks = partial(read_same_mask, samples.masks, spec.name, by_image)
+        samples = replace(samples, targets=sizes, masks=masks)
     check_samples(spec, samples)
     samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
     samples = replace(samples, read=partial(read_image_pixels, samples, spec.name))
@@ -81,7 +83,7 @@ def open_dataset(
     patients = unify_spellings(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
     digests, samples = hash_images(samples, spec.name, cache, progress)
-    texts = target_texts(samples.targets) if samples.masks is None else drawn
+    texts = target_texts(samples.targets) if samples.masks is None else mask_digests
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return OpenDataset(
         spec=spec,
@@ -240,6 +242,13 @@ def read_same_pixels(read: Callable[[Any], Array], name: str, digests: Mapping[A
     if hash_pixels(pixels) != digests[image]:
         raise changed(name, f"image {image!r}")
     return pixels
+
+
+def read_same_mask(masks: Callable[[Any], Array], name: str, digests: Mapping[Any, str], image: Any) -> Array:
+    mask = masks(image)
+    if hash_mask(mask) != digests[image]:
+        raise changed(name, f"the mask of image {image!r}")
+    return mask
 
 
 def read_same_file(
