@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.masks import check_grid, pack_maps, read_mask, save_maps
+from zoo.data.masks import LabelMaps, check_grid, join_maps, pack_map, read_mask, save_maps
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.images.placement import Placement, pack_placements, unpack_placements
@@ -66,8 +66,9 @@ def is_intact(folder: Path, cache: Path) -> bool:
     memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return all(digest == memo(folder / name) for name, digest in card["sha256"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+        digests = card["sha256"]
+        return {IMAGES, PLACEMENTS} <= digests.keys() and all(digests[name] == memo(folder / name) for name in digests)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # missing or damaged: decode again
     finally:
         memo.close()
@@ -80,7 +81,7 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
     samples, images = source.samples, list(source.samples.table["image"])
     channels = source.spec.channels
 
-    def decode(row: int) -> tuple[Array, Placement, Array | None]:
+    def decode(row: int) -> tuple[Array, Placement, tuple[Array, LabelMaps] | None]:
         pixels = samples.read(images[row])
         spacing = source.samples.spacing(images[row]) if source.samples.spacing else None
         square, placement = fit_with_placement(pixels, size, spacing)
@@ -91,17 +92,19 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
             return matched, placement, None
         mask = read_mask(source.spec, samples, images[row])
         check_grid(source.spec, samples, images[row], mask, pixels)
-        return matched, placement, mask
+        return matched, placement, (placement.mask_to_input(mask, size), pack_map(mask))
 
     first, *_ = decode(0)
-    path, placements, masks = folder / IMAGES, [], []
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape))
-    reserve(path)
+    placements: list[Placement] = []
+    packed: list[LabelMaps] = []  # perf: uncompressed, 10,000 masks of 2,000 x 2,000 pixels take 40 GB
+    array = create_array(folder / IMAGES, (len(images), *first.shape), first.dtype)
+    masks = None if samples.masks is None else create_array(folder / MASKS_FILE, array.shape[:3], np.dtype(np.uint8))
     with ThreadPoolExecutor(num_cores()) as pool:
         for row, (pixels, placement, mask) in enumerate(pool.map(decode, range(len(images)))):
             placements.append(placement)
-            if mask is not None:
-                masks.append(mask)
+            if masks is not None and mask is not None:
+                masks[row] = mask[0]
+                packed.append(mask[1])
             if pixels.dtype != first.dtype:
                 raise mixed_depth(source, row, str(pixels.dtype), str(first.dtype))
             array[row] = pixels
@@ -109,11 +112,17 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
                 progress(row + 1, len(images))
     array.flush()
     np.save(folder / PLACEMENTS, pack_placements(placements))
-    if masks:
-        placed = [where.mask_to_input(mask, size) for where, mask in zip(placements, masks, strict=True)]
-        np.save(folder / MASKS_FILE, np.stack(placed))
-        save_maps(folder / LABEL_MAPS_FILE, pack_maps(masks))
+    if masks is not None:
+        masks.flush()
+        save_maps(folder / LABEL_MAPS_FILE, join_maps(packed))
     return str(first.dtype)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+    """Create a memory-mapped `.npy` file."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    reserve(path)
+    return array
 
 
 def read_placements(images: Path) -> list[Placement]:

@@ -16,6 +16,8 @@ from zoo.system.files import hash_bytes
 from zoo.system.progress import Progress
 
 MAX_SIDE = 100_000  # pixels of a mask
+MAX_PIXELS = 1 << 30  # of a mask: 1 GB unpacked
+COMPRESSION = 6  # of zlib
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class LabelMaps:
             return f"{len(self.ends)} masks of {len(self.shapes)} shapes for {num_maps} images"
         if (np.diff(self.ends, prepend=0) < 0).any() or (num_maps and self.ends[-1] != len(self.streams)):
             return "masks end outside their stream"
-        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any():
+        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any() or (self.shapes.prod(axis=1) > MAX_PIXELS).any():
             return "masks have impossible sizes"
         return ""
 
@@ -61,11 +63,19 @@ class LabelMaps:
 
 def pack_maps(maps: Iterable[Array]) -> LabelMaps:
     """Compress label maps, uint8 (H, W) each."""
-    parts, shapes = [], []
-    for each in maps:
-        parts.append(np.frombuffer(zlib.compress(np.ascontiguousarray(each).tobytes(), 6), np.uint8))
-        shapes.append(each.shape)
-    return join_streams(parts, np.array(shapes, np.int64).reshape(-1, 2))
+    return join_maps([pack_map(each) for each in maps])
+
+
+def pack_map(label_map: Array) -> LabelMaps:
+    """Compress one label map, uint8 (H, W)."""
+    stream = np.frombuffer(zlib.compress(label_map.tobytes(), COMPRESSION), np.uint8)
+    return join_streams([stream], np.array([label_map.shape], np.int64))
+
+
+def join_maps(packed: Sequence[LabelMaps]) -> LabelMaps:
+    """Join label maps that were packed one by one."""
+    shapes = np.concatenate([np.empty((0, 2), np.int64), *(each.shapes for each in packed)])
+    return join_streams([each.streams for each in packed], shapes)
 
 
 def join_streams(parts: Sequence[Array], shapes: Array) -> LabelMaps:

@@ -9,7 +9,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.dataset import PIXELS, DecodedFold
 from zoo.data.decoded import read_placements
-from zoo.data.masks import pack_maps
+from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
 from zoo.evaluation.forward import forward, refuse_infinite
 from zoo.evaluation.mask_statistics import compare_masks
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows: Array, precision: str) -> Predictions:
-    """Predict the mask of each row, batch by batch: only the masks are kept, not their logits."""
+    """Predict the mask of each row, batch by batch: only the compressed masks are kept, not their logits."""
     placements, references = read_placements(dataset.images), dataset.label_maps
     rule = dataset.boundary_rule
     size = open_device(pixels.device).prediction_batch(pixels.input_bytes)
-    statistics, maps = [], []
+    fitting, statistics, maps = size, [], []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        outputs, _ = within_memory(
+        outputs, fitting = within_memory(
             lambda batch, part=part: forward(module, pixels, part, batch, precision=precision),  # type: ignore[misc]
-            size,
+            fitting,
             pixels.device,
         )
         refuse_infinite(outputs.flatten(1).isfinite().all(1).cpu().numpy(), dataset.sample_ids[part])
@@ -40,14 +40,14 @@ def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows:
             decided = decide_mask(logits, placements[row])
             spacing = None if rule.unit == PIXELS else placements[row].spacing
             statistics.append(compare_masks(references[row], decided, len(dataset.labels), spacing, rule.tolerance))
-            maps.append(decided)
+            maps.append(pack_map(decided))
     return Predictions(
         sample_ids=dataset.sample_ids[rows],
         patients=dataset.patients[rows],
         targets=dataset.targets[rows],
         probabilities=np.stack(statistics),
         metadata={name: values[rows] for name, values in dataset.metadata.items()},
-        label_maps=pack_maps(maps),
+        label_maps=join_maps(maps),
     )
 
 
