@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,11 @@ def test_statistics_that_do_not_count_the_pixels_of_their_masks_are_noticed():
     maps = [NOISE.integers(0, 3, (6, 6)).astype(np.uint8) for _ in range(3)]
     assert find_fault_of_masks(predictions(maps), 2) == ""
     assert "s0" in find_fault_of_masks(predictions(maps, shift=1.0), 2)
+
+
+def test_masks_beside_the_answers_of_another_task_are_noticed():
+    part = replace(predictions([np.zeros((6, 6), np.uint8)]), probabilities=np.array([[0.2, 0.8]]))
+    assert "no masks" in find_fault_of_masks(part, 2, has_masks=False)
 
 
 # --- predicted masks -------------------------------------------------------------------------------------------------

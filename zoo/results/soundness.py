@@ -64,7 +64,7 @@ def find_faults(card: ScoringContext, split: str, part: Predictions) -> Iterator
     elif fault := (
         task.answers.find_fault(probabilities, num_labels)
         or find_fault_of_log_odds(part)
-        or find_fault_of_masks(part, num_labels)
+        or find_fault_of_masks(part, num_labels, has_masks=task.targets.spatial)
     ):
         yield f"{split}: {fault}"
     fits = len(targets) in (0, rows) and task.targets.fits(targets.shape[1:], num_labels)
@@ -87,11 +87,16 @@ def find_fault_of_log_odds(part: Predictions) -> str:
     return ""
 
 
-def find_fault_of_masks(part: Predictions, num_labels: int) -> str:
-    """Return the fault in stored masks, or "": their pixels must be those that the statistics count."""
+def find_fault_of_masks(part: Predictions, num_labels: int, *, has_masks: bool = True) -> str:
+    """Return the fault in stored masks, or "": the pixels of each label must be those that the statistics count.
+
+    `has_masks` is whether the answers of the task are masks.
+    """
     maps = part.label_maps
     if maps is None:
         return ""
+    if not has_masks:
+        return "there are masks, but the answers of the task are no masks"
     if fault := maps.find_fault(len(part)):
         return fault
     positives = statistic(part.probabilities, "true_positive") + statistic(part.probabilities, "false_positive")
