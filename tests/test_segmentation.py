@@ -202,6 +202,46 @@ def test_values_are_named_by_the_card(tmp_path):
     assert open_source(tmp_path)[0].labels == ("lesion",)
 
 
+@pytest.mark.parametrize("values", ['255 = "lesion"', '0 = "background", 255 = "lesion"'])
+def test_white_can_be_named_by_its_value(tmp_path, values):
+    squares(tmp_path)
+    card(tmp_path, f'task = "segmentation"\nlabels = {{{values}}}\nmasks = {{path = "masks/{{stem}}_mask.png"}}\n')
+    samples = open_source(tmp_path)[1]
+    assert samples.masks("images/patient00_0.png").max() == 1
+
+
+@pytest.mark.parametrize("values", ['liver = "1"', '0 = "background"', '-1 = "void"'])
+def test_labels_that_name_no_value_of_a_mask_are_refused(tmp_path, values):
+    squares(tmp_path)
+    card(tmp_path, f'task = "segmentation"\nlabels = {{{values}}}\nmasks = {{path = "masks/{{stem}}_mask.png"}}\n')
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert caught.value.code == "mask"
+
+
+def test_white_among_several_labels_is_refused(tmp_path):
+    for number in range(4):
+        write(tmp_path / "images" / f"{number}.png", NOISE.integers(0, 255, (16, 16)).astype(np.uint8))
+        mask = np.zeros((16, 16), np.uint8)
+        mask[:2], mask[2:4] = (255, 0) if number == 3 else (1, 2)
+        write(tmp_path / "masks" / f"{number}.png", mask)
+    card(tmp_path, 'task = "segmentation"\nmasks = {path = "masks/{stem}.png"}\nimages = "images/*"\n')
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)[1].masks("images/3.png")
+    assert caught.value.code == "mask" and "3.png" in caught.value.message
+
+
+def test_masks_of_one_name_in_several_folders_are_never_joined(tmp_path):
+    for split in ("train", "test"):
+        for number in range(4):
+            write(tmp_path / split / "images" / f"{number}.png", NOISE.integers(0, 255, (16, 16)).astype(np.uint8))
+            write(tmp_path / split / "masks" / f"{number}.png", np.full((16, 16), 255, np.uint8))
+    card(tmp_path, 'task = "segmentation"\nmasks = {path = "*/masks/{stem}.png"}\nimages = "{split}/images/*"\n')
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert caught.value.code == "mask" and "the same 2 masks" in caught.value.message
+
+
 def broken(root, what):
     path = root / "masks" / "patient00_0_mask.png"
     if what == "missing":

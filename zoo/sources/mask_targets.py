@@ -12,20 +12,21 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.label_maps import read_label_map
+from zoo.images.label_maps import HIGHEST_LABEL, WHITE, read_label_map
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.selection import stem_of
 
 MAX_MASK_LABELS = 255  # of a label map of uint8
-MOST = 0.9  # of the images must have a mask for a pattern to be the one
-NUM_SHOWN = 5
+MOST = 0.9  # a pattern is chosen only if so many of the images have a mask of it
+NUM_IN_MESSAGE = 5  # files or values in a message
+NAME_VALUES = 'name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}'
 
 
 @dataclass(frozen=True, eq=False)
 class MaskReader:
-    """Reads the mask of an image: its files, joined, with values as label numbers. It can be pickled."""
+    """Read the mask of an image: its files, joined, with values as label numbers. It can be pickled."""
 
     root: Path
     files: Mapping[str, tuple[str, ...]]  # by image
@@ -47,45 +48,58 @@ class MaskReader:
         return joined
 
     def read_one(self, name: str) -> Array:
-        found = read_label_map(self.root / name)
-        unknown = [value for value in found.values if value not in self.values]
+        """The label map of one file."""
+        read = read_label_map(self.root / name)
+        if read.is_white and len(self.values) > 1:
+            raise DataError(
+                f"{self.root / name}: it has 0 and 255 only, but the masks have {len(self.values)} labels: 255 may be "
+                "white or a label",
+                fix="save all masks in the same way, with label numbers below 255",
+                code="mask",
+            )
+        unknown = [value for value in read.values if value not in self.values]
         if unknown:
             raise DataError(
                 f"{self.root / name}: value {unknown[0]} is no label; labels are {', '.join(map(str, self.values))}",
                 fix="correct the mask, or add the value to `labels` in dataset.toml",
                 code="mask",
             )
-        if self.values == tuple(range(1, len(self.values) + 1)) and found.labels.dtype == np.uint8:
-            return found.labels
+        if self.values == tuple(range(1, len(self.values) + 1)) and read.labels.dtype == np.uint8:
+            return read.labels
         table = np.zeros(max(self.values) + 1, np.uint8)
         table[list(self.values)] = np.arange(1, len(self.values) + 1)
-        return table[found.labels]
+        return table[read.labels]
 
 
 def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the labels of masks and the value of each, from the card or from all masks."""
     check_masks(card, joined)
     if isinstance(card.labels, dict):
-        values = {int(value): one_form(name) for value, name in card.labels.items() if value.strip() != "0"}
-        return tuple(values.values()), tuple(values)
+        return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
-    found = sorted({value for name in dict.fromkeys(files) for value in read_label_map(root / name).values})
-    names = tuple(map(one_form, card.labels)) or tuple(map(str, found))
-    if not found:
+    values = sorted({value for name in dict.fromkeys(files) for value in read_label_map(root / name).values})
+    names = tuple(map(one_form, card.labels)) or tuple(map(str, values))
+    if not values:
         raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
-    if len(found) > MAX_MASK_LABELS or len(names) != len(found):
-        shown = ", ".join(map(str, found[:NUM_SHOWN])) + ", ..." * (len(found) > NUM_SHOWN)
+    if len(values) > MAX_MASK_LABELS or len(names) != len(values):
+        first = ", ".join(map(str, values[:NUM_IN_MESSAGE])) + ", ..." * (len(values) > NUM_IN_MESSAGE)
         expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
-        raise DataError(
-            f"the masks have {len(found)} values ({shown}), expected {expected}",
-            fix='name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}',
-            code="mask",
-        )
-    return (("foreground",) if not card.labels and len(found) == 1 else names), tuple(found)
+        raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAME_VALUES, code="mask")
+    return (("foreground",) if not card.labels and len(values) == 1 else names), tuple(values)
+
+
+def read_named_values(labels: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the labels of a card and the value of each; 0 is the background, and 255 alone is read as 1."""
+    wrong = [value for value in labels if not value.strip().isdecimal() or int(value) > HIGHEST_LABEL]
+    values = {int(value): one_form(name) for value, name in labels.items() if value not in wrong and int(value)}
+    if wrong or not 0 < len(values) <= MAX_MASK_LABELS:
+        problem = f"{wrong[0]!r} is no value of a mask" if wrong else f"{len(values)} values are named"
+        raise DataError(f"labels: {problem}, expected 1 to {MAX_MASK_LABELS} whole numbers", fix=NAME_VALUES, code="mask")
+    return tuple(values.values()), (1,) if list(values) == [WHITE] else tuple(values)
 
 
 def check_masks(card: DatasetCard, joined: Joined) -> None:
-    """Refuse images without a mask, and several masks of one image where the card forbids them."""
+    """Refuse images without a mask, and several masks of one image that are ambiguous or that the card forbids."""
     without = [image for image in joined.images if image not in joined.masks]
     if without:
         raise DataError(
@@ -93,17 +107,27 @@ def check_masks(card: DatasetCard, joined: Joined) -> None:
             fix="add empty masks for images without findings, or leave the others out with `exclude`",
             code="mask",
         )
+    owners: dict[tuple[str, ...], str] = {}
+    for image in joined.images:
+        own = joined.masks[image]
+        if len(own) > 1 and (other := owners.setdefault(own, image)) != image:
+            raise DataError(
+                f"{other} and {image} have the same {len(own)} masks: {', '.join(own[:NUM_IN_MESSAGE])}",
+                fix='tell them apart by their folders: images = "{split}/images/*" and masks.path = '
+                '"{split}/masks/{stem}.*"',
+                code="mask",
+            )
     several = next((image for image in joined.images if len(joined.masks[image]) > 1), "")
     if several and card.masks and card.masks.merge == "none":
         raise DataError(
-            f"{several} has {len(joined.masks[several])} masks: {', '.join(joined.masks[several][:NUM_SHOWN])}",
+            f"{several} has {len(joined.masks[several])} masks: {', '.join(joined.masks[several][:NUM_IN_MESSAGE])}",
             fix='choose one by masks.path, or join them: masks = {..., merge = "union"}',
             code="mask",
         )
 
 
 def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Masks:
-    """Guess from names which mask belongs to which image; ask where each image has several kinds of masks."""
+    """Guess from names which mask belongs to which image. Raises DataError if each image has masks of several kinds."""
     stems = {stem_of(image) for image in images}
     owners: dict[tuple[str, str, str], set[str]] = defaultdict(set)  # folder, start and ending of names -> their stems
     for mask in masks:
