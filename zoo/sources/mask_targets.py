@@ -21,7 +21,7 @@ from zoo.sources.selection import stem_of
 MAX_MASK_LABELS = 255  # of a label map of uint8
 MOST = 0.9  # a pattern is chosen only if so many of the images have a mask of it
 NUM_IN_MESSAGE = 5  # files or values in a message
-NAME_VALUES = 'name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}'
+NAMING = 'name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     if len(values) > MAX_MASK_LABELS or len(names) != len(values):
         first = ", ".join(map(str, values[:NUM_IN_MESSAGE])) + ", ..." * (len(values) > NUM_IN_MESSAGE)
         expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
-        raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAME_VALUES, code="mask")
+        raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAMING, code="mask")
     return (("foreground",) if not card.labels and len(values) == 1 else names), tuple(values)
 
 
@@ -94,7 +94,7 @@ def read_named_values(labels: Mapping[str, str]) -> tuple[tuple[str, ...], tuple
     values = {int(value): one_form(name) for value, name in labels.items() if value not in wrong and int(value)}
     if wrong or not 0 < len(values) <= MAX_MASK_LABELS:
         problem = f"{wrong[0]!r} is no value of a mask" if wrong else f"{len(values)} values are named"
-        raise DataError(f"labels: {problem}, expected 1 to {MAX_MASK_LABELS} whole numbers", fix=NAME_VALUES, code="mask")
+        raise DataError(f"labels: {problem}, expected 1 to {MAX_MASK_LABELS} whole numbers", fix=NAMING, code="mask")
     return tuple(values.values()), (1,) if list(values) == [WHITE] else tuple(values)
 
 
