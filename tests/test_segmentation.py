@@ -19,11 +19,13 @@ from zoo.data.masks import LabelMaps, pack_maps
 from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.evaluation.mask_statistics import compare_masks
+from zoo.evaluation.metrics.masks import OVERLAPS
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.images.placement import place_in_square
 from zoo.results.soundness import find_fault_of_masks
 from zoo.sources.opening import find_source
+from zoo.specs.metric import MetricRequest
 from zoo.tasks.overlaps import STATISTICS, statistic
 from zoo.training.atlas import draw_atlas
 
@@ -145,6 +147,23 @@ def test_images_of_a_patient_are_averaged_where_they_are_defined():
     ).by_unit("patient")
     np.testing.assert_array_equal(statistic(part.probabilities, "dice"), [[0.75], [np.nan]])
     np.testing.assert_array_equal(part.targets, [[2.0], [0.0]])
+
+
+@pytest.mark.parametrize("false_pixels", [0, 4])
+def test_a_label_that_no_reference_has_is_not_averaged(false_pixels):
+    references, predicted = np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8), np.uint8)
+    references[:, 2:4], predicted[:, 2:4] = 1, 1
+    predicted[0, 7, :false_pixels] = 2
+    rows = [compare_masks(*pair, 2, None, tolerance=1.0) for pair in zip(references, predicted, strict=True)]
+    request = MetricRequest(
+        task=SEGMENTATION,
+        labels=("a", "b"),
+        targets=np.array([[16.0, 0.0]] * 2),
+        probabilities=np.stack(rows),
+        decisions=None,
+    )
+    dice = next(metric for metric in OVERLAPS if metric.name == "dice")
+    assert dice.compute(request) == 1.0
 
 
 # --- the atlas -------------------------------------------------------------------------------------------------------

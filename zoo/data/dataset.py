@@ -96,7 +96,7 @@ class DecodedFold:
     @property
     def masks(self) -> Array:
         """The reference masks at the input's size, uint8 (N, size, size), of a dataset that has masks."""
-        return map_images(self.images.with_name(MASKS_FILE), "c")
+        return map_images(self.images.with_name(MASKS_FILE))
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:

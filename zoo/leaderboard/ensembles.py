@@ -24,7 +24,8 @@ MOST_METRICS = 5  # of the task, including the primary one
 def build_section(request: SectionRequest) -> Section | None:
     """Build the section `ensembles` if it is requested and a model has several seeds or folds."""
     request = request.over_counted_labels()
-    if not request.options.ensembles or request.primary is None:
+    # A mean of the statistics of several masks is no statistic of an ensemble's mask.
+    if not request.options.ensembles or request.primary is None or request.card.task.targets.spatial:
         return None
     metrics = choose_ensemble_metrics(request)
     rows: list[tuple[Cell, ...]] = []

@@ -112,7 +112,9 @@ class MaskAnswers(Answers):
         return mean_where_known(statistic(answers, "dice"))
 
     def loss(self, answers: Array, targets: Array, spread: float) -> float:
-        return 1 - float(np.nanmean(statistic(answers, "dice")))
+        dice = statistic(answers, "dice")
+        defined = ~np.isnan(dice)
+        return 1 - float(dice[defined].mean()) if defined.any() else np.nan
 
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> Array:
         return rng.random((count, num_labels * len(STATISTICS)))

@@ -16,8 +16,14 @@ from zoo.tasks.overlaps import FRACTIONS, STATISTICS, statistic
 
 
 def statistic_of(request: MetricRequest, name: str) -> Array:
-    """The statistic of each unit and label, (N, L); NaN where it is undefined."""
-    return statistic(request.probabilities, name)
+    """The statistic of each unit and label, (N, L); NaN where it is undefined.
+
+    A label that no reference has is undefined in every unit: else a model would be averaged over more labels than
+    another because it predicted one pixel of it.
+    """
+    found, missed = (statistic(request.probabilities, part) for part in ("true_positive", "false_negative"))
+    in_references = (found + missed > 0).any(axis=0)
+    return np.where(in_references, statistic(request.probabilities, name), np.nan)
 
 
 def count_undefined(request: MetricRequest, name: str) -> str:
