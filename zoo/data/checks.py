@@ -18,6 +18,7 @@ from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS, DatasetSpec, Samples
 from zoo.specs.validation import find_spec_fault
 from zoo.system.files import hash_bytes
+from zoo.tasks.task import Task
 
 # A whole number as tables spell it; 12 may be 0012, 12.0, 1.2e+1 (in a column with blanks) or "12,0". 1,000 and 1.000
 # do not match, because they may mean a thousand.
@@ -113,7 +114,6 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
     table, sample_ids = samples.table, samples.table["sample_id"].to_numpy().astype(np.str_)
     if spec.unit in ("auto", "image"):
         return
-    shared = not spec.task.targets.spatial
     if spec.unit == "patient":
         if "patient" not in table.columns:
             refuse('unit is "patient", but there is no patient key', fix='set `patient`, or unit = "image"')
@@ -124,7 +124,7 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
             refuse(
                 'unit is "clip", but no image is a frame of a clip', fix='set frames = {every = 1}, or unit = "image"'
             )
-    if shared and (rows := find_disagreement(owners, samples.targets)):
+    if rows := find_conflict(spec.task, owners, samples.targets):
         first, second = (sample_ids[row] for row in rows)
         refuse(
             f'unit is "{spec.unit}", but {first} and {second} of {owners[rows[0]]} have different labels',
@@ -138,6 +138,11 @@ def check_unit(spec: DatasetSpec, samples: Samples, refuse: Callable[..., None])
                 f'unit is "clip", but {first} and {second} of one clip have different patients',
                 'correct one, or set unit = "image"',
             )
+
+
+def find_conflict(task: Task, owners: Array, targets: Any) -> tuple[int, int] | None:
+    """Return two rows of one owner with different targets, or None. Masks cannot conflict: each image has its own."""
+    return None if task.targets.spatial else find_disagreement(owners, targets)
 
 
 def find_disagreement(owners: Array, targets: Any) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.checks import find_disagreement
+from zoo.data.checks import find_conflict
 from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity, read_placements
 from zoo.data.masks import LabelMaps, load_maps
 from zoo.data.metadata import select_metadata
@@ -186,11 +186,9 @@ def index_of_positive(spec: DatasetSpec) -> int | None:
 
 
 def unit_of(source: OpenDataset) -> Unit:
-    """Return what is scored: the card's unit, else the patient if its images share one target, or have masks."""
+    """Return what is scored: the card's unit, else the patient if its images share one target or have masks."""
     if source.spec.unit != "auto":
         return source.spec.unit
-    if source.has_patients and source.task.targets.spatial:
-        return "patient"
     if not source.has_patients or len(np.unique(source.patients)) == len(source.patients):
         return "image"
-    return "image" if find_disagreement(source.patients, source.samples.targets) else "patient"
+    return "image" if find_conflict(source.task, source.patients, source.samples.targets) else "patient"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.checks import find_disagreement
+from zoo.data.checks import find_conflict
 from zoo.data.dataset import count_images
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset, discard_split
@@ -356,8 +356,7 @@ def check_image_counts(run: BundledRun, outcome: Verification) -> None:
         owners = part.patients if unit == "patient" else clips_of(part.sample_ids)
         if unit == "clip" and np.array_equal(owners, part.sample_ids):
             outcome.differs(file, f"{split}: the unit is the clip, but no sample is a frame")
-        shared = unit != "image" and not task.targets.spatial and len(part.targets)
-        if shared and find_disagreement(owners, part.targets):
+        if unit != "image" and len(part.targets) and find_conflict(task, owners, part.targets):
             outcome.differs(file, f"{split}: the unit is the {unit}, but images of one {unit} have different targets")
 
 

@@ -167,7 +167,7 @@ class Masks(CardPart):
 
     path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
     merge: Literal["union", "none"] = Field(
-        default="union", description="How several masks of an image are combined. Masks are not read yet."
+        default="union", description="How several masks of an image are combined; none: they are refused."
     )
 
 

@@ -168,7 +168,7 @@ class DatasetSpec:
     positive: str = ""  # binary: the positive label; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")
     unit: Literal["auto", "image", "clip", "patient"] = fact(
-        "What is scored. auto: the patient if all images of each patient share a label, else the image.",
+        "What is scored. auto: the patient if all images of each patient share a label or have masks, else the image.",
         default="auto",
         recorded=False,
     )
