@@ -215,6 +215,14 @@ def test_parts_of_a_mask_are_joined(tmp_path):
     assert [int(samples.masks(f"{number}.png").sum()) for number in (0, 5)] == [32, 16]
 
 
+def test_names_with_dots_are_paired(tmp_path):
+    for number in range(6):
+        write(tmp_path / "images" / f"scan.{number}.png", NOISE.integers(0, 255, (16, 16)).astype(np.uint8))
+        write(tmp_path / "masks" / f"scan.{number}.png", np.full((16, 16), 255 * (number == 2), np.uint8))
+    samples = open_source(tmp_path)[1]
+    assert [int(samples.masks(f"images/scan.{number}.png").max()) for number in (1, 2)] == [0, 1]
+
+
 def test_values_are_named_by_the_card(tmp_path):
     squares(tmp_path)
     card(tmp_path, 'task = "segmentation"\nlabels = {1 = "lesion"}\nmasks = {path = "masks/{stem}_mask.png"}\n')

@@ -159,7 +159,10 @@ def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Mask
     # x_mask and x_mask_1 are parts of one mask
     several = any(kind != whole[0] and kind[2].startswith(ending) and kind[:2] == (folder, start) for kind in owners)
     place = f"**/{folder}/" if folder else "**/"
-    return Masks(path=f"{place}{start}{{stem}}{ending}{'*' * several}.*", merge="union" if several else "none")
+    # {stem} matches as little as it can: before ".*" it would match "scan" of "scan.2.png".
+    suffixes = {posixpath.splitext(mask)[1] for mask in masks}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
+    return Masks(path=f"{place}{start}{{stem}}{ending}{'*' * several}{suffix}", merge="union" if several else "none")
 
 
 def split_name(name: str, stems: Collection[str]) -> tuple[str, str, str] | None:
