@@ -1,4 +1,4 @@
-"""The statistics that are stored of a predicted mask."""
+"""The stored statistics of a predicted mask."""
 
 from __future__ import annotations
 

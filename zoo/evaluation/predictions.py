@@ -36,7 +36,7 @@ class Predictions:
     # (N, C) log p/(1 - p), which separates probabilities that round to 1; None for regression and in older results
     log_odds: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)  # by column: (N,) str, "" where unknown
-    # the predicted masks at the size of their images, of which `probabilities` has the statistics; None for other tasks
+    # predicted masks at the size of their images; `probabilities` has their statistics. None for other tasks
     label_maps: LabelMaps | None = None
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Predictions:
     def by_unit(self, unit: Unit) -> Predictions:
         """Average the probabilities of each patient's or clip's images: one row per unit.
 
-        The images of a unit share a target, or have each their mask; then the statistics that are defined are averaged.
+        The images of a unit share a target, or each has its own mask: then the defined statistics are averaged.
         The sample ids of a clip's images are `clip#0`, `clip#8`, ... Metadata that differ between the images of a unit
         are averaged if they are numbers, else replaced by `SEVERAL`.
         """

@@ -1,7 +1,7 @@
-"""The baselines of every board, as models: the class prior and 8x8 thumbnails; for masks no mask, and an atlas.
+"""The baselines of every board, as models: the class prior and 8x8 thumbnails; for masks, an empty mask and an atlas.
 
 The `baseline` protocol fits the first two as linear probes. Without features, logistic regression is the class prior.
-The others answer without looking at the image.
+The others ignore the image.
 """
 
 from __future__ import annotations

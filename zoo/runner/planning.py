@@ -134,7 +134,7 @@ def find_fallback(protocol: Protocol, suite: Suite, registry: Registry) -> Proto
 
 
 def refuse_for_masks(protocols: Iterable[Protocol], suite: Suite) -> None:
-    """Raise UsageError for what does not exist for datasets of masks."""
+    """Raise UsageError for options that datasets of masks do not support."""
     if suite.shuffle_labels:
         raise UsageError("--shuffle-labels: masks are not shuffled", fix="leave it out", code="wrong-task")
     for protocol in protocols:

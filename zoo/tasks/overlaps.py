@@ -1,10 +1,10 @@
-"""The statistics of predicted masks against their references, as stored answers hold them."""
+"""The statistics of predicted masks against their references, as they are stored."""
 
 from __future__ import annotations
 
 from zoo.arrays import Array
 
-# What is stored of each image and label, computed from the predicted and the reference mask; NaN where undefined.
+# Stored for each image and label, computed from the predicted and the reference mask; NaN where undefined.
 STATISTICS = (
     "dice",
     "iou",

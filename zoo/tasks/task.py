@@ -272,7 +272,7 @@ class Task:
     answers: Answers
     decisions: Decisions | None = field(default_factory=Decisions)
     presentation: Presentation
-    recipes: Mapping[str, str] = field(default_factory=dict)  # protocol asked for -> the one for this task
+    recipes: Mapping[str, str] = field(default_factory=dict)  # requested protocol -> the one for this task
 
     @property
     def classes(self) -> bool:

@@ -19,7 +19,7 @@ ATLAS_SHARES = np.arange(1, 20) / 20  # of the masks of train
 
 
 def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
-    """Fit a baseline, in place; return what was chosen on val. Other models cannot be fitted without gradients."""
+    """Fit a baseline in place and return what was chosen on val. Raises RunError for any other model."""
     import torch
 
     if spec.name == EMPTY.name:

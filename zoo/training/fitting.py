@@ -111,7 +111,7 @@ def reopen(module: nn.Module, pixels: Pixels, precision: str) -> Fitted:
 
 
 def unfitted(module: nn.Module, *, details: dict[str, Any] | None = None, train_seconds: float = 0.0) -> Fitted:
-    """A module without a training."""
+    """A module that was not trained by gradient descent here."""
     return Fitted(
         module=module,
         history=(),

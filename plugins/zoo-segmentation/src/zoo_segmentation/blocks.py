@@ -1,4 +1,4 @@
-"""What U-Nets are made of."""
+"""The blocks of U-Nets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def two_convolutions(channels: int, width: int, norm: type[nn.Module]) -> nn.Sequential:
-    """Twice: a 3 x 3 convolution, a normalization and a leaky ReLU."""
+    """Build two blocks of a 3 x 3 convolution, a normalization and a leaky ReLU."""
     layers: list[nn.Module] = []
     for entering in (channels, width):
         convolution = nn.Conv2d(entering, width, 3, padding=1, bias=False)
@@ -17,7 +17,7 @@ def two_convolutions(channels: int, width: int, norm: type[nn.Module]) -> nn.Seq
 
 
 class Decoder(nn.Module):
-    """From maps of several sizes, the largest first, to one map of the largest size."""
+    """Join maps of several sizes, the largest first, into one map of the largest size."""
 
     def __init__(self, channels: list[int], widths: list[int], norm: type[nn.Module]) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class Decoder(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        found = maps[-1]
+        joined = maps[-1]
         for step, skip in zip(self.steps, maps[-2::-1], strict=True):
-            found = step(torch.cat([enlarge(found, skip), skip], dim=1))
-        return found
+            joined = step(torch.cat([enlarge(joined, skip), skip], dim=1))
+        return joined
 
 
-def enlarge(found: Tensor, like: Tensor) -> Tensor:
+def enlarge(maps: Tensor, like: Tensor) -> Tensor:
     """Resize maps to the height and width of others, bilinear."""
-    return nn.functional.interpolate(found, like.shape[2:], mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)

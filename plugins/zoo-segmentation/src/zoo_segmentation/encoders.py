@@ -49,9 +49,9 @@ def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
         def forward(self, images: Tensor) -> Tensor:
             self.maps.clear()
             self.encoder(images)
-            found = self.decoder(sorted(self.maps, key=lambda each: -each.shape[-1]))
+            decoded = self.decoder(sorted(self.maps, key=lambda each: -each.shape[-1]))
             self.maps.clear()
-            logits: Tensor = self.head(self.last(enlarge(found, images)))
+            logits: Tensor = self.head(self.last(enlarge(decoded, images)))
             return logits
 
     return UNet()
@@ -64,7 +64,7 @@ def keep_map(module: nn.Module, inputs: object, output: Tensor, *, maps: list[Te
 def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     """The submodule that computes the last map of each size, the largest first, and its channels.
 
-    What the encoder computes after the smallest map, its classifier, is removed.
+    The modules that the encoder calls after the last of these maps, its classifier, become the identity.
     """
     import torch
     from torch import nn
