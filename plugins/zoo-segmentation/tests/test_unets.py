@@ -40,6 +40,13 @@ def test_any_convolutional_encoder_gives_logits_for_every_pixel(name):
         assert module(torch.rand(1, 3, 96, 96)).shape == (1, 3, 96, 96)
 
 
+@pytest.mark.slow
+def test_maps_without_padding_have_the_level_of_their_size():
+    module = build("unet-inception_v3", size=299)
+    with torch.inference_mode():
+        assert module(torch.rand(1, 3, 299, 299)).shape == (1, 3, 299, 299)
+
+
 def test_the_maps_are_the_last_of_each_size():
     from timm import create_model
 

@@ -1,10 +1,11 @@
 """A U-Net decoder on the encoder of any convolutional classification model.
 
-The maps that the decoder takes are found by one run of the encoder: the last one of each size.
+The maps that the decoder takes are found by one run of the encoder: the last one of each halving of the image.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WIDTHS = (256, 128, 64, 32, 16)  # of the decoder, from the smallest map to the image
-MAX_STRIDE = 32
+MAX_LEVEL = 5  # halvings of the image
 MIN_MAPS = 3
 
 
@@ -33,7 +34,7 @@ def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
             taps = find_maps(self.encoder, torch.zeros(2, spec.channels, size, size))
             if len(taps) < MIN_MAPS:
                 raise ZooError(
-                    f"model 'unet-{spec.name}': its encoder has maps of {len(taps)} sizes, expected {MIN_MAPS}",
+                    f"model 'unet-{spec.name}': its encoder has maps of {len(taps)} sizes, expected at least {MIN_MAPS}",
                     fix="choose a convolutional encoder, such as unet-resnet18",
                     code="wrong-output",
                 )
@@ -62,21 +63,23 @@ def keep_map(module: nn.Module, inputs: object, output: Tensor, *, maps: list[Te
 
 
 def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
-    """The submodule that computes the last map of each size, the largest first, and its channels.
+    """The submodule that computes the last map of each level, the largest first, and its channels.
 
+    A map of level k has 1/2^k of the image's side. Without padding it is some pixels smaller: 147 of 299 is level 1.
     The modules that the encoder calls after the last of these maps, its classifier, become the identity.
     """
     import torch
     from torch import nn
 
     size = images.shape[-1]
-    last: dict[int, tuple[str, int]] = {}
+    last: dict[int, tuple[str, int]] = {}  # by level
     later: list[str] = []  # modules with parameters that were called after the last map
 
     def note(module: nn.Module, inputs: object, output: object, *, name: str) -> None:  # noqa: ARG001
         is_map = isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[-2] == output.shape[-1]
-        if is_map and size // MAX_STRIDE <= output.shape[-1] < size and has_convolution(module):  # type: ignore[union-attr]
-            last[output.shape[-1]] = (name, output.shape[1])  # type: ignore[union-attr]
+        level = round(math.log2(size / output.shape[-1])) if is_map else 0  # type: ignore[union-attr]
+        if 1 <= level <= MAX_LEVEL and has_convolution(module):
+            last[level] = (name, output.shape[1])  # type: ignore[union-attr]
             later.clear()
         elif next(module.parameters(recurse=False), None) is not None:
             later.append(name)
@@ -94,7 +97,7 @@ def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     for name in later:
         parent, _, own = name.rpartition(".")
         setattr(encoder.get_submodule(parent), own, nn.Identity())
-    return {name: channels for _, (name, channels) in sorted(last.items(), reverse=True)}
+    return {name: channels for _, (name, channels) in sorted(last.items())}
 
 
 def has_convolution(module: nn.Module) -> bool:
