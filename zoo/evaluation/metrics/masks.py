@@ -21,8 +21,8 @@ def statistic_of(request: MetricRequest, name: str) -> Array:
     A label that no reference has is undefined in every unit: else a model would be averaged over more labels than
     another because it predicted one pixel of it.
     """
-    found, missed = (statistic(request.probabilities, part) for part in ("true_positive", "false_negative"))
-    in_references = (found + missed > 0).any(axis=0)
+    hits, misses = (statistic(request.probabilities, part) for part in ("true_positive", "false_negative"))
+    in_references = (hits + misses > 0).any(axis=0)
     return np.where(in_references, statistic(request.probabilities, name), np.nan)
 
 

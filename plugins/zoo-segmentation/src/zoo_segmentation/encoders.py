@@ -34,7 +34,7 @@ def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
             taps = find_maps(self.encoder, torch.zeros(2, spec.channels, size, size))
             if len(taps) < MIN_MAPS:
                 raise ZooError(
-                    f"model 'unet-{spec.name}': its encoder has maps of {len(taps)} sizes, expected at least {MIN_MAPS}",
+                    f"model 'unet-{spec.name}': its encoder has maps of {len(taps)} sizes, expected {MIN_MAPS} or more",
                     fix="choose a convolutional encoder, such as unet-resnet18",
                     code="wrong-output",
                 )
