@@ -16,7 +16,7 @@ from zoo.system.files import hash_bytes
 from zoo.system.progress import Progress
 
 MAX_SIDE = 100_000  # pixels of a mask
-MAX_PIXELS = 1 << 30  # of a mask: 1 GB unpacked
+MAX_LABEL_MAP_BYTES = 1 << 30  # unpacked
 COMPRESSION = 6  # of zlib
 
 
@@ -49,7 +49,7 @@ class LabelMaps:
             return f"{len(self.ends)} masks of {len(self.shapes)} shapes for {num_maps} images"
         if (np.diff(self.ends, prepend=0) < 0).any() or (num_maps and self.ends[-1] != len(self.streams)):
             return "masks end outside their stream"
-        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any() or (self.shapes.prod(axis=1) > MAX_PIXELS).any():
+        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any() or (self.shapes.prod(axis=1) > MAX_LABEL_MAP_BYTES).any():
             return "masks have impossible sizes"
         return ""
 
