@@ -220,7 +220,7 @@ def bullet_list(lines: Iterable[str]) -> list[str]:
     return [f"- {escape(line)}" for line in lines]
 
 
-def list_numbers(values: Iterable[float]) -> str:
+def quote_numbers(values: Iterable[float]) -> str:
     return ", ".join(map(number, values))
 
 
@@ -238,9 +238,9 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("labels", ", ".join(card.labels) or "none"),
         ("positive label", "none" if card.positive is None else card.labels[card.positive]),
         ("input", f"{card.image_size} px, {card.channels} channels"),
-        ("normalization", f"mean {list_numbers(card.mean)}, SD {list_numbers(card.std)}"),
+        ("normalization", f"mean {quote_numbers(card.mean)}, SD {quote_numbers(card.std)}"),
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
-        ("threshold", list_numbers(card.thresholds or ()) or "none"),
+        ("threshold", quote_numbers(card.thresholds or ()) or "none"),
         ("initial weights", f"{weights['tag'] or 'random init'} ({weights['init']})"),
         ("license of the initial weights", weights["license"] or "not recorded"),
         ("license of these weights", BLANK),
