@@ -49,7 +49,8 @@ class LabelMaps:
             return f"{len(self.ends)} masks of {len(self.shapes)} shapes for {num_maps} images"
         if (np.diff(self.ends, prepend=0) < 0).any() or (num_maps and self.ends[-1] != len(self.streams)):
             return "masks end outside their stream"
-        if (self.shapes < 1).any() or (self.shapes > MAX_SIDE).any() or (self.shapes.prod(axis=1) > MAX_LABEL_MAP_BYTES).any():
+        sizes_fit = ((self.shapes >= 1) & (self.shapes <= MAX_SIDE)).all()
+        if not sizes_fit or (self.shapes.prod(axis=1) > MAX_LABEL_MAP_BYTES).any():
             return "masks have impossible sizes"
         return ""
 
