@@ -18,6 +18,7 @@ from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.bundles import is_bundle
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
 from zoo.specs.model import ModelSpec
+from zoo.tasks.kinds import MASK_TASKS
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
 from zoo.trained.modules import FeatureTap, describe_versions, rebuild
 from zoo.trained.outside import Reference
@@ -85,8 +86,8 @@ def find_models(name: str, results: Path) -> list[Path]:
 
 
 def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
-    """Raise UsageError if a model predicts masks."""
-    if any(card.task_kind.head.dense for card in cards):
+    """Raise UsageError if a model predicts masks. Plugins are not loaded yet, so only tasks of zoo are known."""
+    if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
             f"{name} predicts masks, which zoo does not do for new images yet",
             fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
