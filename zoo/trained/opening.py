@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ def find_models(name: str, results: Path) -> list[Path]:
     DATASET/MODEL with or without /PROTOCOL."""
     path = Path(name)
     if (path / CARD_FILE).is_file():
+        refuse_masks(name, [read_model_card(path)])
         return [path]
     if path.exists() and is_bundle(path):
         raise ResultsError(
@@ -69,12 +70,7 @@ def find_models(name: str, results: Path) -> list[Path]:
             fix=f"{nearest(name, names)} {results} has {', '.join(names[:6])}".strip(),
             code="unknown-model",
         )
-    if any(card.task_kind.head.dense for card in matches.values()):
-        raise UsageError(
-            f"{name} draws masks, which zoo does not do for new images yet",
-            fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
-            code="wrong-task",
-        )
+    refuse_masks(name, matches.values())
     kept = {folder: card for folder, card in matches.items() if (folder / WEIGHTS_FILE).exists()}
     if not kept:
         raise ResultsError(
@@ -86,6 +82,16 @@ def find_models(name: str, results: Path) -> list[Path]:
     if len(rows) > 1:
         raise UsageError(f"{name!r} is {len(rows)} models", fix=f"name one: {', '.join(rows)}", code="ambiguous")
     return sorted(kept, key=lambda folder: (kept[folder].fold, kept[folder].seed))
+
+
+def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
+    """Raise UsageError for a model of masks."""
+    if any(card.task_kind.head.dense for card in cards):
+        raise UsageError(
+            f"{name} predicts masks, which zoo does not support for new images yet",
+            fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
+            code="wrong-task",
+        )
 
 
 def best_of(folders: Sequence[Path]) -> Path:
