@@ -21,7 +21,7 @@ from zoo.statistics.units import resampled_means
 
 MEASURED_MAPS = 24  # images: insertion and deletion take 30 forward passes of each
 CURVES_COST = 10  # of the curves of an image, as a multiple of that of its map, to show progress
-MIN_COMPARED = 10  # patients, to say whether maps beat the center; maps, to say whether they survive
+MIN_COMPARED = 10  # patients, to say whether maps beat the center; maps with a value, to say whether they survive
 SURVIVES = 0.5  # a rank correlation above this after full randomization counts as survival
 
 Report = Callable[[int, int], None]  # done, total
@@ -82,8 +82,10 @@ class MapNumbers:
 
     @property
     def survives(self) -> bool | None:
-        """Whether maps stay alike when every layer is randomized; None with too few images."""
-        return self.stages[-1].spearman > SURVIVES if self.stages and self.maps >= MIN_COMPARED else None
+        """Whether maps stay alike when every layer is randomized; None with too few maps that are not empty."""
+        if not self.stages or self.maps - self.empty < MIN_COMPARED:
+            return None
+        return self.stages[-1].spearman > SURVIVES
 
 
 def measure_maps(
