@@ -23,11 +23,11 @@ from zoo.report.board_page.rows import repeat_command
 from zoo.report.deviations import deviation_text
 from zoo.report.new_answers import OUTSIDE
 from zoo.report.reasons import reason_text
-from zoo.report.statements import case_name, headings, test_statement, tuning_statements, weights_statements
+from zoo.report.statements import case_name, clean_note, headings, test_statement, tuning_statements, weights_statements
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
@@ -266,9 +266,9 @@ def use_lines(kept: KeptModel) -> list[str]:
 def data_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     leaks = [deviation_text(each) for each in kept.row.deviations if each.kind == "leak-allowed"]
-    audit = "; ".join(leaks) or "passed: zoo bench refuses datasets with leaks"
-    notes = [f"audit: {audit}", test_statement(board), *board.facts["notes"]]
-    return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(map(clean, notes))]
+    audit_line = f"audit: {'; '.join(leaks) or 'passed: zoo bench refuses datasets with leaks'}"
+    notes = [clean(audit_line), test_statement(board), *map(clean_note, shareable_notes(board.facts))]
+    return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(notes)]
 
 
 def results_table(kept: KeptModel) -> list[str]:
@@ -309,10 +309,11 @@ def results_table(kept: KeptModel) -> list[str]:
 
 def best_baseline(kept: KeptModel, metric: str) -> str:
     spec = kept.board.specs.get(metric)
-    found = [(score.value, row.label) for row in kept.baselines if (score := row.scores.get(metric)) and score.value]
-    if not found or spec is None:
+    scores = [(score, row.label) for row in kept.baselines if (score := row.scores.get(metric))]
+    values = [(score.value, label) for score, label in scores if score.value is not None]
+    if not values or spec is None:
         return "-"
-    value, label = (max if spec.higher_is_better else min)(found)
+    value, label = (max if spec.higher_is_better else min)(values)
     return f"{number(value)} ({label})"
 
 
@@ -371,7 +372,7 @@ def runs_lines(kept: KeptModel) -> list[str]:
         f"SD of {primary} between seeds: {number(row.seed_sd.get(primary))}",
         *tuning_statements(kept.board),
         *(f"deviation: {clean(deviation_text(each))}" for each in row.deviations),
-        *(f"missing: seed {each.seed}, fold {each.fold}: {each.status} {each.message}" for each in row.missing),
+        *(f"missing: seed {each.seed}, fold {each.fold}: {each.status}" for each in row.missing),  # no message: a path
     ]
     return bullet_list([*lines, *([] if row.deviations else ["no deviations from the protocol"])])
 
