@@ -47,7 +47,7 @@ class NewImage:
     fix: str = ""
 
 
-# of errors whose usual fix is for a whole dataset
+# Fixes for new images, of errors whose usual fix changes a dataset.
 OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
 
 
@@ -123,18 +123,18 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
     """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
-    folded: dict[str, File | Series | NewImage] = {}
+    folded: dict[tuple[type, str], File | Series | NewImage] = {}  # by type too: a file may have the name of a series
     for each in inputs:
         header = find_slice_header(each.path, card) if isinstance(each, File) else None
         if header is None or isinstance(each, NewImage):
-            folded[each.name] = each
+            folded[type(each), each.name] = each
             continue
         name = each.name.removesuffix(each.path.name) + header.tags["SeriesInstanceUID"]
-        series = folded.setdefault(name, Series(name=name, slices={}))
+        series = folded.setdefault((Series, name), Series(name=name, slices={}))
         assert isinstance(series, Series)
         series.slices[each] = header
-    for found in folded.values():
-        yield next(iter(found.slices)) if isinstance(found, Series) and len(found.slices) == 1 else found
+    for entry in folded.values():
+        yield next(iter(entry.slices)) if isinstance(entry, Series) and len(entry.slices) == 1 else entry
 
 
 def find_slice_header(path: Path, card: ModelCard) -> Header | None:
@@ -236,7 +236,7 @@ def refuse_image(name: str, error: Exception) -> NewImage:
 
 
 def problem_of(name: str, error: Exception) -> tuple[str, str]:
-    """The message of an error without the path it starts with, and its fix."""
+    """The message of an error, which names the image, and its fix."""
     if isinstance(error, ZooError):
         return error.message, OWN_FIXES.get(error.code, error.fix)
     return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"
