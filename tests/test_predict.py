@@ -116,6 +116,14 @@ def test_what_training_would_refuse_is_refused_by_name_and_the_rest_goes_on(pred
     assert rows[str(folder / "good.png")]["decision"] in ("clear", "nodule")
 
 
+def test_a_folder_without_images_is_refused_by_name(predict, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done, rows = predict("folders/tiny_cnn", tmp_path / "empty")
+    assert done.returncode == 4
+    assert rows[str(tmp_path / "empty")]["status"] == "refused"
+    assert f"refused: {tmp_path / 'empty'}: no images in it" in done.stderr
+
+
 def test_an_image_of_another_size_is_outside(predict, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)).save(tmp_path / "large.png")
     _, rows = predict("folders/tiny_cnn", tmp_path / "large.png")

@@ -103,7 +103,7 @@ def shareable_card(card: ModelCard) -> ModelCard:
 
 def shareable_notes(dataset: Mapping[str, Any]) -> list[str]:
     """The notes of a dataset's description without names of files and patients."""
-    kept = {*dataset.get("labels", ()), dataset["name"]}
+    kept = {*dataset.get("labels", ()), dataset.get("name", "")}
     return [without_names(note, ids=(), kept=kept) for note in dataset.get("notes", ())]
 
 

@@ -113,12 +113,9 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
-        yield NewImage(
-            name=str(shown / name),
-            file=str(shown / name),
-            refused="zoo does not read this format",
-            fix="convert it to PNG",
-        )
+        yield refuse(str(shown / name), "zoo does not read this format", "convert it to PNG")
+    if not listing.images and not listing.unread_images:
+        yield refuse(str(shown), "no images in it", "name a folder of images")
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
@@ -157,7 +154,7 @@ def list_slices(series: Series, card: ModelCard, tags: Sequence[str]) -> Iterato
     whole = replace(slices[0][1], frames=len(slices), is_volume=is_volume, blank=tuple(blank))
     frames = choose_frames(choice, whole).frames
     if not frames:
-        yield NewImage(name=series.name, file=series.name, refused="every slice has only one value", fix="leave it out")
+        yield refuse(series.name, "every slice has only one value", "leave it out")
     for frame in frames:
         assert frame is not None
         file, header = slices[frame]
@@ -188,11 +185,10 @@ def list_arrays(path: Path) -> Iterator[NewImage]:
         return
     names = [name for name in members if name == "images" or name.endswith("_images")]
     if not names:
-        yield NewImage(
-            name=str(path),
-            file=str(path),
-            refused=f"has no array called images; it has {', '.join(members) or 'none'}",
-            fix="save the images as an array `images` (N, H, W) or (N, H, W, 3)",
+        yield refuse(
+            str(path),
+            f"no array called images; it has {', '.join(members) or 'none'}",
+            "save the images as an array `images` (N, H, W) or (N, H, W, 3)",
         )
     for name in names:
         split = name.removesuffix("_images")
@@ -216,7 +212,7 @@ def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) ->
         return
     chosen = choose_frames(frame_choice(card), header)
     if not chosen.frames:
-        yield NewImage(name=shown, file=shown, refused="every slice has only one value", fix="leave it out")
+        yield refuse(shown, "every slice has only one value", "leave it out")
     for frame in chosen.frames:
         yield NewImage(name=frame_name(shown, frame), file=shown, source=(path, frame), header=header, tags=known)
 
@@ -228,6 +224,11 @@ def frame_choice(card: ModelCard) -> DatasetCard:
         slices=Slices(**chosen["slices"]) if chosen.get("slices") else None,
         frames=Frames(**chosen["frames"]) if chosen.get("frames") else None,
     )
+
+
+def refuse(name: str, problem: str, fix: str) -> NewImage:
+    """A refused image, with its name before the problem as in the messages of errors."""
+    return NewImage(name=name, file=name, refused=f"{name}: {problem}", fix=fix)
 
 
 def refuse_image(name: str, error: Exception) -> NewImage:
