@@ -7,7 +7,8 @@ from collections.abc import Callable
 from zoo.explaining.explainer import Explainer
 from zoo.explaining.explanations import ExplainedImage
 from zoo.explaining.locating import Location
-from zoo.explaining.numbers import MEASURED_MAPS, MapNumbers, MeasuredMap, Report, measure_maps
+from zoo.explaining.numbers import MEASURED_MAPS, MapNumbers, MeasuredMap, measure_maps
+from zoo.system.progress import Progress
 
 
 class MapCollection:
@@ -40,8 +41,8 @@ class MapCollection:
                 )
             )
 
-    def measure(self, explainer: Explainer | None, report: Report) -> MapNumbers:
+    def measure(self, explainer: Explainer | None, progress: Progress) -> MapNumbers:
         """The numbers about the maps; without an explainer no image was explained."""
         if explainer is None:
             return MapNumbers(maps=0, empty=0)
-        return measure_maps(explainer, self.measured, self.locations, report)
+        return measure_maps(explainer, self.measured, self.locations, progress)

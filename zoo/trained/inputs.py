@@ -113,9 +113,9 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
-        yield refuse(str(shown / name), "zoo does not read this format", "convert it to PNG")
+        yield refuse_input(str(shown / name), "zoo does not read this format", "convert it to PNG")
     if not listing.images and not listing.unread_images:
-        yield refuse(str(shown), "no images in it", "name a folder of images")
+        yield refuse_input(str(shown), "no images in it", "name a folder of images")
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
@@ -154,7 +154,7 @@ def list_slices(series: Series, card: ModelCard, tags: Sequence[str]) -> Iterato
     whole = replace(slices[0][1], frames=len(slices), is_volume=is_volume, blank=tuple(blank))
     frames = choose_frames(choice, whole).frames
     if not frames:
-        yield refuse(series.name, "every slice has only one value", "leave it out")
+        yield refuse_input(series.name, "every slice has only one value", "leave it out")
     for frame in frames:
         assert frame is not None
         file, header = slices[frame]
@@ -185,7 +185,7 @@ def list_arrays(path: Path) -> Iterator[NewImage]:
         return
     names = [name for name in members if name == "images" or name.endswith("_images")]
     if not names:
-        yield refuse(
+        yield refuse_input(
             str(path),
             f"no array called images; it has {', '.join(members) or 'none'}",
             "save the images as an array `images` (N, H, W) or (N, H, W, 3)",
@@ -212,7 +212,7 @@ def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) ->
         return
     chosen = choose_frames(frame_choice(card), header)
     if not chosen.frames:
-        yield refuse(shown, "every slice has only one value", "leave it out")
+        yield refuse_input(shown, "every slice has only one value", "leave it out")
     for frame in chosen.frames:
         yield NewImage(name=frame_name(shown, frame), file=shown, source=(path, frame), header=header, tags=known)
 
@@ -226,7 +226,7 @@ def frame_choice(card: ModelCard) -> DatasetCard:
     )
 
 
-def refuse(name: str, problem: str, fix: str) -> NewImage:
+def refuse_input(name: str, problem: str, fix: str) -> NewImage:
     """A refused image, with its name before the problem as in the messages of errors."""
     return NewImage(name=name, file=name, refused=f"{name}: {problem}", fix=fix)
 
