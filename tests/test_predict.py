@@ -280,3 +280,10 @@ def test_the_limit_of_val_does_not_count_neighbors_of_the_same_patient():
     assert reference.limit > alone.limit
     assert (reference.distances(own) <= reference.limit).mean() > 0.9
     assert (reference.distances(-own) > 0).all()
+
+
+def test_a_network_whose_features_are_all_equal_has_finite_distances():
+    reference = make_reference(np.ones((9, 1)), np.arange(9))
+    assert reference.limit == 0
+    assert reference.ratios(np.ones((2, 1))).tolist() == [0, 0]
+    assert (reference.ratios(-np.ones((2, 1))) > 1).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from zoo.report.board_page.rows import repeat_command
 from zoo.report.deviations import deviation_text
 from zoo.report.new_answers import OUTSIDE
 from zoo.report.reasons import reason_text
-from zoo.report.statements import case_name, clean_note, headings, test_statement, tuning_statements, weights_statements
+from zoo.report.statements import (
+    case_name,
+    headings,
+    state_notes,
+    test_statement,
+    tuning_statements,
+    weights_statements,
+)
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
@@ -79,12 +86,15 @@ def describe_kept(
     baselines = [each for each in scored if is_baseline(each.run) and data_key(each) == data_key(result)]
     trained = {each.id for each in peers}
     external = [each for each in results if each.details.get("trained_run") in trained]
-    boards = build_leaderboard(
-        [*peers, *baselines, *external],
-        registry.metrics,
-        options,
-        scored_runs=[each.run for each in results if each.ok],
-    )
+    boards = [
+        replace(board, facts={**board.facts, "notes": shareable_notes(board.facts)})
+        for board in build_leaderboard(
+            [*peers, *baselines, *external],
+            registry.metrics,
+            options,
+            scored_runs=[each.run for each in results if each.ok],
+        )
+    ]
     return KeptModel(
         result=result,
         card=read_model_card(result.folder),
@@ -267,7 +277,7 @@ def data_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     leaks = [deviation_text(each) for each in kept.row.deviations if each.kind == "leak-allowed"]
     audit_line = f"audit: {'; '.join(leaks) or 'passed: zoo bench refuses datasets with leaks'}"
-    notes = [clean(audit_line), test_statement(board), *map(clean_note, shareable_notes(board.facts))]
+    notes = [clean(audit_line), test_statement(board), *state_notes(board)]
     return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(notes)]
 
 

@@ -111,11 +111,7 @@ def boundary_statements(board: Board) -> list[str]:
 
 def state_notes(board: Board) -> list[str]:
     """How the dataset was read. The names that a bundle leaves out of a list are not shown as a list of blanks."""
-    return [clean_note(note) for note in board.facts["notes"]]
-
-
-def clean_note(note: str) -> str:
-    return clean(re.sub(BLANKS, "", note))
+    return [clean(re.sub(BLANKS, "", note)) for note in board.facts["notes"]]
 
 
 def not_shown_statement(board: Board) -> str:
