@@ -265,12 +265,22 @@ def use_lines(kept: KeptModel) -> list[str]:
     return [
         f"{NOTICE}. Intended use: {BLANK}.",
         "",
-        "`zoo predict FOLDER IMAGES` reads new files as in training and answers with the probabilities, the decision "
-        "at the threshold of val, and `outside` for images unlike the training data. `load.py`, if it is there, "
-        "loads the weights without zoo.",
+        describe_prediction(kept.card) + " `load.py`, if it is there, loads the weights without zoo.",
         "",
         escape(f"From logits to answers: {kept.card.task_kind.answers.formula}"),
     ]
+
+
+def describe_prediction(card: ModelCard) -> str:
+    """What `zoo predict` does with the model."""
+    if card.task_kind.head.dense:
+        return "`zoo predict` does not support models of masks yet."
+    answers = "the probabilities and the decision" if card.task_kind.decisions else "the value"
+    threshold = " at the threshold of val" if card.thresholds else ""
+    return (
+        f"`zoo predict FOLDER IMAGES` reads new files as in training and writes {answers}{threshold}, with `outside` "
+        "for images unlike the training data."
+    )
 
 
 def data_lines(kept: KeptModel) -> list[str]:
@@ -392,7 +402,8 @@ def limits_lines(kept: KeptModel) -> list[str]:
     issues = [f"known issue: {issue}" for issue in board.facts["known_issues"]]
     reasons = "; ".join(dict.fromkeys(OUTSIDE.values()))
     unlike = f"zoo predict marks images unlike the {case_name(board)}s of training: {reasons}"
-    return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), unlike])
+    marked = [] if kept.card.task_kind.head.dense else [unlike]
+    return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), *marked])
 
 
 def fill_from_all(kept: KeptModel) -> list[dict[str, Any]]:
