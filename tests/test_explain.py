@@ -211,6 +211,13 @@ def test_what_cannot_be_explained_is_one_line(explain, tiny_data, model, argumen
     assert expected in done.stderr and "Traceback" not in done.stderr
 
 
+def test_integrated_gradients_of_a_vote_of_neighbors_are_one_line(explain, some):
+    pytest.importorskip("captum")
+    done, document = explain("folders/tiny_cnn/knn@1+image_size=32", some[0], "--method", "integrated-gradients")
+    assert done.returncode == 3 and document is None
+    assert "error[no-map]" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_model_without_weights_is_one_line(zoo, trained, some, tmp_path):
     import shutil
 

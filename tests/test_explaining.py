@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from factories import make_predictions
+from PIL import Image
 from torch import nn
 
 from zoo import BINARY, ORDINAL, ModelSpec
-from zoo.errors import RunError
+from zoo.errors import RunError, UsageError
+from zoo.explaining.collecting import MapCollection
 from zoo.explaining.gradcam import grad_cam
-from zoo.explaining.layers import find_layer
-from zoo.explaining.locating import center_map, compare_with_mask, point, share_inside
-from zoo.explaining.numbers import MIN_COMPARED, MapNumbers, Stage, compare
+from zoo.explaining.layers import check_gradient, find_layer
+from zoo.explaining.locating import FolderMasks, center_map, compare_with_mask, mask_stem, point, share_inside
+from zoo.explaining.numbers import MEASURED_MAPS, MIN_COMPARED, MapNumbers, Stage, compare
 from zoo.explaining.randomizing import (
     compare_randomized,
     order_layers,
@@ -162,6 +164,12 @@ def test_a_network_without_positions_is_refused():
     assert caught.value.code == "no-map"
 
 
+def test_integrated_gradients_of_a_head_without_gradient_are_refused(pooled, images):
+    with pytest.raises(RunError, match="has no gradient") as caught:
+        check_gradient(pooled, images, lambda logits: logits.detach(), CARD)
+    assert caught.value.code == "no-map"
+
+
 # --- masks -----------------------------------------------------------------------------------------------------------
 def a_mask(size=32):
     mask = np.zeros((size, size), bool)
@@ -249,6 +257,24 @@ def test_structural_similarity_is_1_of_equal_maps_and_lower_of_others():
     assert structural_similarity(first, second) < 0.5
 
 
+def test_alpha_of_a_gray_mask_is_not_inside(tmp_path):
+    levels = Image.fromarray(a_mask().astype(np.uint8) * 255)
+    Image.merge("LA", (levels, Image.new("L", levels.size, 255))).save(tmp_path / "scan.png")
+    np.testing.assert_array_equal(FolderMasks(tmp_path)("scan.dcm", 0, WHOLE), a_mask())
+
+
+def test_each_frame_has_its_own_mask():
+    assert (mask_stem("a/scan7.dcm"), mask_stem("a/clip3.dcm#12")) == ("scan7", "clip3-12")
+
+
+def test_a_mask_that_fits_two_images_is_refused(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "1.png")
+    masks = FolderMasks(tmp_path)
+    masks.check(["a/1.png", "a/2.png", "b/2.png"])
+    with pytest.raises(UsageError, match="2 images have the mask"):
+        masks.check(["a/1.png", "b/1.png"])
+
+
 # --- verdicts --------------------------------------------------------------------------------------------------------
 def owners(count):
     return np.array([f"p{number}" for number in range(count)])
@@ -261,6 +287,22 @@ def test_maps_beat_the_center_only_if_the_interval_of_the_difference_is_above_0(
     assert compare(center + random.normal(0, 0.3, count), center, owners(count)).beats_center is False
     assert compare(center - 0.2, center, owners(count), sign=-1).beats_center is True
     assert compare(center[:5] + 0.2, center[:5], owners(5)).beats_center is None
+
+
+def test_empty_maps_do_not_count_as_changed_by_randomization():
+    stage = Stage(layers=2, last="conv", spearman=0.0, low=None, high=None, ssim=1.0)
+    assert MapNumbers(maps=20, empty=0, stages=(stage,)).survives is False
+    assert MapNumbers(maps=20, empty=20, stages=(stage,)).survives is None
+
+
+def test_refused_images_do_not_take_the_place_of_measured_ones():
+    collected = MapCollection(2 * MEASURED_MAPS, lambda name: name)
+    explanation = SimpleNamespace(output=SimpleNamespace(column=0), map=np.zeros((2, 2)), location=None)
+    for number in range(2 * MEASURED_MAPS):
+        square = None if number % 2 == 0 else np.zeros((2, 2, 1))
+        answer = SimpleNamespace(name=str(number))
+        collected.add(SimpleNamespace(answer=answer, square=square, placement=WHOLE, explanations=[explanation]))
+    assert len(collected.measured) == MEASURED_MAPS // 2
 
 
 def test_images_of_one_patient_are_one():

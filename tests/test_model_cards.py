@@ -4,13 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from factories import draw_images
 from PIL import Image
 
+from zoo.report.model_cards import best_baseline
 from zoo.results.store import load_results
+from zoo.trained.card import shareable_notes
 
 pytestmark = pytest.mark.integration
 hub = pytest.importorskip("huggingface_hub")
@@ -152,6 +155,18 @@ def test_an_exported_folder_has_no_record_to_fill_a_card(zoo, hub_folder, folder
     assert done.returncode == 2
     assert "no record of its run" in done.stderr
     assert not (tmp_path / "again").exists()
+
+
+def test_notes_of_a_shared_card_name_no_file_and_no_patient():
+    notes = ["3 rows have no row in extra.csv, first person 'Jane Doe'", "2 volumes have no slice left, first a/x.nii"]
+    shared = " ".join(shareable_notes({"name": "spots", "labels": ["well"], "notes": notes}))
+    assert "Doe" not in shared and "x.nii" not in shared and "2 volumes have no slice left" in shared
+
+
+def test_the_best_baseline_may_score_0():
+    row = SimpleNamespace(label="constant", scores={"mcc": SimpleNamespace(value=0.0)})
+    board = SimpleNamespace(specs={"mcc": SimpleNamespace(higher_is_better=True)})
+    assert best_baseline(SimpleNamespace(baselines=[row], board=board), "mcc").endswith("(constant)")
 
 
 def test_without_kept_weights_there_is_no_card(zoo, store, tmp_path):

@@ -116,6 +116,14 @@ def test_what_training_would_refuse_is_refused_by_name_and_the_rest_goes_on(pred
     assert rows[str(folder / "good.png")]["decision"] in ("clear", "nodule")
 
 
+def test_a_folder_without_images_is_refused_by_name(predict, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done, rows = predict("folders/tiny_cnn", tmp_path / "empty")
+    assert done.returncode == 4
+    assert rows[str(tmp_path / "empty")]["status"] == "refused"
+    assert f"refused: {tmp_path / 'empty'}: no images in it" in done.stderr
+
+
 def test_an_image_of_another_size_is_outside(predict, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)).save(tmp_path / "large.png")
     _, rows = predict("folders/tiny_cnn", tmp_path / "large.png")
@@ -272,3 +280,10 @@ def test_the_limit_of_val_does_not_count_neighbors_of_the_same_patient():
     assert reference.limit > alone.limit
     assert (reference.distances(own) <= reference.limit).mean() > 0.9
     assert (reference.distances(-own) > 0).all()
+
+
+def test_a_network_whose_features_are_all_equal_has_finite_distances():
+    reference = make_reference(np.ones((9, 1)), np.arange(9))
+    assert reference.limit == 0
+    assert reference.ratios(np.ones((2, 1))).tolist() == [0, 0]
+    assert (reference.ratios(-np.ones((2, 1))) > 1).all()

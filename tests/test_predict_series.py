@@ -97,6 +97,14 @@ def test_two_series_in_one_folder_are_two_inputs_and_others_are_alone(predict, t
     assert {name.rpartition("/")[2] for name in rows} == {"1.2.1", "1.2.99", "lone.dcm", "unnumbered.dcm"}
 
 
+def test_a_file_with_the_name_of_a_series_is_refused(predict, tmp_path):
+    write_series(tmp_path, 1)
+    (tmp_path / "1.2.1").write_bytes(b"not a slice")
+    done, rows = predict("scans/tiny_cnn", tmp_path / "1.2.1", *sorted(tmp_path.glob("*.dcm")))
+    assert "Traceback" not in done.stderr
+    assert rows[str(tmp_path / "1.2.1")]["status"] == "refused"
+
+
 def test_a_file_without_a_readable_header_is_refused_by_name_and_the_other_slices_are_answered(predict, tmp_path):
     folder = write_series(tmp_path / "scans", 1)
     damaged = folder / "9.dcm"

@@ -223,12 +223,20 @@ class TrainedModel:
     """A trained model: one that `zoo bench` kept, all its kept seeds, or an exported folder."""
 
     models: Sequence[OpenModel]
-    results: Path = Path("results")  # where its record is
+    results: Path = Path("results")  # the folder with the record of its runs
 
     @property
     def card(self) -> ModelCard:
         """The card of the first seed."""
         return self.models[0].card
+
+    @property
+    def best(self) -> OpenModel:
+        """The seed with the best val score."""
+        from zoo.trained.opening import best_of
+
+        folder = best_of([model.folder for model in self.models])
+        return next(model for model in self.models if model.folder == folder)
 
     def predict(self, images: NameOrNames) -> pandas.DataFrame:
         """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`."""
@@ -245,7 +253,7 @@ class TrainedModel:
         return pandas.DataFrame(map(table.row, answers))
 
     def explain(self, images: NameOrNames, output: str | Path, *, label: str = "") -> dict[str, Any]:
-        """Write where the best seed looks to a folder, as `zoo explain` does; return its maps.json."""
+        """Write the Grad-CAM maps of the best seed to a folder, as `zoo explain` does; return its maps.json."""
         import json
 
         from zoo.explaining.explainer import GRAD_CAM
@@ -255,11 +263,9 @@ class TrainedModel:
         from zoo.report.map_folder import MAPS_FILE, write_maps
         from zoo.system.files import cache_root
         from zoo.system.progress import Console
-        from zoo.trained.opening import best_of
         from zoo.trained.predicting import find_rules
 
-        folder = best_of([each.folder for each in self.models])
-        (model,) = (each for each in self.models if each.folder == folder)
+        model = self.best
         check_explainable(model.card, label)
         subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root())
         explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, label=label))
@@ -268,18 +274,17 @@ class TrainedModel:
         return document
 
     def export(self, target: str, output: str | Path) -> Path:
-        """Export the seed with the best val score as `zoo export` does: "onnx", "torch-export", "safetensors" or
-        "hub-folder"."""
+        """Export the best seed to a folder, as `zoo export --to TARGET` does; return the folder.
+
+        `target` is "onnx", "torch-export", "safetensors" or "hub-folder".
+        """
         from zoo.report.model_cards import write_readme
         from zoo.trained.exporting import export_model
-        from zoo.trained.opening import best_of
 
-        folder = best_of([model.folder for model in self.models])
-        best = next(model for model in self.models if model.folder == folder)
         texts = {}
         if target == "hub-folder":
-            texts["README.md"] = write_readme(folder, self.results, make_context().registry)
-        export_model(best, target, Path(output), texts)
+            texts["README.md"] = write_readme(self.best.folder, self.results, make_context().registry)
+        export_model(self.best, target, Path(output), texts)
         return Path(output)
 
     def __repr__(self) -> str:

@@ -20,11 +20,11 @@ from zoo.cli.terminal import registry_with_warnings, tell
     type=click.Choice(("grad-cam", "integrated-gradients", "occlusion")),
     default="grad-cam",
     show_default=True,
-    help="How maps are made.",
+    help="Method of the maps.",
 )
-@click.option("--label", type=TEXT, default=None, metavar="NAME", help="Explain this label. Default: what is decided.")
-@click.option("--masks", type=PATH, metavar="DIR", help="PNG masks with the stems of the images, to test the maps by.")
-@click.option("--data", type=TEXT, default=None, metavar="NAME|PATH", help="Without IMAGES: where the test images are.")
+@click.option("--label", type=TEXT, default=None, metavar="NAME", help="Label to explain. Default: the decision.")
+@click.option("--masks", type=PATH, metavar="DIR", help="PNG masks of the images, to test the maps.")
+@click.option("--data", type=TEXT, default=None, metavar="NAME|PATH", help="Without IMAGES: the dataset of the model.")
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
@@ -55,7 +55,7 @@ def explain_command(
 
     check_method(str(flags["method"]))
     if inputs and flags["data"]:
-        raise UsageError("--data is for the test images, and images are named", fix="leave one of them out")
+        raise UsageError("--data is for test images, but IMAGES are named", fix="leave one of them out")
     console, tags = Console(), NAME_TAGS if flags["keep_names"] else ()
     source = best_of(find_models(model, results))
     registry = registry_with_warnings(console)

@@ -11,12 +11,13 @@ from zoo.trained.modules import FeatureTap
 if TYPE_CHECKING:
     from torch import Tensor
 
+INTEGRATED_GRADIENTS = "integrated-gradients"
 PATH_STEPS = 32  # of the path from the blurred to the original image
 WINDOWS = 8  # occluded squares to a side of the input, each moved by half its side
 
 
 def attribute(method: str, tap: FeatureTap, images: Tensor, columns: Tensor, evidence: EvidenceOf) -> Tensor:
-    """Maps float32 (B, size, size), at least 0, of one column of the answer to each normalized image (B, C, H, W).
+    """Maps float32 (B, size, size), at least 0, of one column of the answers for each normalized image (B, C, H, W).
 
     Both methods compare with the blurred image. The attributions of an image's channels are added, and evidence
     against the output is left out.
@@ -28,7 +29,7 @@ def attribute(method: str, tap: FeatureTap, images: Tensor, columns: Tensor, evi
         return evidence(tap(inputs)[0])
 
     blurred = torch.from_numpy(blur_inputs(images.cpu().numpy())).to(images.device)
-    if method == "integrated-gradients":
+    if method == INTEGRATED_GRADIENTS:
         parts = IntegratedGradients(forward).attribute(
             images, baselines=blurred, target=columns, n_steps=PATH_STEPS, internal_batch_size=INPUTS_AT_ONCE
         )

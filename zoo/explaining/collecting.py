@@ -1,4 +1,4 @@
-"""Keep what numbers are computed from while maps are made: of all maps with a mask, and of some maps everything."""
+"""Collect what the numbers are computed from: the location of every map with a mask, and all of some maps."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Callable
 from zoo.explaining.explainer import Explainer
 from zoo.explaining.explanations import ExplainedImage
 from zoo.explaining.locating import Location
-from zoo.explaining.numbers import MEASURED_MAPS, MapNumbers, MeasuredMap, Report, measure_maps
+from zoo.explaining.numbers import MEASURED_MAPS, MapNumbers, MeasuredMap, measure_maps
+from zoo.system.progress import Progress
 
 
 class MapCollection:
     """The maps of some images that are measured: the first map of each of MEASURED_MAPS images, spread over all."""
 
     def __init__(self, num_images: int, owner_of: Callable[[str], str]) -> None:
-        self.step, self.owner_of, self.num_images = -(-num_images // MEASURED_MAPS) or 1, owner_of, 0
+        self.step, self.owner_of, self.num_explained = -(-num_images // MEASURED_MAPS) or 1, owner_of, 0
         self.measured: list[MeasuredMap] = []
         self.locations: dict[str, list[Location]] = {}
 
     def add(self, explained: ExplainedImage) -> None:
         """Keep what is needed of an image."""
-        is_measured = self.num_images % self.step == 0
-        self.num_images += 1
-        if explained.square is None or explained.placement is None:
+        if explained.square is None or explained.placement is None:  # refused
             return
+        is_measured = self.num_explained % self.step == 0
+        self.num_explained += 1
         owner = self.owner_of(explained.answer.name)
-        found = [each.location for each in explained.explanations if each.location]
-        if found:
-            self.locations.setdefault(owner, []).extend(found)
+        located = [each.location for each in explained.explanations if each.location]
+        if located:
+            self.locations.setdefault(owner, []).extend(located)
         if is_measured:
             first = explained.explanations[0]
             self.measured.append(
@@ -40,8 +41,8 @@ class MapCollection:
                 )
             )
 
-    def measure(self, explainer: Explainer | None, report: Report) -> MapNumbers:
+    def measure(self, explainer: Explainer | None, progress: Progress) -> MapNumbers:
         """The numbers about the maps; without an explainer no image was explained."""
         if explainer is None:
             return MapNumbers(maps=0, empty=0)
-        return measure_maps(explainer, self.measured, self.locations, report)
+        return measure_maps(explainer, self.measured, self.locations, progress)

@@ -6,12 +6,14 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoo.arrays import Array
 from zoo.errors import UsageError
-from zoo.explaining.attribution import attribute
+from zoo.explaining.attribution import INTEGRATED_GRADIENTS, attribute
 from zoo.explaining.gradcam import grad_cam
 from zoo.explaining.inputs import normalize_squares
-from zoo.explaining.layers import SpatialLayer, find_layer
+from zoo.explaining.layers import SpatialLayer, check_gradient, find_layer
 from zoo.trained.card import ModelCard
 from zoo.trained.opening import OpenModel
 
@@ -46,7 +48,7 @@ class Explainer:
             maps = attribute(self.method, self.model.tap, images, chosen, self.evidence)
         else:
             maps = enlarge(grad_cam(self.model.tap, images, chosen, self.evidence, self.layer), self.card.image_size)
-        values: Array = maps.cpu().numpy()
+        values: Array = np.nan_to_num(maps.cpu().numpy(), nan=0.0, posinf=0.0)  # a map that overflows is empty
         return values
 
 
@@ -57,11 +59,14 @@ def check_method(method: str) -> None:
 
 
 def make_explainer(model: OpenModel, method: str, squares: Array) -> Explainer:
-    """The explainer of a model; some squares (B, size, size, channels) show where its last map is."""
-    if method != GRAD_CAM:
-        return Explainer(model=model, method=method, layer=None)
-    answers = model.card.task_kind.answers
-    layer = find_layer(model.tap, normalize_squares(model, squares), answers.evidence, model.card)
+    """The explainer of a model; some squares (B, size, size, channels) show where its last map is.
+
+    Raises RunError if the method needs a gradient or a map that the network does not have.
+    """
+    images, evidence = normalize_squares(model, squares), model.card.task_kind.answers.evidence
+    if method == INTEGRATED_GRADIENTS:
+        check_gradient(model.tap, images, evidence, model.card)
+    layer = find_layer(model.tap, images, evidence, model.card) if method == GRAD_CAM else None
     return Explainer(model=model, method=method, layer=layer)
 
 

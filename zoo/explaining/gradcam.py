@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def grad_cam(tap: FeatureTap, images: Tensor, columns: Tensor, evidence: EvidenceOf, layer: SpatialLayer) -> Tensor:
-    """Maps float32 (B, grid, grid), at least 0, of one column of the answer to each normalized image (B, C, H, W)."""
+    """Maps float32 (B, grid, grid), at least 0, of one column of the answers for each normalized image (B, C, H, W)."""
     import torch
 
     with torch.enable_grad(), recorded_outputs(tap) as outputs:

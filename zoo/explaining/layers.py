@@ -52,7 +52,7 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
         columns = evidence(logits)
         total = (columns * torch.arange(1, columns.shape[1] + 1, device=columns.device)).sum()  # a sum may cancel
     if not total.requires_grad:
-        raise no_map(card, f"a head of method {card.method} has no gradient", "use --method occlusion")
+        raise no_gradient(card)
     width, num_prefix = 0 if features is None else features.shape[1], prefix_of(tap.module)
     layers = [
         layer
@@ -69,9 +69,19 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
         if gradient is not None and bool(each.to_maps(gradient).any())
     ]
     if not used:
-        raise no_map(card, "it has no map of positions that its answer depends on", "use --method occlusion")
+        raise no_map(card, "it has no map of positions that its answer depends on, so Grad-CAM cannot explain it")
     matching = [each.grid for each in used if each.to_maps(outputs[each.place][1]).shape[1] == width]
     return [each for each in used if not matching or each.grid <= matching[-1]][-1]
+
+
+def check_gradient(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: ModelCard) -> None:
+    """Raise RunError if the answers do not have a gradient, as those of a vote of neighbors."""
+    import torch
+
+    detach_caches(tap.module)
+    with torch.enable_grad():
+        if not evidence(tap(images.detach().requires_grad_())[0]).requires_grad:
+            raise no_gradient(card)
 
 
 def detach_caches(module: nn.Module) -> None:
@@ -82,8 +92,12 @@ def detach_caches(module: nn.Module) -> None:
                 setattr(part, name, value.clone())
 
 
-def no_map(card: ModelCard, problem: str, fix: str) -> RunError:
-    return RunError(f"{card.name}: {problem}, so Grad-CAM cannot explain it", fix=fix, code="no-map")
+def no_gradient(card: ModelCard) -> RunError:
+    return no_map(card, f"a head of method {card.method} has no gradient, which this method needs")
+
+
+def no_map(card: ModelCard, problem: str) -> RunError:
+    return RunError(f"{card.name}: {problem}", fix="use --method occlusion", code="no-map")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,34 +68,41 @@ def center_map(size: int, placement: Placement) -> Array:
 
 
 class FolderMasks:
-    """Masks from a folder of PNG files with the stems of the images; pixels above 0 are inside."""
+    """Masks from a folder of PNG files named by `mask_stem`; pixels above 0 are inside."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        self.paths = {path.stem: path for path in sorted(folder.glob("*.[pP][nN][gG]"))}
         if not self.paths:
             raise UsageError(f"--masks {folder}: has no PNG files", fix="name the folder of the masks", code="masks")
 
     def check(self, names: list[str]) -> None:
-        """Raise UsageError if no image has a mask."""
-        if names and not any(image_stem(name) in self.paths for name in names):
+        """Raise UsageError if no image has a mask, or two images have the same."""
+        stems = Counter(map(mask_stem, dict.fromkeys(names)))
+        if names and not stems.keys() & self.paths.keys():
             raise UsageError(
-                f"--masks: no mask has the stem of an image; the first are {image_stem(names[0])}, {min(self.paths)}",
-                fix="name each mask like its image, as scan7.png for scan7.dcm",
+                f"--masks: no mask has the stem of an image; the first are {mask_stem(names[0])}, {min(self.paths)}",
+                fix="name each mask like its image: scan7.png for scan7.dcm, clip3-12.png for frame 12 of clip3.dcm",
+                code="masks",
+            )
+        if shared := sorted(stem for stem in self.paths if stems[stem] > 1):
+            raise UsageError(
+                f"--masks: {stems[shared[0]]} images have the mask {self.paths[shared[0]].name}",
+                fix="explain the images of each folder by themselves",
                 code="masks",
             )
 
     def __call__(self, name: str, _: int, placement: Placement) -> Array | None:
         from PIL import Image
 
-        path = self.paths.get(image_stem(name))
+        path = self.paths.get(mask_stem(name))
         if path is None:
             return None
         try:
             levels = np.asarray(Image.open(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}", fix="save it again as PNG", code="masks") from error
-        color = levels[..., :3] if levels.ndim == 3 else levels[..., None]  # without alpha
-        mask: Array = color.max(axis=2) > 0
+        colors = levels if levels.ndim == 3 else levels[..., None]
+        mask: Array = (colors[..., :-1] if colors.shape[2] in (2, 4) else colors).max(axis=2) > 0  # without alpha
         if mask.shape != (placement.height, placement.width):
             raise DataError(
                 f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {name} has "
@@ -105,5 +113,7 @@ class FolderMasks:
         return mask
 
 
-def image_stem(name: str) -> str:
-    return Path(split_frame(name)[0]).stem
+def mask_stem(name: str) -> str:
+    """The stem of an image's mask: `scan7` for scan7.dcm, `clip3-12` for clip3.dcm#12."""
+    path, frame = split_frame(name)
+    return Path(path).stem if frame is None else f"{Path(path).stem}-{frame}"

@@ -18,13 +18,12 @@ from zoo.explaining.randomizing import RANDOMIZED_SHARES, compare_randomized
 from zoo.images.placement import Placement
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval
 from zoo.statistics.units import resampled_means
+from zoo.system.progress import Progress
 
 MEASURED_MAPS = 24  # images: insertion and deletion take 30 forward passes of each
 CURVES_COST = 10  # of the curves of an image, as a multiple of that of its map, to show progress
-MIN_COMPARED = 10  # patients, to say whether maps beat the center; maps, to say whether they survive
+MIN_COMPARED = 10  # patients, to say whether maps beat the center; maps with a value, to say whether they survive
 SURVIVES = 0.5  # a rank correlation above this after full randomization counts as survival
-
-Report = Callable[[int, int], None]  # done, total
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,12 +81,14 @@ class MapNumbers:
 
     @property
     def survives(self) -> bool | None:
-        """Whether maps stay alike when every layer is randomized; None with too few images."""
-        return self.stages[-1].spearman > SURVIVES if self.stages and self.maps >= MIN_COMPARED else None
+        """Whether maps stay alike when every layer is randomized; None with too few maps that are not empty."""
+        if not self.stages or self.maps - self.empty < MIN_COMPARED:
+            return None
+        return self.stages[-1].spearman > SURVIVES
 
 
 def measure_maps(
-    explainer: Explainer, measured: Sequence[MeasuredMap], locations: dict[str, list[Location]], report: Report
+    explainer: Explainer, measured: Sequence[MeasuredMap], locations: dict[str, list[Location]], progress: Progress
 ) -> MapNumbers:
     """Measure some maps of one model; `locations` has those of all maps with a mask, by patient."""
     comparisons = compare_locations(locations)
@@ -95,14 +96,14 @@ def measure_maps(
         return MapNumbers(maps=0, empty=0, comparisons=comparisons)
     total = len(measured) * (CURVES_COST + len(RANDOMIZED_SHARES))
     if explainer.card.task_kind.decisions is not None:
-        comparisons |= compare_curves(explainer, measured, lambda done: report(CURVES_COST * done, total))
+        comparisons |= compare_curves(explainer, measured, lambda done: progress(CURVES_COST * done, total))
     done = count(len(measured) * CURVES_COST)
 
     def explain_again() -> Array:
         maps = []
         for each in measured:
             maps += list(explainer.explain(each.square[None], np.array([each.column])))
-            report(next(done), total)
+            progress(next(done), total)
         return np.stack(maps)
 
     owners = np.array([each.owner for each in measured])

@@ -24,7 +24,7 @@ class ExplainedOutput:
 def check_explainable(card: ModelCard, label: str) -> None:
     """Raise a ZooError if the task has no output to explain, or not the requested label."""
     if card.task_kind.head.dense:
-        raise RunError(f"{card.name}: its answers are maps already", fix="look at its answers", code="no-map")
+        raise RunError(f"{card.name} predicts masks, which need no maps", fix="look at its masks", code="no-map")
     if label and (card.task_kind.decisions is None or label not in card.labels):
         raise UsageError(
             f"--label {label}: {card.name} has no such label",

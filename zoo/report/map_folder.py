@@ -13,13 +13,13 @@ from typing import Any
 from zoo.errors import UsageError, convert_disk_errors, with_fix
 from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explanations import ExplainedImage, Explanation, ImageExplainer
+from zoo.explaining.locating import mask_stem
 from zoo.explaining.numbers import MapNumbers, describe_numbers
 from zoo.explaining.subjects import Subject
-from zoo.images.formats import split_frame
 from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
 from zoo.report.map_statements import list_numbers, state_numbers
-from zoo.report.new_answers import MAX_LINES, OUTSIDE
+from zoo.report.new_answers import MAX_LINES, OUTSIDE, list_refused
 from zoo.report.overlays import draw_panels, save_map
 from zoo.report.text import table_lines
 from zoo.system.files import folder_written_whole
@@ -32,7 +32,7 @@ SHOWN_WIDTH, SHOWN_QUALITY = 400, 80  # pixels; JPEG
 
 
 class MapFolder:
-    """Write the maps of images as they come, and at the end what was found."""
+    """Write the maps of images as they come, and at the end maps.json and the page."""
 
     def __init__(self, folder: Path, explaining: ImageExplainer, tags: Sequence[str] = ()) -> None:
         self.folder, self.explaining, self.tags = folder, explaining, tags
@@ -63,7 +63,8 @@ class MapFolder:
         if answer.refused:
             self.num_refused += 1
             problem = with_fix(answer.refused, answer.fix)
-            self.problems += [problem] if len(self.problems) < MAX_LINES else []
+            if len(self.problems) < MAX_LINES:
+                self.problems.append(problem)
             self.rows.append({**common, "status": "refused", "problem": problem})
             return
         self.num_explained += 1
@@ -84,7 +85,7 @@ class MapFolder:
             "layer": self.layer,
             "grid": self.grid,
             "maximum": float(explanation.map.max()),
-            **({f"{name}": value for name, value in vars(location).items()} if location else {}),
+            **(vars(location) if location else {}),
         }
 
     def draw(self, explained: ExplainedImage, explanation: Explanation) -> dict[str, str]:
@@ -163,10 +164,8 @@ def write_maps(
 
 
 def file_stem(name: str) -> str:
-    """A part of an image's name that any file system takes, with its frame."""
-    path, frame = split_frame(name)
-    stem = f"{Path(path).stem}{'' if frame is None else f'-{frame}'}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:60]
+    """The stem of an image's pictures, in characters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", mask_stem(name))[:60]
 
 
 def as_uri(panels: Any) -> str:
@@ -180,9 +179,7 @@ def as_uri(panels: Any) -> str:
 def summarize_maps(written: MapFolder, numbers: MapNumbers, output: Path) -> list[str]:
     """The lines after `zoo explain`: refused images, the numbers, what they mean, and the notice."""
     card, layer = written.card, written.layer
-    lines = [f"zoo: refused: {problem}" for problem in written.problems]
-    if written.num_refused > len(written.problems):
-        lines.append(f"zoo: {written.num_refused - len(written.problems)} more refused")
+    lines = list_refused(written.problems, written.num_refused)
     method = written.explaining.request.method
     of_layer = f" of {layer}, {written.grid} x {written.grid} positions" if layer else ""
     lines.append(f"{written.num_maps} maps by {card.name} (run {card.run[:8]}) in {output}: {method}{of_layer}")

@@ -34,7 +34,7 @@ def state_numbers(numbers: MapNumbers, grid: int | None) -> list[str]:
 
 
 def state_comparisons(numbers: MapNumbers, names: Sequence[str], meaning: str) -> Iterator[str]:
-    """Whether the maps beat the center in some numbers that mean the same."""
+    """Whether the maps beat the center, in numbers that answer the same question."""
     known = {name: each for name in names if (each := numbers.comparisons.get(name))}
     for verdict, words in (
         (True, "The maps beat the center of the image"),
@@ -56,7 +56,7 @@ def state_randomization(numbers: MapNumbers) -> Iterator[str]:
     value = number(numbers.stages[-1].spearman, 2)
     facts = f"with all {numbers.num_layers} layers randomized the rank correlation is {value}"
     if numbers.survives is None:
-        yield f"Too few maps, under {MIN_COMPARED}, to test them by randomization: {facts}."
+        yield f"Too few maps that are not empty, under {MIN_COMPARED}, to test them by randomization: {facts}."
     elif numbers.survives:
         yield f"The maps survive randomization, so they do not show what the network learned: {facts}."
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,18 @@ from zoo.report.board_page.rows import repeat_command
 from zoo.report.deviations import deviation_text
 from zoo.report.new_answers import OUTSIDE
 from zoo.report.reasons import reason_text
-from zoo.report.statements import case_name, headings, test_statement, tuning_statements, weights_statements
+from zoo.report.statements import (
+    case_name,
+    headings,
+    state_notes,
+    test_statement,
+    tuning_statements,
+    weights_statements,
+)
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
@@ -79,12 +86,15 @@ def describe_kept(
     baselines = [each for each in scored if is_baseline(each.run) and data_key(each) == data_key(result)]
     trained = {each.id for each in peers}
     external = [each for each in results if each.details.get("trained_run") in trained]
-    boards = build_leaderboard(
-        [*peers, *baselines, *external],
-        registry.metrics,
-        options,
-        scored_runs=[each.run for each in results if each.ok],
-    )
+    boards = [
+        replace(board, facts={**board.facts, "notes": shareable_notes(board.facts)})
+        for board in build_leaderboard(
+            [*peers, *baselines, *external],
+            registry.metrics,
+            options,
+            scored_runs=[each.run for each in results if each.ok],
+        )
+    ]
     return KeptModel(
         result=result,
         card=read_model_card(result.folder),
@@ -255,20 +265,30 @@ def use_lines(kept: KeptModel) -> list[str]:
     return [
         f"{NOTICE}. Intended use: {BLANK}.",
         "",
-        "`zoo predict FOLDER IMAGES` reads new files as in training and answers with the probabilities, the decision "
-        "at the threshold of val, and `outside` for images unlike the training data. `load.py`, if it is there, "
-        "loads the weights without zoo.",
+        describe_prediction(kept.card) + " `load.py`, if it is there, loads the weights without zoo.",
         "",
         escape(f"From logits to answers: {kept.card.task_kind.answers.formula}"),
     ]
 
 
+def describe_prediction(card: ModelCard) -> str:
+    """What `zoo predict` does with the model."""
+    if card.task_kind.head.dense:
+        return "`zoo predict` does not support models of masks yet."
+    answers = "the probabilities and the decision" if card.task_kind.decisions else "the value"
+    threshold = " at the threshold of val" if card.thresholds else ""
+    return (
+        f"`zoo predict FOLDER IMAGES` reads new files as in training and writes {answers}{threshold}, with `outside` "
+        "for images unlike the training data."
+    )
+
+
 def data_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     leaks = [deviation_text(each) for each in kept.row.deviations if each.kind == "leak-allowed"]
-    audit = "; ".join(leaks) or "passed: zoo bench refuses datasets with leaks"
-    notes = [f"audit: {audit}", test_statement(board), *board.facts["notes"]]
-    return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(map(clean, notes))]
+    audit_line = f"audit: {'; '.join(leaks) or 'passed: zoo bench refuses datasets with leaks'}"
+    notes = [clean(audit_line), test_statement(board), *state_notes(board)]
+    return [*text_table(("fact", "value"), describe_making(board)), "", *bullet_list(notes)]
 
 
 def results_table(kept: KeptModel) -> list[str]:
@@ -309,10 +329,11 @@ def results_table(kept: KeptModel) -> list[str]:
 
 def best_baseline(kept: KeptModel, metric: str) -> str:
     spec = kept.board.specs.get(metric)
-    found = [(score.value, row.label) for row in kept.baselines if (score := row.scores.get(metric)) and score.value]
-    if not found or spec is None:
+    scores = [(score, row.label) for row in kept.baselines if (score := row.scores.get(metric))]
+    values = [(score.value, label) for score, label in scores if score.value is not None]
+    if not values or spec is None:
         return "-"
-    value, label = (max if spec.higher_is_better else min)(found)
+    value, label = (max if spec.higher_is_better else min)(values)
     return f"{number(value)} ({label})"
 
 
@@ -371,7 +392,7 @@ def runs_lines(kept: KeptModel) -> list[str]:
         f"SD of {primary} between seeds: {number(row.seed_sd.get(primary))}",
         *tuning_statements(kept.board),
         *(f"deviation: {clean(deviation_text(each))}" for each in row.deviations),
-        *(f"missing: seed {each.seed}, fold {each.fold}: {each.status} {each.message}" for each in row.missing),
+        *(f"missing: seed {each.seed}, fold {each.fold}: {each.status}" for each in row.missing),  # no message: a path
     ]
     return bullet_list([*lines, *([] if row.deviations else ["no deviations from the protocol"])])
 
@@ -381,7 +402,8 @@ def limits_lines(kept: KeptModel) -> list[str]:
     issues = [f"known issue: {issue}" for issue in board.facts["known_issues"]]
     reasons = "; ".join(dict.fromkeys(OUTSIDE.values()))
     unlike = f"zoo predict marks images unlike the {case_name(board)}s of training: {reasons}"
-    return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), unlike])
+    marked = [] if kept.card.task_kind.head.dense else [unlike]
+    return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), *marked])
 
 
 def fill_from_all(kept: KeptModel) -> list[dict[str, Any]]:

@@ -147,12 +147,16 @@ def open_writer(output: Path | None, table: AnswerTable) -> Iterator[AnswerWrite
         stream.write(writer.tail)
 
 
+def list_refused(problems: Sequence[str], num_refused: int) -> list[str]:
+    """The lines about refused images: the first problems, and the number of the others."""
+    lines = [f"zoo: refused: {problem}" for problem in problems]
+    return lines if num_refused == len(problems) else [*lines, f"zoo: {num_refused - len(problems)} more refused"]
+
+
 def summary(writer: AnswerWriter, output: Path | None) -> list[str]:
     """The lines after a prediction: refused images, what was predicted by what, and the notice."""
     card, count = writer.table.card, len(writer.table.models)
-    lines = [f"zoo: refused: {problem}" for problem in writer.problems]
-    if writer.num_refused > len(writer.problems):
-        lines.append(f"zoo: {writer.num_refused - len(writer.problems)} more refused")
+    lines = list_refused(writer.problems, writer.num_refused)
     by = f"{count} models of {card.name}" if count > 1 else f"{card.name} (run {card.run[:8]})"
     counts = f"{writer.num_predicted} predicted by {by}, {writer.num_refused} refused, {writer.num_outside} outside"
     lines.append(f"{counts}{f'; in {output}' if output else ''}")

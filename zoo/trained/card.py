@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ResultsError, message_of
 from zoo.images.reading import AS_STORED, Reading
+from zoo.results.pseudonyms import without_names
 from zoo.results.store import modified_file, read_document
 from zoo.specs.dataset import Samples
 from zoo.system.files import json_text, seal
@@ -93,6 +94,17 @@ def card_bytes(card: ModelCard) -> bytes:
     """The sealed file of a card."""
     document = json.loads(json_text({"schema": CARD_SCHEMA, **asdict(card)}))  # tuples as lists, as they are read
     return json_text(seal(document)).encode()
+
+
+def shareable_card(card: ModelCard) -> ModelCard:
+    """The card for an exported folder: the notes on its dataset name no file and no patient."""
+    return replace(card, dataset={**card.dataset, "notes": shareable_notes(card.dataset)})
+
+
+def shareable_notes(dataset: Mapping[str, Any]) -> list[str]:
+    """The notes of a dataset's description without names of files and patients."""
+    kept = {*dataset.get("labels", ()), dataset.get("name", "")}
+    return [without_names(note, ids=(), kept=kept) for note in dataset.get("notes", ())]
 
 
 def read_model_card(folder: Path) -> ModelCard:

@@ -19,7 +19,7 @@ from zoo.arrays import Array
 from zoo.errors import RunError, UsageError, ZooError, message_of
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.system.files import folder_written_whole
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, shareable_card
 from zoo.trained.loader import LOADER_FILE, write_loader
 from zoo.trained.modules import load_plain, rebuild
 from zoo.trained.opening import OpenModel
@@ -82,7 +82,7 @@ def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str
                 fix="use another target; this one was not written",
                 code="parity",
             )
-        (folder / CARD_FILE).write_bytes(card_bytes(card))
+        (folder / CARD_FILE).write_bytes(card_bytes(shareable_card(card)))
         document = {
             **asdict(parity),
             "input": describe_input(card),

@@ -47,7 +47,7 @@ class NewImage:
     fix: str = ""
 
 
-# of errors whose usual fix is for a whole dataset
+# Fixes for new images, of errors whose usual fix changes a dataset.
 OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
 
 
@@ -113,28 +113,25 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
-        yield NewImage(
-            name=str(shown / name),
-            file=str(shown / name),
-            refused="zoo does not read this format",
-            fix="convert it to PNG",
-        )
+        yield refuse_input(str(shown / name), "zoo does not read this format", "convert it to PNG")
+    if not listing.images and not listing.unread_images:
+        yield refuse_input(str(shown), "no images in it", "name a folder of images")
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
     """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
-    folded: dict[str, File | Series | NewImage] = {}
+    folded: dict[tuple[type, str], File | Series | NewImage] = {}  # by type too: a file may have the name of a series
     for each in inputs:
         header = find_slice_header(each.path, card) if isinstance(each, File) else None
         if header is None or isinstance(each, NewImage):
-            folded[each.name] = each
+            folded[type(each), each.name] = each
             continue
         name = each.name.removesuffix(each.path.name) + header.tags["SeriesInstanceUID"]
-        series = folded.setdefault(name, Series(name=name, slices={}))
+        series = folded.setdefault((Series, name), Series(name=name, slices={}))
         assert isinstance(series, Series)
         series.slices[each] = header
-    for found in folded.values():
-        yield next(iter(found.slices)) if isinstance(found, Series) and len(found.slices) == 1 else found
+    for entry in folded.values():
+        yield next(iter(entry.slices)) if isinstance(entry, Series) and len(entry.slices) == 1 else entry
 
 
 def find_slice_header(path: Path, card: ModelCard) -> Header | None:
@@ -157,7 +154,7 @@ def list_slices(series: Series, card: ModelCard, tags: Sequence[str]) -> Iterato
     whole = replace(slices[0][1], frames=len(slices), is_volume=is_volume, blank=tuple(blank))
     frames = choose_frames(choice, whole).frames
     if not frames:
-        yield NewImage(name=series.name, file=series.name, refused="every slice has only one value", fix="leave it out")
+        yield refuse_input(series.name, "every slice has only one value", "leave it out")
     for frame in frames:
         assert frame is not None
         file, header = slices[frame]
@@ -188,11 +185,10 @@ def list_arrays(path: Path) -> Iterator[NewImage]:
         return
     names = [name for name in members if name == "images" or name.endswith("_images")]
     if not names:
-        yield NewImage(
-            name=str(path),
-            file=str(path),
-            refused=f"has no array called images; it has {', '.join(members) or 'none'}",
-            fix="save the images as an array `images` (N, H, W) or (N, H, W, 3)",
+        yield refuse_input(
+            str(path),
+            f"no array called images; it has {', '.join(members) or 'none'}",
+            "save the images as an array `images` (N, H, W) or (N, H, W, 3)",
         )
     for name in names:
         split = name.removesuffix("_images")
@@ -216,7 +212,7 @@ def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) ->
         return
     chosen = choose_frames(frame_choice(card), header)
     if not chosen.frames:
-        yield NewImage(name=shown, file=shown, refused="every slice has only one value", fix="leave it out")
+        yield refuse_input(shown, "every slice has only one value", "leave it out")
     for frame in chosen.frames:
         yield NewImage(name=frame_name(shown, frame), file=shown, source=(path, frame), header=header, tags=known)
 
@@ -230,13 +226,18 @@ def frame_choice(card: ModelCard) -> DatasetCard:
     )
 
 
+def refuse_input(name: str, problem: str, fix: str) -> NewImage:
+    """A refused image, with its name before the problem as in the messages of errors."""
+    return NewImage(name=name, file=name, refused=f"{name}: {problem}", fix=fix)
+
+
 def refuse_image(name: str, error: Exception) -> NewImage:
     problem, fix = problem_of(name, error)
     return NewImage(name=name, file=split_frame(name)[0], refused=problem, fix=fix)
 
 
 def problem_of(name: str, error: Exception) -> tuple[str, str]:
-    """The message of an error without the path it starts with, and its fix."""
+    """The message of an error, which names the image, and its fix."""
     if isinstance(error, ZooError):
         return error.message, OWN_FIXES.get(error.code, error.fix)
     return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def write_loader(card: ModelCard, spec: ModelSpec, folder: Path) -> Callable[[Te
     exec(code, scope)
     low, high = card.intensity
     text = TEMPLATE.format(
-        name=card.name,
+        name=re.sub(r"[^\w./ -]", "_", card.name),  # of a foreign card: it must not end the docstring
         notice=NOTICE,
         channels=card.channels,
         size=card.image_size,

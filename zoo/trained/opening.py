@@ -89,7 +89,7 @@ def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
     """Raise UsageError if a model predicts masks. Plugins are not loaded yet, so only tasks of zoo are known."""
     if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
-            f"{name} predicts masks, which zoo does not do for new images yet",
+            f"{name} predicts masks, which zoo does not support for new images yet",
             fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
             code="wrong-task",
         )

@@ -16,6 +16,7 @@ from zoo.arrays import Array
 NUM_NEIGHBORS = 5
 MAX_REFERENCE = 2000  # images of val, evenly spread
 PERCENTILE = 99.0
+SMALLEST_LIMIT = 1e-6  # a collapsed network has equal features, so a limit of 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +30,10 @@ class Reference:
     def distances(self, features: Array) -> Array:
         """Distances (n,) of unnormalized features (n, D)."""
         return kth_distances(normalize(features), self.features, self.neighbors)
+
+    def ratios(self, features: Array) -> Array:
+        """Distances (n,) as multiples of the limit."""
+        return self.distances(features) / max(self.limit, SMALLEST_LIMIT)
 
 
 def make_reference(features: Array, patients: Array) -> Reference | None:

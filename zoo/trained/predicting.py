@@ -153,7 +153,7 @@ def answer_squares(models: Sequence[OpenModel], squares: Array, rules: Rules) ->
         outputs, features = forward_squares(model, squares)
         logits.append(outputs)
         if model.reference is not None and features is not None:
-            distances.append(model.reference.distances(features) / model.reference.limit)
+            distances.append(model.reference.ratios(features))
     far = np.mean(distances, axis=0).tolist() if distances else [None] * len(squares)
     answers = make_answers(models[0].card, logits)
     return apply_rules(models[0].card, rules, [replace(each, distance=far[row]) for row, each in enumerate(answers)])
