@@ -396,7 +396,7 @@ def test_headers_keep_identifiers_but_no_names_and_other_tags_can_be_read(tmp_pa
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
         ({"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "secondary capture"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"Modality": "SEG"}, "segmentation"),
+        ({"Modality": "SEG"}, "a segmentation"),
     ],
 )
 def test_files_that_are_not_patient_images_are_marked(tmp_path, elements, expected):

@@ -127,7 +127,7 @@ def test_the_text_has_the_record_and_names_what_is_blank(cards):
     assert "| 33 | testing on external data | tested on elsewhere |" in text
     assert "| steps | 4 |" in text
     assert "zoo bench" in text
-    assert "| 44 | funding | (blank: for the authors) |" in text
+    assert re.search(r"\| 44 \| [^|]*funding[^|]* \| \(blank: for the authors\) \|", text)
     assert r"Spots \| of a \[test\]" in text  # names from data cannot break a table
     assert re.search(r"\| tiny\\_cnn \| sex \| f \|", text)
 

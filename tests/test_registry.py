@@ -341,9 +341,9 @@ def test_a_plugin_s_suite_stands_for_its_models():
 
 
 def test_a_plugin_registers_a_task():
-    task = replace(BINARY, name="segmentation")
+    task = replace(BINARY, name="counting")
     registry = load_registry([plugin("zoo-x", tasks=[task])])
-    assert registry.find("task", "segmentation") is task
+    assert registry.find("task", "counting") is task
 
 
 def test_a_family_resolves_its_names_and_no_others():
