@@ -238,6 +238,14 @@ def same(weights, folder):
     return weights.read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
+def test_changed_weights_are_refused(copy, refuse):
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # the last byte of the last tensor
+    weights.write_bytes(bytes(data))
+    refuse()
+
+
 def test_cut_weights_are_refused(copy, refuse):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])

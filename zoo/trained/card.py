@@ -63,7 +63,8 @@ class ModelCard:
     val_score: float | None  # of the primary metric; higher is better
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
-    weights: Mapping[str, Any] = field(default_factory=dict)  # tag, digest, license, pretraining
+    weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
+    weights_sha256: str = ""  # of model.safetensors; "" in older cards
     notice: str = NOTICE
 
     @property

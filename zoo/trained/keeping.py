@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,9 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     reference = reference_of(kept)
     card = make_model_card(kept, layout, reference)
     metadata = {"format": "pt", "card": CARD_FILE, "model": card.model, "task": card.task, "run": card.run}
-    files = {WEIGHTS_FILE: save(merged or state_of(kept.module), metadata), CARD_FILE: card_bytes(card)}
+    weights = save(merged or state_of(kept.module), {**metadata, "notice": card.notice})
+    card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
+    files = {WEIGHTS_FILE: weights, CARD_FILE: card_bytes(card)}
     features = {"features": reference.features.astype(np.float16)} if reference else {}
     files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features})
     return files

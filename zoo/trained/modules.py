@@ -13,6 +13,7 @@ from zoo.errors import ResultsError, WeightsError
 from zoo.models.building import build_model, feature_extractor, read_stored
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.devices import open_device
+from zoo.system.files import hash_file
 from zoo.training.probes import join_head, linear_layer, make_vote
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def read_weights(weights: Path) -> dict[str, Tensor]:
 
 
 def check_owner(card: ModelCard, weights: Path) -> None:
-    """Raise WeightsError for the weights of another run, as their metadata say."""
+    """Raise WeightsError for the weights of another run, as their metadata say, and for weights that were changed."""
     from safetensors import safe_open
 
     with safe_open(weights, framework="pt") as stream:
@@ -110,6 +111,12 @@ def check_owner(card: ModelCard, weights: Path) -> None:
         raise WeightsError(
             f"{weights}: the weights of run {str(run)[:8]}, but its card is of run {card.run[:8]}",
             fix="copy the files of one run again",
+            code="weights-misfit",
+        )
+    if card.weights_sha256 and hash_file(weights) != card.weights_sha256:
+        raise WeightsError(
+            f"{weights}: the weights were changed since they were trained",
+            fix="copy the files of the run again",
             code="weights-misfit",
         )
 
