@@ -238,6 +238,12 @@ def write_run(place: Path, result: Result, ids: set[str], request: BundleRequest
     free = partial(without_names, ids=ids, kept=kept_words(result))
     scores = {kind: {name: scrub(score, free) for name, score in part.items()} for kind, part in scores.items()}
     if not result.dataset.get("share_targets", True):
+        if result.card().task.targets.spatial:
+            raise UsageError(
+                f"{result.run['dataset']}: the statistics of masks tell the sizes of the references, which its license "
+                "does not allow to share",
+                fix="leave this dataset out of the results folder that is bundled",
+            )
         left_out.append(f"targets of {result.run['dataset']}: not shared because of its license")
         predictions = {split: replace(part, targets=part.targets[:0]) for split, part in predictions.items()}
     history = read_history(result)
