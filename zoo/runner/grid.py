@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from zoo.audit.external import External
 from zoo.data.opening import OpenDataset
@@ -46,12 +47,22 @@ class PlannedModel:
 
 
 def plan_baselines(
-    baselines: Iterable[ModelChoice], models: Sequence[PlannedModel], image_size: int | None, machine: Machine
+    baselines: Iterable[ModelChoice],
+    models: Sequence[PlannedModel],
+    image_size: int | None,
+    machine: Machine,
+    by_task: Mapping[str, Protocol] = MappingProxyType({}),
 ) -> list[PlannedModel]:
-    """Plan the baselines that are not among the models: one seed each, on the CPU."""
+    """Plan the baselines that are not among the models: one seed each, on the CPU.
+
+    `by_task` has the protocols of tasks with their own, whose image size is then theirs too.
+    """
     recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
+    own = {task: replace(BASELINE, image_size=protocol.image_size) for task, protocol in by_task.items()}
     return [
-        PlannedModel(choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, added=True)
+        PlannedModel(
+            choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, by_task=own, added=True
+        )
         for choice in baselines
         if choice.spec.name not in planned
     ]

@@ -85,7 +85,8 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
             recipe = fallback if weights.fallback else protocol
             own = recipes_of_tasks(recipe, tasks, suite, registry)
             models.append(replace(plan_model(choice, weights, recipe, suite, machine), by_task=own))
-    models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine)
+    own = recipes_of_tasks(protocols[0], tasks, suite, registry)
+    models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine, own)
     if tasks:
         named = [(recipes_of_tasks(protocol, tasks, suite, registry), protocol) for protocol in protocols]
         protocols = list(dict.fromkeys(own.get(task.name, protocol) for task in tasks for own, protocol in named))
