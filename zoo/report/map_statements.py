@@ -88,7 +88,7 @@ def list_numbers(numbers: MapNumbers) -> list[dict[str, Any]]:
     for stage in numbers.stages:
         rows.append(
             {
-                "number": f"rank correlation, {stage.layers} of {numbers.num_layers} layers randomized",
+                "number": f"rank correlation, {stage.layers} of {numbers.num_layers} randomized",
                 "maps": with_bounds(stage.spearman, stage.low, stage.high),
                 "center": None,
                 "better by": None,
