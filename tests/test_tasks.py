@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from zoo.tasks.kinds import CORE_TASKS, find_task
+from zoo.tasks.task import Answers
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 3, (20, 4))
@@ -130,3 +131,11 @@ def test_a_pickled_task_is_the_same_task(task):
 def test_an_unknown_task_lists_the_valid_ones():
     with pytest.raises(KeyError, match=r"unknown task 'segment'.*binary, multiclass"):
         find_task("segment")
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=str)
+def test_a_task_without_its_own_rescaling_divides_the_logits(task):
+    probabilities = task.answers.from_logits(LOGITS)
+    expected = task.answers.rescale(probabilities, 2.0)
+    np.testing.assert_allclose(Answers.rescale(task.answers, probabilities, 2.0), expected, atol=1e-12)
+    np.testing.assert_allclose(Answers.rescale(task.answers, probabilities, 1.0), probabilities, atol=1e-12)

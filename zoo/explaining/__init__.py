@@ -1,1 +1,1 @@
-"""Where a trained model looks: maps of the evidence for an answer, and numbers about these maps."""
+"""Maps of the evidence for a trained model's answer, and tests of these maps."""

@@ -6,6 +6,7 @@ The others ignore the image.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zoo.specs.model import BuildRequest, ModelSpec
@@ -92,12 +93,9 @@ EMPTY = ModelSpec(
     tasks=MASK_TASKS,
     channels=1,
 )
-ATLAS = ModelSpec(
+ATLAS = replace(
+    EMPTY,
     name="atlas",
     title="the pixels with a label in enough masks of train, the share chosen on val; the image is not looked at",
-    family="baseline",
-    build=build_atlas,
-    tasks=MASK_TASKS,
-    channels=1,
 )
 BASELINES = (CONSTANT, THUMBNAILS, EMPTY, ATLAS)

@@ -1,4 +1,4 @@
-"""What the numbers about maps mean, in sentences and as a table."""
+"""The numbers about maps as sentences and as a table."""
 
 from __future__ import annotations
 

@@ -186,8 +186,8 @@ class Answers(ABC):
         return answers
 
     def rescale(self, answers: Array, temperature: float) -> Array:
-        """The probabilities at a temperature (Guo et al. 2017); 1 changes nothing. Needed if `calibrated` is set."""
-        raise NotImplementedError
+        """The probabilities of the logits divided by a temperature (Guo et al. 2017); 1 changes nothing."""
+        return self.from_logits(self.to_logits(answers, floor=1e-15) / temperature)
 
     @abstractmethod
     def of_target(self, answers: Array, targets: Array) -> Array:

@@ -58,7 +58,7 @@ def masks(scenes: Scenes, image: int) -> Array:
 
 
 def masks_by_label(scenes: Scenes, image: int) -> Array:
-    """Where the lesions of each label are on slice `image`: bool (L, size, size)."""
+    """The pixels of the lesions of each label on slice `image`: bool (L, size, size)."""
     labels, shapes = weigh(scenes, image)[0]["label"], masks(scenes, image)
     return np.stack([shapes[labels == label].any(axis=0) for label in range(len(scenes.parameters.findings))])
 
