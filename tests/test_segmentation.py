@@ -333,9 +333,8 @@ def test_statistics_are_those_of_each_label_against_the_reference():
 
 
 def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
-    known, unknown = place_in_square(8, 8, 8, (0.5, 0.7)), place_in_square(8, 8, 8)
-    assert find_boundary_rule([known, known]) == (0.6, "mm")
-    assert find_boundary_rule([known, unknown]) == (1.0, "px")
+    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)]) == (0.6, "mm")
+    assert find_boundary_rule([(0.5, 0.7), None]) == (1.0, "px")
 
 
 @pytest.mark.integration

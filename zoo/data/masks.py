@@ -1,4 +1,4 @@
-"""The masks of a dataset: label maps (H, W) of uint8, where 0 is background and k + 1 is label k."""
+"""The masks of a dataset: label maps (H, W) or (A, B, C) of uint8, where 0 is background and k + 1 is label k."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class LabelMaps:
 
     streams: Array  # uint8: the zlib streams one after the other
     ends: Array  # int64 (N,): where each stream ends
-    shapes: Array  # int64 (N, 2): height and width
+    shapes: Array  # int64 (N, 2): height and width; (N, 3) of volumes
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, row: int) -> Array:
-        """The label map of a row: uint8 (H, W)."""
+        """The label map of a row: uint8 (H, W) or (A, B, C)."""
         start, shape = int(self.ends[row - 1]) if row else 0, self.shapes[row]
         # A file may come from a stranger: a short stream can expand to more than the memory.
         data = zlib.decompressobj().decompress(self.streams[start : int(self.ends[row])].tobytes(), int(shape.prod()))
@@ -45,12 +45,12 @@ class LabelMaps:
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != axes:
                 return f"{name} of masks are {array.dtype} {array.shape}"
-        if len(self.ends) != num_maps or self.shapes.shape != (num_maps, 2):
+        if len(self.ends) != num_maps or self.shapes.shape not in ((num_maps, 2), (num_maps, 3)):
             return f"{len(self.ends)} masks of {len(self.shapes)} shapes for {num_maps} images"
         if (np.diff(self.ends, prepend=0) < 0).any() or (num_maps and self.ends[-1] != len(self.streams)):
             return "masks end outside their stream"
         sizes_fit = ((self.shapes >= 1) & (self.shapes <= MAX_SIDE)).all()
-        if not sizes_fit or (self.shapes.prod(axis=1) > MAX_LABEL_MAP_BYTES).any():
+        if not sizes_fit or (self.shapes.astype(float).prod(axis=1) > MAX_LABEL_MAP_BYTES).any():
             return "masks have impossible sizes"
         return ""
 
@@ -63,19 +63,19 @@ class LabelMaps:
 
 
 def pack_maps(maps: Iterable[Array]) -> LabelMaps:
-    """Compress label maps, uint8 (H, W) each."""
+    """Compress label maps of uint8."""
     return join_maps([pack_map(each) for each in maps])
 
 
 def pack_map(label_map: Array) -> LabelMaps:
-    """Compress one label map, uint8 (H, W)."""
+    """Compress one label map of uint8."""
     stream = np.frombuffer(zlib.compress(label_map.tobytes(), COMPRESSION), np.uint8)
     return join_streams([stream], np.array([label_map.shape], np.int64))
 
 
 def join_maps(packed: Sequence[LabelMaps]) -> LabelMaps:
     """Join label maps that were packed one by one."""
-    shapes = np.concatenate([np.empty((0, 2), np.int64), *(each.shapes for each in packed)])
+    shapes = np.concatenate([each.shapes for each in packed]) if packed else np.empty((0, 2), np.int64)
     return join_streams([each.streams for each in packed], shapes)
 
 
@@ -115,9 +115,10 @@ def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:
     """Read one mask; raise DataError if it is not a label map of the dataset's labels."""
     assert samples.masks is not None
     mask = samples.masks(image)
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != spec.dims or not mask.size:
         found = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise wrong_mask(spec, samples, image, f"is {found}, expected uint8 (H, W)", "convert it to a label map")
+        expected = "uint8 (H, W)" if spec.dims == 2 else "uint8 along three axes"
+        raise wrong_mask(spec, samples, image, f"is {found}, expected {expected}", "convert it to a label map")
     highest = int(mask.max())
     if highest > len(spec.labels):
         problem = f"has the value {highest}, but there are {len(spec.labels)} labels"
@@ -127,13 +128,13 @@ def read_mask(spec: DatasetSpec, samples: Samples, image: object) -> Array:
 
 def check_grid(spec: DatasetSpec, samples: Samples, image: object, mask: Array, pixels: Array) -> None:
     """Refuse a mask whose grid is not that of its image."""
-    if mask.shape != pixels.shape[:2]:
-        problem = f"has {describe_grid(mask)}, but its image has {describe_grid(pixels)}"
+    if mask.shape != pixels.shape[: mask.ndim]:
+        problem = f"has {describe_grid(mask.shape)}, but its image has {describe_grid(pixels.shape[: mask.ndim])}"
         raise wrong_mask(spec, samples, image, problem, "give the mask that was drawn on this image")
 
 
-def describe_grid(pixels: Array) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+def describe_grid(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]} pixels" if len(shape) == 2 else f"{' x '.join(map(str, shape))} voxels"
 
 
 def wrong_mask(spec: DatasetSpec, samples: Samples, image: object, problem: str, fix: str) -> DataError:

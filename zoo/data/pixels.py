@@ -27,8 +27,18 @@ class Pixels:
     device: str
 
     @property
+    def kind(self) -> str:
+        """The kind of the device that holds the images."""
+        return str(self.images.device.type)
+
+    @property
     def image_size(self) -> int:
         return int(self.images.shape[1])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a network's input for one image."""
+        return (int(self.images.shape[3]), *map(int, self.images.shape[1:3]))
 
     @property
     def input_bytes(self) -> int:

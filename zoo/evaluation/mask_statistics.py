@@ -15,19 +15,16 @@ from zoo.images.placement import Spacing
 from zoo.statistics.weighted import ratio
 from zoo.tasks.overlaps import STATISTICS
 
-UNKNOWN = (math.nan, math.nan)
-
 
 def compare_masks(
     reference: Array, predicted: Array, num_labels: int, spacing: Spacing | None, tolerance: float
 ) -> Array:
-    """`STATISTICS` of each label, float (L * S,), of two label maps (H, W) on one grid.
+    """`STATISTICS` of each label, float (L * S,), of two label maps on one grid.
 
     `tolerance` is that of NSD, in mm, or in pixels if the spacing is unknown.
     """
-    case = MaskCase(
-        case="", patient="", reference=reference, prediction=predicted, spacing=UNKNOWN if spacing is None else spacing
-    )
+    unknown = (math.nan,) * reference.ndim
+    case = MaskCase(case="", patient="", reference=reference, prediction=predicted, spacing=spacing or unknown)
     rule = MaskRule(tolerance=tolerance)
     rows = to_case_scores(compare_case(case, {str(k): k for k in range(1, num_labels + 1)}, rule), rule)
     hits, alarms, misses = (rows[name].astype(np.float64) for name in ("tp", "fp", "fn"))

@@ -46,6 +46,7 @@ MAX_SLICES = 100_000
 MILLIMETERS = {"meter": 1e3, "micron": 1e-3}  # per unit of a NIfTI; "unknown" means mm
 MAX_VOXELS = 1 << 20  # sampled from a volume for its quantiles
 VOLUME_QUANTILES = 1001
+SHOWN_PERCENTILES = (0.5, 99.5)  # of a slice that stands for its volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,20 @@ class Volume:
 
     def across(self, axis: int | None) -> int:
         return self.axis if axis is None else axis
+
+
+def central_slice(voxels: Array) -> Array:
+    """The middle slice across the last of three axes in RAS+ order, upright; of channels after them, the first."""
+    volume = voxels[..., 0] if voxels.ndim == 4 else voxels
+    return np.ascontiguousarray(volume[:, :, volume.shape[2] // 2].T[::-1, ::-1])
+
+
+def show_slice(voxels: Array) -> Array:
+    """The middle slice of a volume as uint8, from its percentiles 0.5 and 99.5."""
+    plane = central_slice(voxels).astype(np.float64)
+    low, high = np.percentile(plane, SHOWN_PERCENTILES)
+    shown: Array = np.rint(((plane - low) / max(high - low, 1e-9)).clip(0, 1) * 255).astype(np.uint8)
+    return shown
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:

@@ -98,6 +98,8 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
             continue
+        if run["protocol"].get("dims", 2) == 3:
+            continue  # a time per patch would not be the time per volume
         if "channels" in result.details and not read_timing(result.folder):  # older results do not store their channels
             network = TimedNetwork(
                 model=run["model"],

@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.formats import without_suffix
 from zoo.images.label_maps import HIGHEST_LABEL, WHITE, read_label_map
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.joining import Joined
@@ -160,7 +161,7 @@ def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Mask
     several = any(kind != whole[0] and kind[2].startswith(ending) and kind[:2] == (folder, start) for kind in owners)
     place = f"**/{folder}/" if folder else "**/"
     # {stem} matches as little as it can: before ".*" it would match "scan" of "scan.2.png".
-    suffixes = {posixpath.splitext(mask)[1] for mask in masks}
+    suffixes = {mask[len(without_suffix(mask)) :] for mask in masks}
     suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
     return Masks(path=f"{place}{start}{{stem}}{ending}{'*' * several}{suffix}", merge="union" if several else "none")
 

@@ -85,6 +85,9 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
             files[image] = captures
             continue
         left_out.add(image)
+    if card.dims == 3 and mask_pattern:
+        captured = {image: match_path(mask_pattern, image) for image in listing.masks}
+        masks |= {image: captures for image, captures in captured.items() if captures is not None}
     unread: list[str] = []
     for file in listing.unread:
         excluded = matching_files(excludes, file)
@@ -97,7 +100,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
         mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
-    if listing.masks:
+    if listing.masks and card.dims != 3:
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]

@@ -29,6 +29,7 @@ class Protocol:
     title: str = ""
     method: Method = "finetune"
     demonstration: bool = False  # the board is titled "demonstration": not a recipe for publishable numbers
+    dims: int = 2  # of the images that it is for: 3 for volumes
 
     steps: int | None = only("finetune", None)
     epochs: int | None = only("finetune", None)
@@ -49,7 +50,8 @@ class Protocol:
     stem_to_head_ratio_no_batchnorm: float = only("finetune", 0.1)
     head_std: float = only("finetune", 0.01)
 
-    image_size: int | None = 224  # None: the dataset's own, else 224
+    image_size: int | None = 224  # None: the dataset's own, else 224; of volumes: the longest side of a patch
+    spacing: float | None = None  # mm per voxel that volumes are resampled to; None: the median of the dataset's
     stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
     normalization: Literal["model", "imagenet", "half"] = "model"
     symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
@@ -156,6 +158,27 @@ SEGMENT_QUICK = Protocol(
     augmentation="none",
     select_by="best",
 )
+SEGMENT3D = replace(
+    SEGMENT,
+    name="segment3d",
+    title="masks of volumes: cross-entropy + Dice, AdamW 1e-3, cosine, 10,000 steps of 2 patches of up to 128 voxels",
+    dims=3,
+    steps=10_000,
+    batch_size=2,
+    learning_rate=1e-3,
+    image_size=128,
+    without_weights="",
+)
+SEGMENT3D_QUICK = replace(
+    SEGMENT3D,
+    name="segment3d-quick",
+    title="masks of volumes in minutes on a CPU: 600 steps of 2 patches of up to 48 voxels",
+    demonstration=True,
+    steps=600,
+    rounds=4,
+    learning_rate=2e-3,
+    image_size=48,
+)
 LINEAR_PROBE = Protocol(
     name="linear-probe",
     title="logistic regression on frozen features, its L2 penalty chosen on val",
@@ -236,10 +259,12 @@ PROTOCOLS = (
     SEGMENT,
     SEGMENT_SCRATCH,
     SEGMENT_QUICK,
+    SEGMENT3D,
+    SEGMENT3D_QUICK,
     BASELINE,
 )
 
-_FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
+_FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
 
 
@@ -305,7 +330,10 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=overrides)
 
 
-POSITIVE = {"steps", "epochs", "max_steps", "batch_size", "image_size", "neighbors", "temperature", "clip_norm"}
+POSITIVE = {
+    *("steps", "epochs", "max_steps", "batch_size", "image_size", "spacing"),
+    *("neighbors", "temperature", "clip_norm"),
+}
 MAX_IMAGE_SIZE = 8192  # larger than a mammogram; a million is a typing error and would take 3 TB per image
 MAX_BUDGET = 10**9  # more would take years on any device
 SHARES = ("warmup", "milestones")  # shares of the budget
@@ -317,6 +345,7 @@ MAX_VALUES: dict[str, float] = {
     **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
     **dict.fromkeys(SHARES, 1),
     "image_size": MAX_IMAGE_SIZE,
+    "spacing": 1000,
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
     "head_std": 10,
@@ -364,6 +393,10 @@ def refuse_beyond(name: str, value: float) -> None:
         raise UsageError(f"--set {name}={text}: expected at most {MAX_VALUES[name]}{unit}", fix="use a smaller value")
 
 
+# Fields that were added after results had been stored: at their defaults, they are not part of a run's identity.
+ADDED = {"dims": 2, "spacing": None}
+
+
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:
     """The fields that affect the outcome of a run, for its identity."""
     fields = dataclasses.asdict(protocol)
@@ -371,4 +404,5 @@ def resolved_fields(protocol: Protocol) -> dict[str, Any]:
         name: fields[name]
         for name in sorted(fields)
         if name not in {"title", "overrides", "tune", "demonstration", "without_weights"}
+        and (name not in ADDED or fields[name] != ADDED[name])
     }

@@ -140,4 +140,5 @@ SEGMENTATION = Task(
         title="segmentation", answer="Dice", chance=("dice", 0.0, "0"), pictures=("lowest score", "median score")
     ),
     recipes={"finetune": "segment", "scratch": "segment-scratch", "quick": "segment-quick"},
+    volume_recipes={"finetune": "segment3d", "scratch": "segment3d", "quick": "segment3d-quick"},
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.building import feature_extractor
@@ -29,6 +30,7 @@ from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer
 from zoo.training.probes import fit_knn, fit_probe, join_head
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
+from zoo.training.volume_batches import VolumeBatches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +53,7 @@ class Fitted:
     deviations: tuple[Deviation, ...] = ()  # from the protocol, which arose during fitting
     on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head and the head's input
 
-    def predict(self, dataset: DecodedFold, pixels: Pixels, split: str, precision: str) -> Predictions:
+    def predict(self, dataset: DecodedFold, pixels: Pixels | VolumePixels, split: str, precision: str) -> Predictions:
         """Predict a split; with a frozen network, apply only the head to the stored features."""
         if self.on_features:
             head, features = self.on_features
@@ -66,7 +68,7 @@ class FitRequest:
     spec: ModelSpec
     module: nn.Module
     dataset: DecodedFold
-    pixels: Pixels
+    pixels: Pixels | VolumePixels
     protocol: Protocol
     seed: int
     precision: str
@@ -87,6 +89,7 @@ def fit(request: FitRequest) -> Fitted:
     if dataset.task.targets.spatial:
         details = fit_atlas(request.spec, module, dataset)
         return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
+    assert isinstance(request.pixels, Pixels)
     extract = feature_extractor(request.spec, module)
     features = request.get_features(extract, request.pixels, request.precision)
     details = {}
@@ -105,7 +108,7 @@ def fit(request: FitRequest) -> Fitted:
     )
 
 
-def reopen(module: nn.Module, pixels: Pixels, precision: str) -> Fitted:
+def reopen(module: nn.Module, pixels: Pixels | VolumePixels, precision: str) -> Fitted:
     """The module of a finished fine-tuning, with its kept weights."""
     return unfitted(place(module, pixels.device, precision, pixels.image_size))
 
@@ -147,7 +150,7 @@ def finetune(request: FitRequest) -> Fitted:
             module=module,
             task=dataset.task,
             precision=precision,
-            feed=Feed(Batches(dataset, pixels, protocol, seeds), optimizer, protocol, num_steps),
+            feed=Feed(open_batches(request, seeds), optimizer, protocol, num_steps),
             keeper=BestRound(module, select_last=selects_last(dataset, protocol)),
         )
         listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()
@@ -169,6 +172,14 @@ def finetune(request: FitRequest) -> Fitted:
                 if checkpoints:
                     checkpoints.keep(training.state)
         return to_fitted(training, resumed_at)
+
+
+def open_batches(request: FitRequest, seeds: dict[str, int]) -> Batches | VolumeBatches:
+    """The batches of a training: whole images, or patches of volumes."""
+    dataset, pixels, protocol = request.dataset, request.pixels, request.protocol
+    if isinstance(pixels, VolumePixels):
+        return VolumeBatches(dataset, pixels, protocol, seeds)
+    return Batches(dataset, pixels, protocol, seeds)
 
 
 def to_fitted(training: Training, resumed_at: int) -> Fitted:

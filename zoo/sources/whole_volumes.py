@@ -1,0 +1,65 @@
+"""Read whole volumes of a folder, and the mask of each on the same grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError
+from zoo.images.label_maps import describe_fact, is_near, read_grid
+from zoo.images.placement import Spacing
+from zoo.images.volumes import open_volume
+from zoo.sources.mask_targets import MaskReader
+
+
+def read_whole_volume(root: Path, image: str) -> Array:
+    """The values of a volume (A, B, C) in the RAS+ order of axes, with the scaling of its file."""
+    volume = open_volume(root / image)
+    if (volume.slope, volume.intercept) == (1.0, 0.0):
+        return volume.array
+    values: Array = volume.array.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
+    return values
+
+
+def read_voxel_size(root: Path, image: str) -> Spacing | None:
+    """mm per voxel along the axes of `read_whole_volume`, from the header."""
+    return read_grid(root / image).spacing
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeMaskReader:
+    """Read the mask of a volume, and refuse one on another grid. It can be pickled."""
+
+    reader: MaskReader
+
+    def __call__(self, image: str) -> Array:
+        """The label map of a volume: uint8 (A, B, C)."""
+        root = self.reader.root
+        grid = read_grid(root / image)
+        for name in self.reader.files[image]:
+            mask = read_grid(root / name)
+            for fact in ("shape", "spacing", "affine"):
+                expected, found = getattr(grid, fact), getattr(mask, fact)
+                if not is_near(expected, found):
+                    raise DataError(
+                        f"{root / name}: its {fact} is {describe_fact(found)}, that of {root / image} is "
+                        f"{describe_fact(expected)}",
+                        fix="give the mask that was drawn on this volume, with its header",
+                        code="geometry",
+                    )
+        return self.reader(image)
+
+
+def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:
+    """The fields of Samples that read volumes."""
+    return {
+        "volumes": partial(read_whole_volume, root),
+        "spacing": partial(read_voxel_size, root),
+        "masks": masks and VolumeMaskReader(masks),
+    }
