@@ -96,7 +96,7 @@ class DecodedFold:
     @property
     def masks(self) -> Array:
         """The reference masks at the input's size, uint8 (N, size, size), of a dataset that has masks."""
-        return map_images(self.images.with_name(MASKS_FILE))
+        return map_images(self.images.with_name(MASKS_FILE), "c")  # torch warns about read-only arrays
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:

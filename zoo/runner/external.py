@@ -62,7 +62,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     """
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    images = open_pixels(dataset, mean, std, pixels.device)
+    images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)

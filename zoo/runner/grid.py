@@ -58,7 +58,10 @@ def plan_baselines(
     `by_task` has the protocols of tasks with their own, whose image size is then theirs too.
     """
     recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
-    own = {task: replace(BASELINE, image_size=protocol.image_size) for task, protocol in by_task.items()}
+    own = {
+        task: replace(BASELINE, image_size=protocol.image_size, patch=protocol.patch)
+        for task, protocol in by_task.items()
+    }
     return [
         PlannedModel(
             choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, by_task=own, added=True
@@ -94,8 +97,12 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
             fix="omit the model or the dataset",
             code="wrong-task",
         )
-    requested_size = protocol.image_size or source.spec.image_size or 224
-    size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
+    requested_size = find_size(protocol, source)
+    if protocol.patch:
+        check_patch(protocol, choice, source)
+        size = requested_size
+    else:
+        size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
         deviations.append(Deviation("no-weights"))
@@ -126,6 +133,28 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
         deviations=tuple(deviations),
     )
     return with_protocol(run, protocol)
+
+
+def find_size(protocol: Protocol, source: OpenDataset) -> int:
+    """The size of the square that images are fitted into; at their own resolution if patches are cut from them."""
+    own = source.longest_side if protocol.patch else None
+    return protocol.image_size or source.spec.image_size or own or 224
+
+
+def check_patch(protocol: Protocol, choice: ModelChoice, source: OpenDataset) -> None:
+    """Raise UsageError for patches that the model or the dataset does not support."""
+    if not source.task.targets.spatial:
+        raise UsageError(
+            f"--set patch: dataset {source.spec.name!r} has no masks, so the network needs whole images",
+            fix="leave it out",
+            code="wrong-task",
+        )
+    for length in protocol.patch_shape(2):
+        fitting = nearest_size(choice.spec, length)
+        if protocol.method == "finetune" and fitting != length:
+            raise UsageError(
+                f"model {choice.shown!r} does not accept patches of {length} pixels", fix=f"use --set patch={fitting}"
+            )
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:

@@ -27,6 +27,7 @@ from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
+from zoo.tasks.overlaps import COUNTED
 from zoo.trained.keeping import Keepsake, model_files
 from zoo.trained.opening import load_module
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
@@ -76,9 +77,9 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
     kept = assignment.kept
     module = load_module(kept, registry, assignment.cache)[2] if kept else build(spec, run, dataset, assignment.weights)
-    cost = measure_module_size(module, dataset)
+    cost = measure_module_size(module, dataset.channels, run)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
-    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
+    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
     checkpoints = open_checkpoints(assignment)
     if kept:
         fitted = reopen(module, pixels, run.precision)
@@ -94,6 +95,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
         fitted = fit(request)
@@ -180,7 +182,7 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
     request = BuildRequest(
         num_outputs=dataset.task.head.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
-        image_size=run.image_size,
+        image_size=run.input_size,
         weights=weights.path,
         tag=weights.build_tag,
     )
@@ -202,8 +204,8 @@ def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[t
     return weights.normalization(spec)
 
 
-def measure_module_size(module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
-    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
+def measure_module_size(module: nn.Module, channels: int, run: Run) -> dict[str, Any]:
+    shape = (1, channels, *(run.patch or (run.image_size, run.image_size)))
     return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
 
 

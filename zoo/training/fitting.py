@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NotifyStep = Callable[[dict[str, Any]], None]
 
-USES = ("init", "order", "augmentation", "dropout")  # uses of a seed, each with its own random stream
+USES = ("init", "order", "augmentation", "dropout", "patches")  # uses of a seed, each with its own random stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +73,7 @@ class FitRequest:
     val_score: ValScore
     notify: NotifyStep
     get_features: GetFeatures = extract_features  # of a frozen network
+    counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
 
 
@@ -159,7 +160,7 @@ def finetune(request: FitRequest) -> Fitted:
                 row: dict[str, Any] = {"step": training.step, "num_steps": num_steps}
                 if training.step % every == 0 or training.step == num_steps:
                     loss = training.end_round(training.step % every or every)
-                    val = predict(module, dataset, pixels, "val", precision=precision)
+                    val = predict(module, dataset, pixels, "val", precision=precision, counts_only=request.counts_only)
                     row |= {"loss": loss, **describe_val(val, dataset, request.val_score)}
                     training.history.append({**row, "train_seconds": training.seconds})
                     training.keeper.offer(training.step, row["val_score"], row["val_loss"])
