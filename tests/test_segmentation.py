@@ -20,7 +20,7 @@ from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.evaluation.mask_statistics import compare_masks
 from zoo.evaluation.metrics.masks import OVERLAPS
-from zoo.evaluation.predict_masks import decide_mask
+from zoo.evaluation.predict_masks import decide_mask, without_padding
 from zoo.evaluation.predictions import Predictions, load_predictions, save_predictions
 from zoo.images.placement import place_in_square
 from zoo.results.soundness import find_fault_of_masks
@@ -121,7 +121,7 @@ def test_a_mask_comes_back_at_the_size_of_its_image(height, width):
     placement = place_in_square(height, width, 32)
     placed = placement.mask_to_input(mask, 32)
     logits = functional.one_hot(torch.from_numpy(placed).long(), 2).movedim(-1, 0).float()
-    decided = decide_mask(logits, placement)
+    decided = decide_mask(without_padding(logits, placement), placement)
     assert decided.shape == mask.shape and decided.dtype == np.uint8
     assert (decided != mask).mean() < 0.1
 
@@ -131,7 +131,7 @@ def test_the_padding_never_answers_for_the_image():
     logits = torch.zeros(2, 40, 40)
     logits[1] = 1.0  # a label everywhere but inside the image
     logits[0, 15:25] = 2.0
-    assert decide_mask(logits, placement).max() == 0
+    assert decide_mask(without_padding(logits, placement), placement).max() == 0
 
 
 def test_images_of_a_patient_are_averaged_where_they_are_defined():

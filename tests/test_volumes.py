@@ -182,14 +182,14 @@ def test_the_window_of_ct_comes_from_the_labeled_voxels_of_train(source, tmp_pat
 # --- patches ---------------------------------------------------------------------------------------------------------
 def batches(fold, **changes):
     protocol = replace(SEGMENT3D_QUICK, batch_size=4, **changes)
-    return VolumeBatches(fold, open_patches(fold), protocol, {"order": 1, "augmentation": 2})
+    return VolumeBatches(fold, open_patches(fold), protocol, {"order": 1, "augmentation": 2, "patches": 3})
 
 
 def test_a_patch_is_cut_from_its_volume_with_its_mask(fold):
     drawn = batches(fold, augmentation="none")
     planned = drawn.plan(2).tensors()
     part = {name: tensor[1] for name, tensor in planned.items()}
-    volumes, masks = drawn.compute(part)
+    volumes, masks = drawn.compute(drawn.unpack(part))
     assert volumes.shape == (4, 1, *drawn.pixels.patch) and masks.shape == (4, *drawn.pixels.patch)
     for number, (row, corner) in enumerate(zip(part["rows"].tolist(), part["corners"].tolist(), strict=True)):
         whole = drawn.pixels.read_whole(row)[0].numpy()

@@ -111,6 +111,12 @@ class DecodedFold:
     def channels(self) -> int:
         return self.decoded.channels
 
+    @property
+    def masks(self) -> Array:
+        """The reference masks at the input's size, uint8 (N, size, size), of images that have masks."""
+        assert isinstance(self.decoded, DecodedImages)
+        return self.decoded.masks
+
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""

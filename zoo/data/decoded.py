@@ -169,9 +169,14 @@ class DecodedImages:
         """The masks at the size of their images."""
         return load_maps(self.path.with_name(LABEL_MAPS_FILE))
 
+    @property
+    def masks(self) -> Array:
+        """The masks at the input's size: uint8 (N, size, size)."""
+        return map_images(self.path.with_name(MASKS_FILE), "c")  # torch warns about read-only arrays
+
     def common_masks(self, rows: Array) -> Array:
-        """The masks of some rows at the input's size: uint8 (n, size, size)."""
-        masks: Array = map_images(self.path.with_name(MASKS_FILE))[rows]
+        """The masks of some rows on one grid, that of the input: uint8 (n, size, size)."""
+        masks: Array = self.masks[rows]
         return masks
 
 

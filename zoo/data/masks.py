@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError, dataset_subject
+from zoo.sources.mask_targets import MaskReader
 from zoo.specs.dataset import DatasetSpec, Samples
 from zoo.system.files import hash_bytes
+from zoo.system.memo import FileMemo, file_stamp
 from zoo.system.progress import Progress
 
 MAX_SIDE = 100_000  # pixels of a mask
 MAX_LABEL_MAP_BYTES = 1 << 30  # unpacked
 COMPRESSION = 6  # of zlib
+MASK_VERSION = 1  # of the facts about masks; raise it when reading changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +99,60 @@ def load_maps(path: Path) -> LabelMaps:
         return LabelMaps(arrays["streams"], arrays["ends"], arrays["shapes"])
 
 
-def measure_masks(spec: DatasetSpec, samples: Samples, progress: Progress | None = None) -> tuple[Array, list[str]]:
-    """Read every mask once: the pixels of each label, float64 (N, L), and the hash of each mask."""
+class MaskFacts(NamedTuple):
+    """What is known of the masks of a dataset before they are decoded."""
+
+    sizes: Array  # float64 (N, L): the pixels of each label
+    digests: list[str]  # the hash of each mask
+    longest_side: int
+
+
+def measure_masks(spec: DatasetSpec, samples: Samples, cache: Path, progress: Progress | None = None) -> MaskFacts:
+    """Read every mask once; the facts about masks in files are stored until a file changes."""
     images, num_labels = samples.table["image"].tolist(), len(spec.labels)
-    sizes, digests = np.zeros((len(images), num_labels)), []
-    for row, image in enumerate(images):
+
+    def measure(image: object) -> list[Any]:
         mask = read_mask(spec, samples, image)
-        sizes[row] = np.bincount(mask.ravel(), minlength=num_labels + 1)[1:]
-        digests.append(hash_mask(mask))
-        if progress:
-            progress(row + 1, len(images))
-    return sizes, digests
+        sizes = np.bincount(mask.ravel(), minlength=num_labels + 1)[1:]
+        return [sizes.tolist(), hash_mask(mask), max(mask.shape)]
+
+    facts = []
+    with closing(remember_masks(samples.masks, num_labels, cache)) as memo:
+        for row, image in enumerate(images):
+            facts.append(memo.find(image, measure))
+            if progress:
+                progress(row + 1, len(images))
+    sizes, digests, sides = zip(*facts, strict=True)
+    return MaskFacts(np.array(sizes, np.float64).reshape(len(images), num_labels), list(digests), max(sides))
+
+
+class MaskMemo:
+    """Facts about masks by image, stored if they are read from files until one of the files changes."""
+
+    def __init__(self, reader: MaskReader | None, memo: FileMemo | None) -> None:
+        self.reader, self.memo = reader, memo
+
+    def find(self, image: Any, measure: Callable[[Any], list[Any]]) -> list[Any]:
+        if self.reader is None or self.memo is None:
+            return measure(image)
+        first, *others = self.reader.paths(image)
+        stamps = [[str(path), *file_stamp(path)] for path in others]
+        stored = self.memo.recall(first)
+        if stored and stored[0] == stamps:
+            return list(stored[1])
+        facts = measure(image)
+        self.memo.remember(first, [stamps, facts])
+        return facts
+
+    def close(self) -> None:
+        if self.memo is not None:
+            self.memo.close()
+
+
+def remember_masks(masks: object, num_labels: int, cache: Path) -> MaskMemo:
+    if not isinstance(masks, MaskReader):
+        return MaskMemo(None, None)
+    return MaskMemo(masks, FileMemo(cache, what=f"mask:{MASK_VERSION}:{num_labels}:{masks.values}"))
 
 
 def hash_mask(mask: Array) -> str:

@@ -47,6 +47,7 @@ class OpenDataset:
     splits: Array  # (N,) str: train, val, test or ""
     digests: Array  # (N,) str
     content_hash: str
+    longest_side: int | None = None  # of all images, if they have masks
 
     @property
     def has_patients(self) -> bool:
@@ -71,8 +72,9 @@ def open_dataset(
         samples = spec.samples(request)
     spec = complete_spec(spec, samples)
     mask_digests: list[str] = []
+    longest_side = None
     if samples.masks is not None:
-        sizes, mask_digests = measure_masks(spec, samples, progress)
+        sizes, mask_digests, longest_side = measure_masks(spec, samples, cache, progress)
         by_image = dict(zip(samples.table["image"].tolist(), mask_digests, strict=True))
         masks = partial(read_same_mask, samples.masks, spec.name, by_image)
         samples = replace(samples, targets=sizes, masks=masks)
@@ -92,6 +94,7 @@ def open_dataset(
         patients=patients,
         splits=splits,
         digests=digests,
+        longest_side=longest_side,
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
 

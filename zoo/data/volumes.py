@@ -143,7 +143,7 @@ def decode_volume(source: OpenDataset, row: int, target: tuple[float, ...] | Non
     standardized = ((channels - mean) / std).astype(np.float32)
     placed = mask[np.ix_(*(nearest_places(old, new) for old, new in zip(mask.shape, shape, strict=True)))]
     return DecodedVolume(
-        voxels=resample(standardized, shape).astype(np.float16),
+        voxels=resample_volume(standardized, shape).astype(np.float16),
         mask=np.ascontiguousarray(placed),
         label_map=pack_map(np.ascontiguousarray(mask)),
         mean=mean,
@@ -174,7 +174,7 @@ def resampled_shape(shape: Sequence[int], own: Spacing | None, target: Spacing |
     return tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, own, target, strict=True))
 
 
-def resample(channels: Array, shape: tuple[int, ...]) -> Array:
+def resample_volume(channels: Array, shape: tuple[int, ...]) -> Array:
     """Resample a volume (A, B, C', channels), trilinear."""
     import torch
     from torch.nn.functional import interpolate

@@ -24,9 +24,17 @@ WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
 
 def predict(
-    module: nn.Module, dataset: DecodedFold, pixels: Pixels | VolumePixels | Features, split: str, *, precision: str
+    module: nn.Module,
+    dataset: DecodedFold,
+    pixels: Pixels | VolumePixels | Features,
+    split: str,
+    *,
+    precision: str,
+    counts_only: bool = False,
 ) -> Predictions:
     """Predict each image of a split once, in the dataset's order, and leave the module in evaluation mode.
+
+    `counts_only` leaves out the statistics of masks that are not in `COUNTED`: NaN.
 
     Raises RunError if an output is not finite, because a score computed from it could look normal.
     """
@@ -34,7 +42,7 @@ def predict(
     module.eval()
     if dataset.task.targets.spatial:
         assert not isinstance(pixels, Features)
-        return predict_masks(module, dataset, pixels, rows, precision)
+        return predict_masks(module, dataset, pixels, rows, precision=precision, counts_only=counts_only)
     assert not isinstance(pixels, VolumePixels)
     outputs, _ = within_memory(
         lambda size: forward(module, pixels, rows, size, precision=precision),

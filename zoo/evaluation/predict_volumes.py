@@ -21,21 +21,17 @@ if TYPE_CHECKING:
 MAX_WHOLE_PATCHES = 2.5  # a volume of at most so many patches is predicted in one pass
 
 
-def decide_volumes(
-    module: nn.Module, dataset: DecodedFold, pixels: VolumePixels, rows: Array, precision: str
-) -> Iterator[Array]:
-    """Yield the label map of each row on its native grid."""
+def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels, row: int, precision: str) -> Array:
+    """The label map of a row on its native grid. Raises RunError if an output is not finite."""
     import torch
 
-    for row in rows:
-        shape = tuple(dataset.decoded.label_maps.shapes[row].tolist())
-        with torch.inference_mode(), open_device(pixels.device).autocast(precision):
-            planes = predict_planes(module, pixels, int(row))
-            decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
-        if decided is None:
-            refuse_infinite(np.array([False]), dataset.sample_ids[[row]])
-        else:
-            yield decided
+    shape = tuple(dataset.decoded.label_maps.shapes[row].tolist())
+    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
+        planes = predict_planes(module, pixels, row)
+        decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+    refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
+    assert decided is not None
+    return decided
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------

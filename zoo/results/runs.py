@@ -81,6 +81,16 @@ class Run:
         }
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        """The shape of the patches that the network is trained on; () if it sees whole images."""
+        return self.protocol.patch_shape(2) if self.protocol.method == "finetune" else ()
+
+    @property
+    def input_size(self) -> int:
+        """The longest side of the network's input."""
+        return max(self.patch, default=self.image_size)
+
+    @property
     def shrunk_batch(self) -> int | None:
         """The number of training images if it is below the protocol's batch size, else None."""
         if self.protocol.method != "finetune" or self.num_train >= self.protocol.batch_size:

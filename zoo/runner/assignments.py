@@ -203,7 +203,7 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
         images = int((assignment.dataset.split_of == "train").sum())
         trains = protocol.method == "finetune" and not assignment.kept
         steps = plan_steps(protocol, images)[0] if trains else 0
-        return int((steps * protocol.batch_size + images) * run.image_size**protocol.dims)
+        return int((steps * protocol.batch_size + images) * run.input_size**protocol.dims)
 
     return sorted(assignments, key=work, reverse=True)
 

@@ -64,7 +64,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
     assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    images = open_pixels(dataset, mean, std, pixels.device)
+    images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)

@@ -63,7 +63,13 @@ def plan_baselines(
     """
     recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
     own = {
-        kind: replace(BASELINE, image_size=protocol.image_size, dims=protocol.dims, spacing=protocol.spacing)
+        kind: replace(
+            BASELINE,
+            image_size=protocol.image_size,
+            patch=protocol.patch,
+            dims=protocol.dims,
+            spacing=protocol.spacing,
+        )
         for kind, protocol in by_kind.items()
     }
     return [
@@ -102,8 +108,12 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
             code="wrong-task",
         )
     refuse_other_dims(choice, protocol, source)
-    requested_size = protocol.image_size or source.spec.image_size or 224
-    size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
+    requested_size = find_size(protocol, source)
+    if protocol.patch:
+        check_patch(protocol, choice, source)
+        size = requested_size
+    else:
+        size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
         deviations.append(Deviation("no-weights"))
@@ -157,6 +167,30 @@ def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDatas
             fix="choose finetune, scratch or quick",
             code="wrong-dims",
         )
+
+
+def find_size(protocol: Protocol, source: OpenDataset) -> int:
+    """The size of the square that images are fitted into; at their own resolution if patches are cut from them."""
+    own = source.longest_side if protocol.patch else None
+    return protocol.image_size or source.spec.image_size or own or 224
+
+
+def check_patch(protocol: Protocol, choice: ModelChoice, source: OpenDataset) -> None:
+    """Raise UsageError for patches that the model or the dataset does not support."""
+    if source.spec.dims == 3:
+        raise UsageError("--set patch: patches of volumes have `image_size`", fix="use --set image_size", code="patch")
+    if not source.task.targets.spatial:
+        raise UsageError(
+            f"--set patch: dataset {source.spec.name!r} has no masks, so the network needs whole images",
+            fix="leave it out",
+            code="wrong-task",
+        )
+    for length in protocol.patch_shape(2):
+        fitting = nearest_size(choice.spec, length)
+        if protocol.method == "finetune" and fitting != length:
+            raise UsageError(
+                f"model {choice.shown!r} does not accept patches of {length} pixels", fix=f"use --set patch={fitting}"
+            )
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:

@@ -52,7 +52,7 @@ def choose_precisions(
             model=run.model,
             stem=run.protocol.stem,
             channels=sources[run.dataset][0].spec.channels,
-            image_size=run.image_size,
+            image_size=run.input_size,
             threads=run.threads,
             dims=protocol.dims,
         )

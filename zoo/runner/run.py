@@ -28,6 +28,7 @@ from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
+from zoo.tasks.overlaps import COUNTED
 from zoo.trained.keeping import Keepsake, model_files
 from zoo.trained.opening import load_module
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
@@ -95,6 +96,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
         fitted = fit(request)
@@ -182,7 +184,7 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
     request = BuildRequest(
         num_outputs=dataset.task.head.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
-        image_size=run.image_size,
+        image_size=run.input_size,
         weights=weights.path,
         tag=weights.build_tag,
         dims=run.protocol.dims,
@@ -211,7 +213,7 @@ def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels |
     if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
         whole = run.protocol.method != "finetune"
         return open_volumes(dataset.decoded, dataset.volumes, device, multiple=spec.size_multiple, whole=whole)
-    return open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
+    return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
 
 
 def measure_module_size(module: nn.Module, pixels: Pixels | VolumePixels) -> dict[str, Any]:

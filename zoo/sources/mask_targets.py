@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.selection import stem_of
+from zoo.system.files import cache_root
+from zoo.system.memo import FileMemo
 
+VALUES_VERSION = 1  # of the stored values of masks; raise it when reading changes
 MAX_MASK_LABELS = 255  # of a label map of uint8
 MOST = 0.9  # a pattern is chosen only if so many of the images have a mask of it
 NUM_IN_MESSAGE = 5  # files or values in a message
@@ -32,6 +36,10 @@ class MaskReader:
     root: Path
     files: Mapping[str, tuple[str, ...]]  # by image
     values: tuple[int, ...]  # of label 0, label 1, ...
+
+    def paths(self, image: str) -> list[Path]:
+        """The files of the mask of an image."""
+        return [self.root / name for name in self.files[image]]
 
     def __call__(self, image: str) -> Array:
         """The label map of an image: uint8 (H, W), 0 for background, k + 1 for label k."""
@@ -78,7 +86,8 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     if isinstance(card.labels, dict):
         return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
-    values = sorted({value for name in dict.fromkeys(files) for value in read_label_map(root / name).values})
+    with closing(FileMemo(cache_root(), what=f"mask values:{VALUES_VERSION}", find=list_values)) as memo:
+        values = sorted({value for name in dict.fromkeys(files) for value in memo(root / name)})
     names = tuple(map(one_form, card.labels)) or tuple(map(str, values))
     if not values:
         raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
@@ -87,6 +96,10 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
         expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
         raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAMING, code="mask")
     return (("foreground",) if not card.labels and len(values) == 1 else names), tuple(values)
+
+
+def list_values(path: Path) -> list[int]:
+    return list(read_label_map(path).values)
 
 
 def read_named_values(labels: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:

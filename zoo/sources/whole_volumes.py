@@ -33,16 +33,18 @@ def read_voxel_size(root: Path, image: str) -> Spacing | None:
 
 
 @dataclass(frozen=True, eq=False)
-class VolumeMaskReader:
+class VolumeMaskReader(MaskReader):
     """Read the mask of a volume, and refuse one on another grid. It can be pickled."""
 
-    reader: MaskReader
+    def paths(self, image: str) -> list[Path]:
+        """The files that a mask depends on: its own, and the volume, whose grid it must have."""
+        return [*super().paths(image), self.root / image]
 
     def __call__(self, image: str) -> Array:
         """The label map of a volume: uint8 (A, B, C)."""
-        root = self.reader.root
+        root = self.root
         grid = read_grid(root / image)
-        for name in self.reader.files[image]:
+        for name in self.files[image]:
             mask = read_grid(root / name)
             for fact in ("shape", "spacing", "affine"):
                 expected, found = getattr(grid, fact), getattr(mask, fact)
@@ -53,7 +55,7 @@ class VolumeMaskReader:
                         fix="give the mask that was drawn on this volume, with its header",
                         code="geometry",
                     )
-        return self.reader(image)
+        return super().__call__(image)
 
 
 def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:
@@ -61,5 +63,5 @@ def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:
     return {
         "volumes": partial(read_whole_volume, root),
         "spacing": partial(read_voxel_size, root),
-        "masks": masks and VolumeMaskReader(masks),
+        "masks": masks and VolumeMaskReader(masks.root, masks.files, masks.values),
     }

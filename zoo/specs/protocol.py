@@ -50,7 +50,12 @@ class Protocol:
     stem_to_head_ratio_no_batchnorm: float = only("finetune", 0.1)
     head_std: float = only("finetune", 0.01)
 
-    image_size: int | None = 224  # None: the dataset's own, else 224; of volumes: the longest side of a patch
+    # None: the dataset's own; else the longest side of its images if patches are cut from them, else 224. Of volumes:
+    # the longest side of a patch
+    image_size: int | None = 224
+    # Of tasks with masks: train on patches of this shape and predict by tiles of it. One number stands for all axes;
+    # (): whole images
+    patch: tuple[int, ...] = only("finetune", ())
     spacing: float | None = None  # mm per voxel that volumes are resampled to; None: the median of the dataset's
     stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
     normalization: Literal["model", "imagenet", "half"] = "model"
@@ -82,6 +87,15 @@ class Protocol:
         """`finetune@1`, or `finetune@1+epochs=3` if fields were overridden."""
         changes = (f"+{name}={text}" if text else f"+{name}" for name, text in self.overrides)
         return f"{self.name}@{self.version}{''.join(changes)}"
+
+    def patch_shape(self, num_axes: int) -> tuple[int, ...]:
+        """The patch in images of so many axes; () for whole images. Raises UsageError if it has other axes."""
+        if len(self.patch) not in (0, 1, num_axes):
+            raise UsageError(
+                f"--set patch={','.join(map(str, self.patch))}: {len(self.patch)} axes; the images have {num_axes}",
+                fix=f"give one number, or {num_axes}",
+            )
+        return self.patch * num_axes if len(self.patch) == 1 else self.patch
 
     def is_deterministic(self, init: str) -> bool:
         """Whether every seed has the same outcome from this kind of initial weights.
@@ -307,7 +321,7 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     for name, text in settings.items():
         if name not in settable:
             raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, settable) or ", ".join(settable))
-        values = (text,) if name in {"milestones", "regularizations"} else tuple(text.split(","))
+        values = (text,) if name in {"milestones", "regularizations", "patch"} else tuple(text.split(","))
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
             raise UsageError(f"--set {name}={text}: expected one value", fix="run zoo bench once per value")
@@ -331,8 +345,16 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
 
 
 POSITIVE = {
-    *("steps", "epochs", "max_steps", "batch_size", "image_size", "spacing"),
-    *("neighbors", "temperature", "clip_norm"),
+    "steps",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "image_size",
+    "patch",
+    "spacing",
+    "neighbors",
+    "temperature",
+    "clip_norm",
 }
 MAX_IMAGE_SIZE = 8192  # larger than a mammogram; a million is a typing error and would take 3 TB per image
 MAX_BUDGET = 10**9  # more would take years on any device
@@ -344,7 +366,8 @@ MAX_VALUES: dict[str, float] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "temperature"), 100),
     **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
     **dict.fromkeys(SHARES, 1),
-    "image_size": MAX_IMAGE_SIZE,
+    **dict.fromkeys(("image_size", "patch"), MAX_IMAGE_SIZE),
+    "dims": 3,
     "spacing": 1000,
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
@@ -393,8 +416,8 @@ def refuse_beyond(name: str, value: float) -> None:
         raise UsageError(f"--set {name}={text}: expected at most {MAX_VALUES[name]}{unit}", fix="use a smaller value")
 
 
-# Fields that were added after results had been stored: at their defaults, they are not part of a run's identity.
-ADDED = {"dims": 2, "spacing": None}
+# Fields that were added when results existed, with the value that stands for their absence.
+ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None}
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:
@@ -404,5 +427,5 @@ def resolved_fields(protocol: Protocol) -> dict[str, Any]:
         name: fields[name]
         for name in sorted(fields)
         if name not in {"title", "overrides", "tune", "demonstration", "without_weights"}
-        and (name not in ADDED or fields[name] != ADDED[name])
+        and not (name in ADDED and fields[name] == ADDED[name])
     }

@@ -29,6 +29,7 @@ from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer
 from zoo.training.probes import fit_knn, fit_probe, join_head
+from zoo.training.sampling import BatchSource
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
 from zoo.training.volume_batches import VolumeBatches
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 NotifyStep = Callable[[dict[str, Any]], None]
 
-USES = ("init", "order", "augmentation", "dropout")  # uses of a seed, each with its own random stream
+USES = ("init", "order", "augmentation", "dropout", "patches")  # uses of a seed, each with its own random stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +76,7 @@ class FitRequest:
     val_score: ValScore
     notify: NotifyStep
     get_features: GetFeatures = extract_features  # of a frozen network
+    counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
 
 
@@ -162,7 +164,7 @@ def finetune(request: FitRequest) -> Fitted:
                 row: dict[str, Any] = {"step": training.step, "num_steps": num_steps}
                 if training.step % every == 0 or training.step == num_steps:
                     loss = training.end_round(training.step % every or every)
-                    val = predict(module, dataset, pixels, "val", precision=precision)
+                    val = predict(module, dataset, pixels, "val", precision=precision, counts_only=request.counts_only)
                     row |= {"loss": loss, **describe_val(val, dataset, request.val_score)}
                     training.history.append({**row, "train_seconds": training.seconds})
                     training.keeper.offer(training.step, row["val_score"], row["val_loss"])
@@ -174,7 +176,7 @@ def finetune(request: FitRequest) -> Fitted:
         return to_fitted(training, resumed_at)
 
 
-def open_batches(request: FitRequest, seeds: dict[str, int]) -> Batches | VolumeBatches:
+def open_batches(request: FitRequest, seeds: dict[str, int]) -> BatchSource:
     """The batches of a training: whole images, or patches of volumes."""
     dataset, pixels, protocol = request.dataset, request.pixels, request.protocol
     if isinstance(pixels, VolumePixels):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
 from zoo.specs.protocol import Protocol
-from zoo.training.batches import Order
+from zoo.system.machine import torch_generator
 from zoo.training.patches import Foreground, PatchPlan, locate, take_patches
+from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ class PlannedPatches:
         return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters}
 
 
-class VolumeBatches(Order):
+class VolumeBatches(BatchSource):
     """An endless sequence of batches of patches; each volume gives one patch per pass over train."""
+
+    pixels: VolumePixels
 
     def __init__(self, dataset: DecodedFold, pixels: VolumePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
         import torch
@@ -41,6 +44,7 @@ class VolumeBatches(Order):
         shapes, counts = (torch.from_numpy(each) for each in (volumes.shapes, volumes.columns["counts"]))
         ends = counts.flatten().cumsum(0).reshape(counts.shape)
         foreground = Foreground(torch.from_numpy(volumes.columns["places"]), ends - counts, ends)
+        self.generators["places"] = torch_generator(seeds["patches"])
         self.pixels = pixels
         self.patches = PatchPlan(pixels.patch, torch.zeros_like(shapes), shapes, foreground)
         self.augments = protocol.augmentation != "none"
@@ -50,30 +54,30 @@ class VolumeBatches(Order):
         import torch
 
         rows = self.rows[self.choose(count)]
-        corners = torch.stack([self.patches.draw(each, self.draws) for each in rows])
+        corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
         if self.augments:
-            parameters = torch.stack([draw_parameters(self.size, self.draws) for _ in rows])
+            parameters = torch.stack([draw_parameters(self.size, self.generators["draws"]) for _ in rows])
         else:
             parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
         return PlannedPatches(rows=rows, corners=corners, parameters=parameters)
 
-    def gather(self, planned: Mapping[str, Tensor]) -> Tensor:
-        """The patches of one batch, float16 (B, *patch, channels + 1), on the device that holds the volumes.
+    def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
+        """Reverse `PlannedPatches.tensors`."""
+        return PlannedPatches(**parts)
 
-        The last channel is the mask. Voxels outside a volume are 0, which is its mean, and background.
+    def gather(self, planned: PlannedPatches) -> list[Tensor]:
+        """Cut the patches of one batch: voxels, float16 (B, *patch, channels), and masks, uint8 (B, *patch).
+
+        Voxels outside a volume are 0, which is its mean, and background.
         """
-        import torch
+        rows, pixels = planned.rows, self.pixels
+        places = locate(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
+        return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
 
-        rows, pixels = planned["rows"], self.pixels
-        indices, inside = locate(planned["corners"], pixels.patch, pixels.starts[rows], pixels.shapes[rows])
-        voxels, masks = (take_patches(stored, indices, inside) for stored in (pixels.voxels, pixels.masks))
-        return torch.cat([voxels, masks[..., None].to(voxels.dtype)], dim=-1)
-
-    def compute(self, parts: Mapping[str, Tensor], levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute the network's input and the masks of one batch; `levels` if its patches were cut."""
-        patches = (self.gather(parts) if levels is None else levels).movedim(-1, 1)
-        volumes = self.pixels.normalize(patches[:, :-1], parts["rows"])
-        masks = patches[:, -1:].float()
+    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the network's input and the masks of one batch, from what `gather` read."""
+        voxels, labels = gathered or self.gather(planned)
+        volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
         if self.augments:
-            volumes, masks = augment_volumes(volumes, masks, parts["parameters"])
+            volumes, masks = augment_volumes(volumes, masks, planned.parameters)
         return volumes.contiguous(), masks[:, 0].long()
