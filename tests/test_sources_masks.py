@@ -173,8 +173,16 @@ def test_two_readers_are_asked_for():
     assert error.code == "several-masks" and "{stem}_1stHO.* and {stem}_2ndHO.*" in error.message
 
 
-def test_masks_of_volumes_are_refused():
-    assert refused(shared("msd_hippocampus")).code == "volume-masks"
+def test_masks_of_volumes_whose_names_do_not_say_so_are_refused(tmp_path):
+    for number in NUMBERS:
+        volume(tmp_path / f"sub{number}/t1.nii", is_mask=False)
+        volume(tmp_path / f"sub{number}/tumor.nii", is_mask=True)
+    assert refused(tmp_path).code == "volume-masks"
+
+
+def test_real_volumes_with_masks_are_a_set_of_volumes():
+    spec, samples = open_source(shared("msd_hippocampus"))
+    assert (spec.task, spec.dims, spec.labels, len(samples.table)) == (SEGMENTATION, 3, ("1", "2"), 260)
 
 
 def test_real_boxes_are_refused():

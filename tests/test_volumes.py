@@ -175,7 +175,8 @@ def test_the_window_of_ct_comes_from_the_labeled_voxels_of_train(source, tmp_pat
         for image in source.samples.table["image"][fold.index("train")]
     ]
     np.testing.assert_allclose(fold.intensity, np.percentile(np.concatenate(inside), [0.5, 99.5]), atol=0.5)
-    values = open_patches(fold).read_whole(int(fold.index("test")[0]))
+    pixels, row = open_patches(fold), int(fold.index("test")[0])
+    values = pixels.to_input(pixels.stored(row), row)
     assert values.min() == -2 and values.max() == 2
 
 
@@ -192,7 +193,7 @@ def test_a_patch_is_cut_from_its_volume_with_its_mask(fold):
     volumes, masks = drawn.compute(drawn.unpack(part))
     assert volumes.shape == (4, 1, *drawn.pixels.patch) and masks.shape == (4, *drawn.pixels.patch)
     for number, (row, corner) in enumerate(zip(part["rows"].tolist(), part["corners"].tolist(), strict=True)):
-        whole = drawn.pixels.read_whole(row)[0].numpy()
+        whole = drawn.pixels.to_input(drawn.pixels.stored(row), row)[0, 0].numpy()
         padded, mask = np.pad(whole, 16), np.pad(fold.decoded.mask(row), 16)
         place = tuple(slice(16 + at, 16 + at + side) for at, side in zip(corner, drawn.pixels.patch, strict=True))
         np.testing.assert_array_equal(volumes[number, 0], padded[place])

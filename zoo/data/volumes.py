@@ -127,7 +127,8 @@ def decode_volumes(
     counts = np.array([len(places) for places in marked]).reshape(len(volumes), -1)
     columns = {name: np.array([each[name] for each in volumes]) for name in ("shape", "mean", "std", "spacing")}
     with open(folder / GRIDS_FILE, "wb") as stream:
-        np.savez(stream, allow_pickle=False, places=np.concatenate(marked), counts=counts, **columns)
+        columns |= {"places": np.concatenate(marked), "counts": counts, "target": np.array(target or (np.nan,) * 3)}
+        np.savez(stream, allow_pickle=False, **columns)
 
 
 def decode_volume(source: OpenDataset, row: int, target: tuple[float, ...] | None) -> DecodedVolume:
@@ -209,7 +210,8 @@ class DecodedVolumes:
     def columns(self) -> dict[str, Array]:
         """`shape` (N, 3), `mean` and `std` (N, channels), `spacing` (N, 3) of the native grid.
 
-        And voxels of each label: `counts` (N, L) of each volume, whose positions are `places` (K, 3).
+        Voxels of each label: `counts` (N, L) of each volume, whose positions are `places` (K, 3). `target` (3,) is the
+        spacing of all, NaN if they were not resampled.
         """
         with np.load(self.path.with_name(GRIDS_FILE), allow_pickle=False) as stored:
             return dict(stored)
@@ -242,6 +244,12 @@ class DecodedVolumes:
         """The mask of a volume on the common spacing."""
         shape, start = self.shapes[row], int(self.starts[row])
         return self.flat_masks[start : start + int(shape.prod())].reshape(shape)
+
+    @property
+    def spacing(self) -> Spacing | None:
+        """mm per voxel after resampling; None if the spacing of a volume is unknown."""
+        target = self.columns["target"]
+        return None if np.isnan(target).any() else tuple(target.tolist())
 
     @cached_property
     def spacings(self) -> list[Spacing | None]:
@@ -297,6 +305,7 @@ class VolumePixels:
     patch: tuple[int, ...]
     whole: bool  # predict whole volumes, however large
     multiple: int  # of the sides that the network accepts
+    spacing: Spacing | None  # of all volumes; None: they were not resampled
     device: str
 
     @property
@@ -319,13 +328,21 @@ class VolumePixels:
         values = voxels.float() * self.gains[rows].reshape(form) + self.offsets[rows].reshape(form)
         return values.clamp(-2, 2) if self.clipped else values
 
-    def read_whole(self, row: int) -> Tensor:
-        """A whole volume as a network's input, float32 (channels, A, B, C') on the device."""
+    def stored(self, row: int) -> Tensor:
+        """The voxels of a volume (A, B, C', channels), where they are stored."""
+        shape, start = self.shapes[row].tolist(), int(self.starts[row])
+        return self.voxels[start : start + math.prod(shape)].reshape(*shape, -1)
+
+    def to_input(self, part: Tensor, row: int) -> Tensor:
+        """A part of `stored` as a network's input, float32 (1, channels, ...) on the device."""
         import torch
 
-        shape, start = self.shapes[row].tolist(), int(self.starts[row])
-        voxels = self.voxels[start : start + math.prod(shape)].to(self.device).T.reshape(1, -1, *shape)
-        return self.normalize(voxels, torch.tensor([row], device=self.gains.device))[0]
+        voxels = part.to(self.device).movedim(-1, 0)[None]
+        return self.normalize(voxels, torch.tensor([row], device=self.gains.device)).contiguous()
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the input, for the record of a run."""
+        return {"patch": list(self.patch), "spacing": self.spacing and list(self.spacing), "clipped": self.clipped}
 
 
 def open_volumes(
@@ -356,5 +373,6 @@ def open_volumes(
         patch=volumes.patch_shape(reading.patch, multiple),
         whole=whole,
         multiple=multiple,
+        spacing=volumes.spacing,
         device=device,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,39 +38,31 @@ def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels,
 # --- windows ---------------------------------------------------------------------------------------------------------
 def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterator[Tensor]:
     """Yield the logits (O, B, C') of each plane of a volume, along its first axis."""
-    volume = pixels.read_whole(row)
-    padded = [pixels.multiple * math.ceil(side / pixels.multiple) for side in volume.shape[1:]]
-    if pixels.whole or math.prod(padded) <= MAX_WHOLE_PATCHES * math.prod(pixels.patch):
-        return predict_at_once(module, volume, padded)
-    return predict_windows(module, volume, pixels.patch)
+    stored = pixels.stored(row)
+    shape = tuple(stored.shape[:3])
+    padded = [pixels.multiple * math.ceil(side / pixels.multiple) for side in shape]
 
-
-def predict_at_once(module: nn.Module, volume: Tensor, padded: Sequence[int]) -> Iterator[Tensor]:
-    logits = module(pad_to(volume, padded)[None])[0].float()
-    yield from logits[:, : volume.shape[1], : volume.shape[2], : volume.shape[3]].unbind(dim=1)
-
-
-def pad_to(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """Append zeros to a volume (C, A, B, C')."""
-    from torch.nn.functional import pad
-
-    missing = [(0, max(0, new - old)) for old, new in zip(volume.shape[1:], shape, strict=True)]
-    return pad(volume, [length for pair in reversed(missing) for length in pair])
-
-
-def predict_windows(module: nn.Module, volume: Tensor, patch: tuple[int, ...]) -> Iterator[Tensor]:
-    padded = pad_to(volume, patch)
-
-    def predict(corners: Array) -> Tensor:
-        windows = [
-            slice(None),
-            *(slice(at, at + length) for at, length in zip(corners[0].tolist(), patch, strict=True)),
-        ]
-        logits: Tensor = module(padded[tuple(windows)][None]).float()
+    def predict(corners: Array, size: Sequence[int]) -> Tensor:
+        """The logits (1, O, *size) of one part."""
+        (corner,) = corners.tolist()
+        part = stored[tuple(slice(at, at + side) for at, side in zip(corner, size, strict=True))]
+        logits: Tensor = module(pad_to(pixels.to_input(part, row), size)).float()
         return logits
 
-    for _, slab in predict_by_tiles(predict, volume.shape[1:], patch, tiles_at_once=1):
+    if pixels.whole or math.prod(padded) <= MAX_WHOLE_PATCHES * math.prod(pixels.patch):
+        logits = predict(np.zeros((1, 3), np.int64), padded)[0]
+        yield from logits[:, : shape[0], : shape[1], : shape[2]].unbind(dim=1)
+        return
+    for _, slab in predict_by_tiles(partial(predict, size=pixels.patch), shape, pixels.patch, tiles_at_once=1):
         yield from slab.unbind(dim=1)
+
+
+def pad_to(volumes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Append zeros to volumes (1, channels, A, B, C')."""
+    from torch.nn.functional import pad
+
+    missing = [(0, new - old) for old, new in zip(volumes.shape[2:], shape, strict=True)]
+    return pad(volumes, [length for pair in reversed(missing) for length in pair])
 
 
 # --- the native grid -------------------------------------------------------------------------------------------------

@@ -178,7 +178,9 @@ def find_size(protocol: Protocol, source: OpenDataset) -> int:
 def check_patch(protocol: Protocol, choice: ModelChoice, source: OpenDataset) -> None:
     """Raise UsageError for patches that the model or the dataset does not support."""
     if source.spec.dims == 3:
-        raise UsageError("--set patch: patches of volumes have `image_size`", fix="use --set image_size", code="patch")
+        raise UsageError(
+            "--set patch: patches of volumes have `image_size`", fix="use --set image_size", code="wrong-dims"
+        )
     if not source.task.targets.spatial:
         raise UsageError(
             f"--set patch: dataset {source.spec.name!r} has no masks, so the network needs whole images",

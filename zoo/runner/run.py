@@ -105,6 +105,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "family": spec.family,
         "pretraining": assignment.weights.pretraining(spec),
         **describe_local(assignment.weights),
+        **(pixels.describe() if isinstance(pixels, VolumePixels) else {}),
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }

@@ -29,7 +29,7 @@ class Protocol:
     title: str = ""
     method: Method = "finetune"
     demonstration: bool = False  # the board is titled "demonstration": not a recipe for publishable numbers
-    dims: int = 2  # of the images that it is for: 3 for volumes
+    dims: Literal[2, 3] = 2  # of the images that it is for: 3 for volumes
 
     steps: int | None = only("finetune", None)
     epochs: int | None = only("finetune", None)
@@ -367,7 +367,6 @@ MAX_VALUES: dict[str, float] = {
     **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
     **dict.fromkeys(SHARES, 1),
     **dict.fromkeys(("image_size", "patch"), MAX_IMAGE_SIZE),
-    "dims": 3,
     "spacing": 1000,
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-MAX_DEGREES, ZOOM = 15.0, (0.85, 1.15)  # about and along each axis
-GAIN, SHIFT, GAMMA = (0.75, 1.25), 0.2, (0.7, 1.5)  # of standardized values
+MAX_TURN, VOLUME_ZOOM = 15.0, (0.85, 1.15)  # about and along each axis
+GAINS, VALUE_SHIFT, GAMMAS = (0.75, 1.25), 0.2, (0.7, 1.5)  # of standardized values
 MOVED_SHARE, TONED_SHARE = 0.5, 0.5  # of the patches
 PARTS = {"map": 12, "gain": 1, "shift": 1, "gamma": 1}
 NUM_PARAMETERS = sum(PARTS.values())
@@ -28,15 +28,15 @@ def draw_parameters(count: int, generator: Generator) -> Tensor:
 
     share = torch.rand(count, 9, generator=generator)
     is_moved, is_toned = torch.rand(count, 2, generator=generator).lt(torch.tensor([MOVED_SHARE, TONED_SHARE])).T
-    angles = (2 * share[:, :3] - 1) * math.radians(MAX_DEGREES)
-    zooms = ZOOM[0] + (ZOOM[1] - ZOOM[0]) * share[:, 3:6]
+    angles = (2 * share[:, :3] - 1) * math.radians(MAX_TURN)
+    zooms = VOLUME_ZOOM[0] + (VOLUME_ZOOM[1] - VOLUME_ZOOM[0]) * share[:, 3:6]
     turned = torch.eye(3).expand(count, 3, 3)
     for axis in range(3):
         turned = turned @ rotation(angles[:, axis], axis)
     matrix = torch.where(is_moved[:, None, None], turned / zooms[:, None], torch.eye(3))
     maps = torch.cat([matrix, torch.zeros(count, 3, 1)], dim=2).flatten(1)
     tone = torch.stack(
-        [GAIN[0] + (GAIN[1] - GAIN[0]) * share[:, 6], (2 * share[:, 7] - 1) * SHIFT, log_between(GAMMA, share[:, 8])], 1
+        [GAINS[0] + (GAINS[1] - GAINS[0]) * share[:, 6], (2 * share[:, 7] - 1) * VALUE_SHIFT, log_between(GAMMAS, share[:, 8])], 1
     )
     return torch.cat([maps, torch.where(is_toned[:, None], tone, torch.tensor([1.0, 0.0, 1.0]))], dim=1)
 
