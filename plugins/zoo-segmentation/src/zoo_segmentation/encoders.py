@@ -6,8 +6,9 @@ The maps that the decoder takes are found by one run of the encoder: the last on
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo import BuildRequest, ModelSpec, ZooError
 
@@ -38,28 +39,33 @@ def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
                     fix="choose a convolutional encoder, such as unet-resnet18",
                     code="wrong-output",
                 )
-            self.maps: list[Tensor] = []
+            self.maps: dict[str, Tensor] = {}
+            self.taps = tuple(taps)
             for name in taps:
-                self.encoder.get_submodule(name).register_forward_hook(partial(keep_map, maps=self.maps))
+                # A hook would keep a GPU from capturing the step: what hooks do is unknown.
+                tapped = self.encoder.get_submodule(name)
+                tapped.forward = partial(keep_map, tapped.forward, self.maps, name)  # type: ignore[method-assign]
             channels = list(taps.values())
             self.decoder = Decoder(channels, list(WIDTHS[: len(channels) - 1]), nn.BatchNorm2d)
             last = WIDTHS[len(channels) - 1]
-            self.last = two_convolutions(WIDTHS[len(channels) - 2], last, nn.BatchNorm2d)
+            self.last = two_convolutions(WIDTHS[len(channels) - 2] + request.channels, last, nn.BatchNorm2d)
             self.head = nn.Conv2d(last, request.num_outputs, 1)
 
         def forward(self, images: Tensor) -> Tensor:
-            self.maps.clear()
             self.encoder(images)
-            decoded = self.decoder(sorted(self.maps, key=lambda each: -each.shape[-1]))
+            decoded = self.decoder([self.maps[name] for name in self.taps])
             self.maps.clear()
-            logits: Tensor = self.head(self.last(enlarge(decoded, images)))
+            # The largest map has half the image's side: small labels need the image itself.
+            logits: Tensor = self.head(self.last(torch.cat([enlarge(decoded, images), images], dim=1)))
             return logits
 
     return UNet()
 
 
-def keep_map(module: nn.Module, inputs: object, output: Tensor, *, maps: list[Tensor]) -> None:  # noqa: ARG001
-    maps.append(output)
+def keep_map(forward: Callable[..., Tensor], maps: dict[str, Tensor], name: str, *inputs: Any) -> Tensor:
+    """Call a submodule's forward and keep what it returns."""
+    maps[name] = forward(*inputs)
+    return maps[name]
 
 
 def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
