@@ -12,7 +12,14 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_conflict
-from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity, read_placements
+from zoo.data.decoded import (
+    LABEL_MAPS_FILE,
+    MASKS_FILE,
+    map_images,
+    measure_intensity,
+    read_placements,
+    reading_cache,
+)
 from zoo.data.masks import LabelMaps, load_maps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
@@ -106,7 +113,8 @@ class DecodedFold:
     @cached_property
     def label_maps(self) -> LabelMaps:
         """The reference masks at the size of their images."""
-        return load_maps(self.images.with_name(LABEL_MAPS_FILE))
+        with reading_cache():
+            return load_maps(self.images.with_name(LABEL_MAPS_FILE))
 
 
 def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:

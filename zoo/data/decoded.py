@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,20 +129,28 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
 
 def read_placements(images: Path) -> list[Placement]:
     """Read the placements of all images, by row of the `.npy` file that `cache_images` returned."""
-    return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
+    with reading_cache():
+        return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:
-    """Memory-map decoded images; raise DataError if the cache was cleared meanwhile."""
-    try:
+    """Memory-map decoded images."""
+    with reading_cache():
         images: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        return images
+
+
+@contextmanager
+def reading_cache() -> Iterator[None]:
+    """Raise DataError if the block reads a file that was removed from the cache meanwhile."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: removed from the cache during the run",
+            f"{error.filename}: removed from the cache during the run",
             fix="do not clear the cache while a bench runs; the same command decodes the images again",
             code="cache-removed",
         ) from error
-    return images
 
 
 def reserve(path: Path) -> None:

@@ -6,7 +6,7 @@ The maps that the decoder takes are found by one run of the encoder: the last on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,8 @@ def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     """The submodule that computes the last map of each level, the largest first, and its channels.
 
     A map of level k has 1/2^k of the image's side. Without padding it is some pixels smaller: 147 of 299 is level 1.
-    The modules that the encoder calls after the last of these maps, its classifier, become the identity.
+    The modules that the encoder calls after the last of these maps, its classifier, become the identity, unless the
+    encoder fails without them: branches of a map beyond the last level must fit each other.
     """
     import torch
     from torch import nn
@@ -96,14 +97,23 @@ def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     try:
         with torch.inference_mode():
             encoder.eval()(images)
+            for hook in hooks:
+                hook.remove()
+            replaced = {name: encoder.get_submodule(name) for name in later}
+            set_submodules(encoder, {name: nn.Identity() for name in later})
+            try:
+                encoder(images)
+            except RuntimeError:
+                set_submodules(encoder, replaced)
     finally:
         encoder.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    for name in later:
-        parent, _, own = name.rpartition(".")
-        setattr(encoder.get_submodule(parent), own, nn.Identity())
     return {name: channels for _, (name, channels) in sorted(last.items())}
+
+
+def set_submodules(module: nn.Module, parts: Mapping[str, nn.Module]) -> None:
+    for name, part in parts.items():
+        parent, _, own = name.rpartition(".")
+        setattr(module.get_submodule(parent), own, part)
 
 
 def has_convolution(module: nn.Module) -> bool:
