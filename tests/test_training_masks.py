@@ -16,6 +16,7 @@ from zoo.data.decoded import cache_images
 from zoo.data.opening import open_dataset
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import draw_split
+from zoo.errors import DataError
 from zoo.evaluation.mask_statistics import compare_masks, count_masks
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predict_masks import decide_mask
@@ -200,3 +201,9 @@ def test_masks_are_read_once_until_a_file_changes(tmp_path, monkeypatch):
     path.write_bytes((root / "masks" / "patient01_1_mask.png").read_bytes())
     third, num_reads = open_again()
     assert num_reads == 2 and third.content_hash != first.content_hash
+
+
+def test_masks_that_were_removed_from_the_cache_are_an_error_of_one_line(dataset, tmp_path):
+    with pytest.raises(DataError) as caught:
+        _ = replace(dataset, images=tmp_path / "images.npy").label_maps
+    assert caught.value.code == "cache-removed" and "label_maps" in caught.value.line()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,20 +134,28 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
 
 def read_placements(images: Path) -> list[Placement]:
     """Read the placements of all images, by row of the `.npy` file that `cache_images` returned."""
-    return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
+    with reading_cache():
+        return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:
-    """Memory-map decoded images; raise DataError if the cache was cleared meanwhile."""
-    try:
+    """Memory-map decoded images."""
+    with reading_cache():
         images: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        return images
+
+
+@contextmanager
+def reading_cache() -> Iterator[None]:
+    """Raise DataError if the block reads a file that was removed from the cache meanwhile."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: removed from the cache during the run",
+            f"{error.filename}: removed from the cache during the run",
             fix="do not clear the cache while a bench runs; the same command decodes the images again",
             code="cache-removed",
         ) from error
-    return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +176,8 @@ class DecodedImages:
     @cached_property
     def label_maps(self) -> LabelMaps:
         """The masks at the size of their images."""
-        return load_maps(self.path.with_name(LABEL_MAPS_FILE))
+        with reading_cache():
+            return load_maps(self.path.with_name(LABEL_MAPS_FILE))
 
     @property
     def masks(self) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.decoded import LABEL_MAPS_FILE, fill_cache
+from zoo.data.decoded import LABEL_MAPS_FILE, fill_cache, reading_cache
 from zoo.data.masks import LabelMaps, check_grid, join_maps, load_maps, pack_map, read_mask, save_maps
 from zoo.data.opening import OpenDataset
 from zoo.errors import DataError
@@ -213,7 +213,7 @@ class DecodedVolumes:
         Voxels of each label: `counts` (N, L) of each volume, whose positions are `places` (K, 3). `target` (3,) is the
         spacing of all, NaN if they were not resampled.
         """
-        with np.load(self.path.with_name(GRIDS_FILE), allow_pickle=False) as stored:
+        with reading_cache(), np.load(self.path.with_name(GRIDS_FILE), allow_pickle=False) as stored:
             return dict(stored)
 
     @property
@@ -234,11 +234,13 @@ class DecodedVolumes:
     @property
     def voxels(self) -> Array:
         """float16 (K, channels)."""
-        return np.memmap(self.path, np.float16, mode="c").reshape(-1, self.channels)
+        with reading_cache():
+            return np.memmap(self.path, np.float16, mode="c").reshape(-1, self.channels)
 
     @property
     def flat_masks(self) -> Array:
-        return np.memmap(self.path.with_name(RESAMPLED_MASKS_FILE), np.uint8, mode="c")
+        with reading_cache():
+            return np.memmap(self.path.with_name(RESAMPLED_MASKS_FILE), np.uint8, mode="c")
 
     def mask(self, row: int) -> Array:
         """The mask of a volume on the common spacing."""
@@ -259,7 +261,8 @@ class DecodedVolumes:
     @cached_property
     def label_maps(self) -> LabelMaps:
         """The masks on their native grids."""
-        return load_maps(self.path.with_name(LABEL_MAPS_FILE))
+        with reading_cache():
+            return load_maps(self.path.with_name(LABEL_MAPS_FILE))
 
     def common_masks(self, rows: Array) -> Array:
         """The masks of some rows on one grid, of the median shape: uint8 (n, A, B, C)."""

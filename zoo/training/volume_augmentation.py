@@ -36,7 +36,12 @@ def draw_parameters(count: int, generator: Generator) -> Tensor:
     matrix = torch.where(is_moved[:, None, None], turned / zooms[:, None], torch.eye(3))
     maps = torch.cat([matrix, torch.zeros(count, 3, 1)], dim=2).flatten(1)
     tone = torch.stack(
-        [GAINS[0] + (GAINS[1] - GAINS[0]) * share[:, 6], (2 * share[:, 7] - 1) * VALUE_SHIFT, log_between(GAMMAS, share[:, 8])], 1
+        [
+            GAINS[0] + (GAINS[1] - GAINS[0]) * share[:, 6],
+            (2 * share[:, 7] - 1) * VALUE_SHIFT,
+            log_between(GAMMAS, share[:, 8]),
+        ],
+        1,
     )
     return torch.cat([maps, torch.where(is_toned[:, None], tone, torch.tensor([1.0, 0.0, 1.0]))], dim=1)
 

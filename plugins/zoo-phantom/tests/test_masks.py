@@ -18,3 +18,13 @@ def test_masks_are_those_of_the_generator_and_some_are_empty(tmp_path):
     dataset = open_dataset(MASKED, tmp_path)
     empty = (dataset.samples.targets == 0).mean()
     assert 0.05 < empty < 0.5
+
+
+@pytest.mark.integration
+def test_masks_that_were_changed_are_drawn_again(tmp_path):
+    request = SamplesRequest(folder=tmp_path)
+    samples = open_masks(request)
+    image = next(image for image in range(100) if samples.masks(image).any())
+    drawn = np.load(tmp_path / "masks.npy")
+    np.save(tmp_path / "masks.npy", drawn * 0)
+    np.testing.assert_array_equal(open_masks(request).masks(image), drawn[image])

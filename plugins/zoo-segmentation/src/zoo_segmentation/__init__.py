@@ -32,7 +32,7 @@ def register_models() -> list[ModelSpec]:
 
 
 def plain_unet() -> ModelSpec:
-    """The U-Net with instance normalization that nnU-Net uses in 2-D."""
+    """The U-Net of nnU-Net in 2-D, with batch normalization and half the channels."""
     return ModelSpec(
         name="unet2d",
         build=build_plain,
@@ -43,7 +43,7 @@ def plain_unet() -> ModelSpec:
         size_multiple=16,
         citation=f"{RONNEBERGER}; Isensee et al. 2021, Nature Methods 18:203",
         license="Apache-2.0",
-        version=1,
+        version=2,
     )
 
 
@@ -82,7 +82,7 @@ def on_encoder(spec: ModelSpec) -> ModelSpec:
         weights=spec.weights,
         license=spec.license,
         citation=f"{RONNEBERGER}; {spec.citation}",
-        version=1,
+        version=2,
         imports=spec.imports,
         first_conv=",".join(f"encoder.{name}" for name in spec.first_conv.split(",")),
         fetch_weights=spec.fetch_weights,
