@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import PIXELS, DecodedFold
+from zoo.data.dataset import PIXELS, DecodedFold, Fold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
@@ -37,13 +37,20 @@ def predict_masks(
     counts_only: bool = False,
 ) -> Predictions:
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
-    references, spacings = dataset.decoded.label_maps, dataset.decoded.spacings
-    rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
         decided_masks = (decide_volume(module, dataset, pixels, row, precision) for row in rows)
     else:
         decided_masks = decide_images(module, dataset, pixels, rows, precision)
+    return collect_masks(dataset, rows, decided_masks, counts_only=counts_only)
+
+
+def collect_masks(
+    dataset: Fold, rows: Array, decided_masks: Iterable[Array], *, counts_only: bool = False
+) -> Predictions:
+    """Compare the decided mask of each row with its reference, and compress it."""
+    references, spacings = dataset.references.label_maps, dataset.references.spacings
+    rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     statistics, maps = [], []
     for row, decided in zip(rows, decided_masks, strict=True):
         reference = references[row]

@@ -84,7 +84,8 @@ def statements(board: Board) -> list[str]:
     lines = [test_statement(board), *label_statements(board), split_statement(board), *external_statements(board)]
     lines += boundary_statements(board)
     lines += [system_statement(board), *weights_statements(board)]
-    lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
+    lines += [*tuning_statements(board), *seed_statements(board), *import_statements(board)]
+    lines += usage_statements(board)
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
     lines += state_notes(board)
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
@@ -290,8 +291,8 @@ def weights_statements(board: Board) -> list[str]:
     """The plugin of each model, and whether its pretraining data may include images of this dataset."""
     by_data: dict[tuple[str, ...] | None, list[str]] = {}
     for row in board.rows:
-        if not row.baseline:
-            pretrained = row.weights != "random init"
+        if not row.baseline and not row.is_imported:
+            pretrained = row.init == "pretrained"
             tag = f" ({weights_text(row)})" if has_local_weights(row) else f".{row.weights}" * pretrained
             name = clean(f"{row.qualified}{tag}")
             by_data.setdefault(row.pretraining if pretrained else (), []).append(name)
@@ -330,7 +331,7 @@ def tuning_statements(board: Board) -> list[str]:
 
 def seed_statements(board: Board) -> list[str]:
     """Warn if all seeds are equal: a deterministic protocol, which does not mean that the score is certain."""
-    once = [row for row in board.rows if row.deterministic]
+    once = [row for row in board.rows if row.deterministic and not row.is_imported]
     if once:
         whose = "" if len(once) == sum(not row.baseline for row in board.rows) else f"{list_labels(once)}: "
         return [f"{whose}deterministic: a head on frozen features of given weights; every seed gives the same outcome"]
@@ -338,6 +339,17 @@ def seed_statements(board: Board) -> list[str]:
     if models and all(predicts_alike(row) for row in models):
         return ["all seeds gave the same predictions: this protocol has no randomness"]
     return []
+
+
+def import_statements(board: Board) -> list[str]:
+    """What a comparison with imported predictions means."""
+    imported = [row for row in board.rows if row.is_imported]
+    if not imported:
+        return []
+    return [
+        f"{list_labels(imported)}: imported, not trained here; only these masks are tested, because how much another "
+        "training of the tool would change them is unknown"
+    ]
 
 
 def list_labels(rows: Sequence[Row]) -> str:

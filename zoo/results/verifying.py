@@ -21,10 +21,11 @@ from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.dataset import count_images
 from zoo.data.fingerprints import Fingerprints
+from zoo.data.masks import hash_maps
 from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, ResultsError, VerifyError, clean
-from zoo.evaluation.predictions import STORED_SPLITS, Predictions, load_predictions
+from zoo.evaluation.predictions import Predictions, load_predictions
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Score, compute
@@ -33,7 +34,7 @@ from zoo.registry.lookup import Registry, split_model_name
 from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, bundle_name, files_below, load_manifest, version_of_data
 from zoo.results.pseudonyms import without_paths
 from zoo.results.runs import find_contradictions, find_undeclared, read_run
-from zoo.results.soundness import find_faults, find_shared_samples
+from zoo.results.soundness import expected_splits, find_faults, find_shared_samples
 from zoo.results.store import Result, find_result_folders, load_result
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import read_members
@@ -192,6 +193,7 @@ def verify_run(
         return  # invalid arrays must not be counted or scored
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
     run = BundledRun(file=file, result=result, predictions=predictions, scores=stored)
+    check_imported(run, outcome)
     check_image_counts(run, outcome)
     check_same_cases(run, shared_facts, outcome)
     check_scored(run, shared_facts, outcome)
@@ -331,6 +333,14 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
+def check_imported(run: BundledRun, outcome: Verification) -> None:
+    """Check that imported masks have the hash that identifies their run."""
+    if run.result.run["purpose"] == "imported":
+        maps = run.predictions["test"].label_maps
+        if maps is None or hash_maps(maps) != run.result.run.get("predictions"):
+            outcome.differs(f"{run.file}/predictions.npz", "its masks are not those of the run's id")
+
+
 def check_image_counts(run: BundledRun, outcome: Verification) -> None:
     """Compare the numbers of images, patients and images per label with the dataset's record."""
     result, file = run.result, run.file
@@ -370,12 +380,13 @@ def same_count(recorded: object, counted: object) -> bool:
 def find_missing_targets(run: BundledRun, outcome: Verification) -> list[str]:
     """Return the splits without targets; a difference unless the dataset does not share them, in all splits."""
     predictions, place = run.predictions, f"{run.file}/predictions.npz"
-    missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
+    expected = expected_splits(run.result.run["purpose"])
+    missing = [split for split in expected if split not in predictions or len(predictions[split].targets) == 0]
     shared = run.result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
             outcome.differs(place, f"predictions of {split} are missing")
-        elif shared or len(missing) < len(STORED_SPLITS):
+        elif shared or len(missing) < len(expected):
             reason = "its dataset shares them" if shared else "another split has them"
             outcome.differs(place, f"{split}: targets are missing, but {reason}")
     return missing

@@ -220,7 +220,7 @@ def name_model(row: Row | None) -> str:
 
 
 def is_pretrained(row: Row) -> bool:
-    return row.weights != "random init"
+    return row.init == "pretrained"
 
 
 def repeat_command(board: Board, row: Row | None) -> str:
