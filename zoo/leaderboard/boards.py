@@ -132,7 +132,7 @@ class Row:
         return self.init == "none"
 
     def with_recipe(self, name: str) -> str:
-        return f"{name} · {self.recipe}" if self.recipe and not self.baseline else name
+        return f"{name} · {self.recipe}" if self.recipe and not self.baseline and not self.is_imported else name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ def title(board: Board) -> str:
     unit = f"{splits['test']['patients']} test {parse_patient(facts['patient']).word}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
     counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
-    counted = "deterministic" if any(row.deterministic for row in board.rows) and not seeds else counted
+    once = any(row.deterministic and not row.is_imported for row in board.rows)
+    counted = "deterministic" if once and not seeds else counted
     counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
     parts += [f"ranked by {clean(board.primary_metric)}"] if board.is_reranked else []
@@ -347,8 +348,8 @@ def import_statements(board: Board) -> list[str]:
     if not imported:
         return []
     return [
-        f"{list_labels(imported)}: imported, not trained here; only these masks are tested, because how much another "
-        "training of the tool would change them is unknown"
+        f"{list_labels(imported)}: only these masks are tested; how much another training of the tool would change "
+        "them is unknown"
     ]
 
 
