@@ -90,7 +90,7 @@ def join_streams(parts: Sequence[Array], shapes: Array) -> LabelMaps:
 
 
 def hash_maps(maps: LabelMaps) -> str:
-    """Hash label maps in any order."""
+    """Hash label maps, whatever their order."""
     return hash_bytes(*sorted(hash_mask(maps[row]) for row in range(len(maps))))
 
 

@@ -48,7 +48,7 @@ class Run:
     purpose: Literal["score", "tune", "shuffle", "external", "imported"] = "score"
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
-    predictions: str = ""  # imported: hash of the predicted masks
+    predictions: str = ""  # imported: hash of the masks of all folds
     num_train: int = 0  # training images
     deviations: tuple[Deviation, ...] = ()
     tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values

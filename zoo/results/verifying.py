@@ -82,6 +82,7 @@ class SharedFacts:
     cards: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
     splits: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
     tested: dict[tuple[Any, ...], Predictions] = field(default_factory=dict)
+    imported: dict[tuple[str, ...], dict[int, tuple[str, str]]] = field(default_factory=dict)  # by fold: file, hash
     # sharing: by version of the data; scored: by version of the data and of zoo, the scores of every run
     sharing: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
     scored: dict[tuple[Any, ...], dict[str, set[str]]] = field(default_factory=dict)
@@ -145,6 +146,7 @@ def verify(folder: Path, name: str, registry: Registry, progress: Progress) -> V
             outcome.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
         progress(done, len(places))
     check_together(shared_facts, manifest, outcome)
+    check_imported(shared_facts, outcome)
     return outcome
 
 
@@ -193,7 +195,7 @@ def verify_run(
         return  # invalid arrays must not be counted or scored
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
     run = BundledRun(file=file, result=result, predictions=predictions, scores=stored)
-    check_imported(run, outcome)
+    note_imported(run, shared_facts)
     check_image_counts(run, outcome)
     check_same_cases(run, shared_facts, outcome)
     check_scored(run, shared_facts, outcome)
@@ -333,12 +335,22 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
-def check_imported(run: BundledRun, outcome: Verification) -> None:
-    """Check that imported masks have the hash that identifies their run."""
-    if run.result.run["purpose"] == "imported":
+def note_imported(run: BundledRun, shared_facts: SharedFacts) -> None:
+    """Note the hash of imported masks for `check_imported`."""
+    described = run.result.run
+    if described["purpose"] == "imported":
+        key = (*version_of_data(run.result), described["model"], described["predictions"])
         maps = run.predictions["test"].label_maps
-        if maps is None or hash_maps(maps) != run.result.run.get("predictions"):
-            outcome.differs(f"{run.file}/predictions.npz", "its masks are not those of the run's id")
+        found = "" if maps is None else hash_maps(maps)
+        shared_facts.imported.setdefault(key, {})[described["fold"]] = run.file, found
+
+
+def check_imported(shared_facts: SharedFacts, outcome: Verification) -> None:
+    """Check that the masks of all folds have the hash that is part of the runs' ids."""
+    for (*_, expected), by_fold in shared_facts.imported.items():
+        files, hashes = zip(*(by_fold[fold] for fold in sorted(by_fold)), strict=True)
+        if hash_bytes(*hashes) != expected:
+            outcome.differs(f"{files[0]}/predictions.npz", "the masks are not those of the run's id, or lack a fold")
 
 
 def check_image_counts(run: BundledRun, outcome: Verification) -> None:

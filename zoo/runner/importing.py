@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,9 @@ from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import IMPORTED
 from zoo.specs.suite import Suite
 from zoo.system.caches import in_use, open_cache
+from zoo.system.files import hash_bytes
 from zoo.system.machine import versions
+from zoo.system.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +77,14 @@ def import_masks(request: ImportRequest, suite: Suite, context: Context) -> Impo
         folds = [open_references(source, split, fold) for fold in range(len(split.folds))]
         tested = {row for fold in folds for row in fold.index("test").tolist()}
         with context.console.counting("comparing", "images") as progress:
-            predicted = []
-            for fold in folds:
-                predicted.append(collect_masks(fold, fold.index("test"), masks.read(fold)))
-                progress(sum(map(len, predicted)), len(tested))
-        results = (
-            ()
-            if masks.refused
-            else tuple(
-                store_import(
-                    fold, part, plan_import(request.name, fold, part, (*masks.describe(fold), *stamps)), context
-                )
-                for fold, part in zip(folds, predicted, strict=True)
-            )
-        )
+            predicted = [collect_masks(fold, fold.index("test"), masks.read(fold, progress)) for fold in folds]
+        digest, results = hash_predictions(predicted), []
+        for fold, part in zip(folds, predicted, strict=True):
+            if not masks.refused:
+                run = plan_import(request.name, fold, digest, (*masks.describe(fold), *stamps))
+                results.append(store_import(fold, part, run, context))
     return Import(
-        results=results,
+        results=tuple(results),
         refused=tuple(masks.refused),
         num_predicted=len(tested & masks.paths.keys()),
         num_tested=len(tested),
@@ -154,10 +148,12 @@ class MaskFiles:
     values: tuple[int, ...]
     refused: list[DataError] = field(default_factory=list)
 
-    def read(self, fold: ReferenceFold) -> Iterator[Array]:
+    def read(self, fold: ReferenceFold, progress: Progress) -> Iterator[Array]:
         """Yield the mask of each test image, one at a time; an empty one if it has none."""
         reader = find_mask_reader(fold.source)
-        for row in fold.index("test").tolist():
+        rows = fold.index("test").tolist()
+        for done, row in enumerate(rows):
+            progress(done, len(rows))
             image = fold.references.images[row]
             shape = fold.references[row].shape
             expected = Expected(
@@ -180,9 +176,13 @@ class MaskFiles:
         return (Deviation("imported"), *([Deviation("unpredicted", (missing, len(rows)))] if missing else []))
 
 
-def plan_import(name: str, fold: ReferenceFold, test: Predictions, deviations: tuple[Deviation, ...]) -> Run:
+def hash_predictions(folds: Sequence[Predictions]) -> str:
+    """Hash the masks of all folds."""
+    return hash_bytes(*(hash_maps(part.label_maps) for part in folds if part.label_maps is not None))
+
+
+def plan_import(name: str, fold: ReferenceFold, digest: str, deviations: tuple[Deviation, ...]) -> Run:
     """The run of imported predictions. What describes training is empty."""
-    assert test.label_maps is not None
     return Run(
         dataset=fold.name,
         content_hash=fold.content_hash,
@@ -202,7 +202,7 @@ def plan_import(name: str, fold: ReferenceFold, test: Predictions, deviations: t
         threads=0,
         primary_metric=fold.task.primary_metric,
         purpose="imported",
-        predictions=hash_maps(test.label_maps),
+        predictions=digest,
         deviations=deviations,
     )
 
