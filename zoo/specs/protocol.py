@@ -169,6 +169,15 @@ SEGMENT_QUICK = Protocol(
     augmentation="none",
     select_by="best",
 )
+SEGMENT_PATCHES = replace(
+    SEGMENT_QUICK,
+    name="segment-patches",
+    title="fine structures on a CPU: 1,350 steps of 8 patches of 128 px at the images' own resolution",
+    steps=1_350,
+    rounds=5,
+    batch_size=8,
+    patch=(128,),
+)
 LINEAR_PROBE = Protocol(
     name="linear-probe",
     title="logistic regression on frozen features, its L2 penalty chosen on val",
@@ -249,6 +258,7 @@ PROTOCOLS = (
     SEGMENT,
     SEGMENT_SCRATCH,
     SEGMENT_QUICK,
+    SEGMENT_PATCHES,
     BASELINE,
 )
 
