@@ -34,6 +34,7 @@ def predict_masks(
 
     def decide_masks(batch: int, part: Array) -> list[Array]:
         """The masks of some rows, whose logits are resized in the same attempt: they may be larger than the input."""
+        outputs: Iterator[Tensor]
         if pixels.patch:
             outputs = (join_tiles(module, pixels, row, placements[row], batch, precision) for row in part)
         else:
@@ -99,7 +100,8 @@ def join_tiles(module: nn.Module, pixels: Pixels, row: int, placement: Placement
         height, width = pixels.patch
         tiles = torch.cat([image[:, :, y : y + height, x : x + width] for y, x in corners.tolist()])
         with torch.inference_mode(), device.autocast(precision):
-            return module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last)).float()
+            logits: Tensor = module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last))
+            return logits.float()
 
     return torch.cat([slab for _, slab in predict_by_tiles(predict, shape, pixels.patch, batch)], dim=1)
 
