@@ -54,7 +54,6 @@ def predict_by_tiles(
             total[begin : begin + len(own)] += own
         totals.append(total)
     buffer: Tensor | None = None
-    inside = (Ellipsis, *(slice(length) for length in shape[1:]))
     for number, first in enumerate(starts[0]):
         corners = np.array(list(itertools.product([first], *starts[1:])))
         for part in np.split(corners, range(tiles_at_once, len(corners), tiles_at_once)):
@@ -69,7 +68,10 @@ def predict_by_tiles(
         is_last = number == len(starts[0]) - 1
         done = (shape[0] if is_last else starts[0][number + 1]) - first
         weight = torch.from_numpy(outer([totals[0][first : first + done], *totals[1:]])).to(buffer.device)
-        yield first, (buffer[:, :done] / weight)[inside]
+        slab = buffer[:, :done] / weight
+        for axis, length in enumerate(shape[1:], start=2):
+            slab = slab.narrow(axis, 0, length)
+        yield first, slab
         buffer = torch.cat([buffer[:, done:], torch.zeros_like(buffer[:, :done])], dim=1)
 
 
