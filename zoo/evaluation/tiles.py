@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OVERLAP = 0.5  # of neighboring tiles
-SIGMA = 1 / 8  # of a tile's length: the spread of the weights around its center (nnU-Net: Isensee et al. 2021)
+TILE_SIGMA = 1 / 8  # of a tile's length: the spread of the weights around its center (nnU-Net: Isensee et al. 2021)
 
 PredictTiles = Callable[[Array], "Tensor"]  # first corners (T, D) -> logits (T, O, *tile)
 
@@ -30,7 +30,7 @@ def tile_starts(length: int, tile: int) -> list[int]:
 def axis_weights(tile: int) -> Array:
     """Gaussian weights (tile,) along an axis; those of a tile are the product over its axes."""
     offsets = np.arange(tile) - (tile - 1) / 2
-    weights: Array = np.exp(-0.5 * (offsets / (SIGMA * tile)) ** 2).astype(np.float32)
+    weights: Array = np.exp(-0.5 * (offsets / (TILE_SIGMA * tile)) ** 2).astype(np.float32)
     return weights
 
 
