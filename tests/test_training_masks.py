@@ -21,7 +21,7 @@ from zoo.data.opening import open_dataset
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, UsageError
-from zoo.evaluation.mask_statistics import compare_counts, compare_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.images.placement import place_in_square
@@ -112,7 +112,7 @@ def test_masks_are_cut_and_moved_with_their_images(dataset, patch):
 
 # --- rounds ----------------------------------------------------------------------------------------------------------
 def statistics(reference, predicted):
-    return np.stack([compare_counts(*pair, 1) for pair in zip(reference, predicted, strict=True)])
+    return np.stack([compare_pixels(*pair, 1) for pair in zip(reference, predicted, strict=True)])
 
 
 def test_a_round_that_draws_nothing_is_best_where_val_has_no_lesion():
@@ -129,7 +129,7 @@ def test_counts_are_those_of_the_whole_comparison():
     for _ in range(5):
         reference, predicted = (NOISE.integers(0, 3, (9, 11)).astype(np.uint8) for _ in range(2))
         whole = compare_masks(reference, predicted, 3, None, 1.0).reshape(3, -1)
-        counted = compare_counts(reference, predicted, 3).reshape(3, -1)
+        counted = compare_pixels(reference, predicted, 3).reshape(3, -1)
         known = [name in COUNTED for name in STATISTICS]
         np.testing.assert_array_equal(counted[:, known], whole[:, known])
         assert np.isnan(counted[:, np.logical_not(known)]).all()

@@ -14,7 +14,7 @@ from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
 from zoo.evaluation.forward import forward, refuse_infinite
-from zoo.evaluation.mask_statistics import compare_counts, compare_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.tiles import predict_by_tiles
 from zoo.images.placement import Placement
@@ -54,7 +54,7 @@ def predict_masks(
         for row, decided in zip(part, masks, strict=True):
             reference = references[row]
             if counts_only:
-                statistics.append(compare_counts(reference, decided, num_labels))
+                statistics.append(compare_pixels(reference, decided, num_labels))
             else:
                 spacing = None if rule.unit == PIXELS else placements[row].spacing
                 statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
