@@ -96,10 +96,10 @@ def check_model(spec: ModelSpec) -> None:
     """Build a model for one and three channels at two image sizes, and try a training step."""
     check_model_spec(spec)
     for dims in spec.dims:
-        check_network(spec, dims)
+        check_modules(spec, dims)
 
 
-def check_network(spec: ModelSpec, dims: int) -> None:
+def check_modules(spec: ModelSpec, dims: int) -> None:
     """Check the modules of a model for images of two axes, or for volumes of three."""
     import torch
 

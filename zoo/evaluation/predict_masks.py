@@ -37,7 +37,7 @@ def predict_masks(
     counts_only: bool = False,
 ) -> Predictions:
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
-    references, spacings = dataset.decoded.label_maps, dataset.decoded.spacings
+    references, spacings = dataset.label_maps, dataset.decoded.spacings
     rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
