@@ -52,7 +52,7 @@ def msd(root, count=35, spacing=SPACING):
         save(root / "imagesTr" / f"ball_{number:03}.nii.gz", values, spacing)
         save(root / "labelsTr" / f"ball_{number:03}.nii.gz", mask, spacing)
     save(root / "imagesTs" / "ball_900.nii.gz", values, spacing)
-    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "modality": {"0": "MRI"}}))
+    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "modality": {"0": "MRI"}, "licence": "CC BY 4.0"}))
     return root
 
 
@@ -267,6 +267,7 @@ def zoo(*command, cwd):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
     bench = ("bench", "--datasets", folder, "--models", "unet3d", "--protocol", "quick", "--weights", "none")
