@@ -122,7 +122,7 @@ def test_masks_are_compared_as_those_of_models_without_decoding_an_image(tmp_pat
     split = Split(folds=(np.array(["train", "val", "test"] * 2),), origin="drawn", hash="h")
     fold = open_references(source, split, 0)
     rows = fold.index("test")
-    part = collect_masks(fold, rows, [fold.references[row] for row in rows])
+    part = collect_masks(fold, rows, [fold.label_maps[row] for row in rows])
     assert fold.boundary_rule.unit == "mm" and (part.probabilities[:, 0] == 1).all()
     assert not (tmp_path / "cache" / "volumes").exists()
 

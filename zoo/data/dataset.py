@@ -14,6 +14,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
+from zoo.data.masks import LabelMaps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
@@ -63,16 +64,6 @@ class ReadsMasks(Protocol):
     def __getitem__(self, row: int, /) -> Array: ...
 
 
-class References(Protocol):
-    """The reference masks of all images, at their own size, and mm per pixel of each image; None if unknown."""
-
-    @property
-    def label_maps(self) -> ReadsMasks: ...
-
-    @property
-    def spacings(self) -> Sequence[Spacing | None]: ...
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
     """One fold of a dataset, as plain arrays: what scoring needs."""
@@ -98,14 +89,19 @@ class Fold:
         return np.flatnonzero(self.split_of == split)
 
     @property
-    def references(self) -> References:
-        """The reference masks of a dataset that has masks."""
+    def label_maps(self) -> ReadsMasks:
+        """The reference masks at the size of their images."""
+        raise NotImplementedError
+
+    @property
+    def spacings(self) -> Sequence[Spacing | None]:
+        """mm per pixel of the images."""
         raise NotImplementedError
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.references.spacings)
+        return find_boundary_rule(self.spacings)
 
     @property
     def card(self) -> ScoringContext:
@@ -135,8 +131,12 @@ class DecodedFold(Fold):
         return self.scale or self.task.targets.scale(self.targets[self.index("train")])
 
     @property
-    def references(self) -> References:
-        return self.decoded
+    def label_maps(self) -> LabelMaps:
+        return self.decoded.label_maps
+
+    @property
+    def spacings(self) -> Sequence[Spacing | None]:
+        return self.decoded.spacings
 
     @cached_property
     def decoded(self) -> DecodedImages | DecodedVolumes:

@@ -18,24 +18,13 @@ from zoo.sources.mask_targets import MaskReader
 
 @dataclass(frozen=True, eq=False)
 class SourceMasks:
-    """The masks of a dataset by row, and the spacing of every image."""
+    """The masks of a dataset by row."""
 
     source: OpenDataset
 
     def __getitem__(self, row: int) -> Array:
-        return read_mask(self.source.spec, self.source.samples, self.images[row])
-
-    @cached_property
-    def images(self) -> list[object]:
-        return list(self.source.samples.table["image"])
-
-    @property
-    def label_maps(self) -> SourceMasks:
-        return self
-
-    @cached_property
-    def spacings(self) -> Sequence[Spacing | None]:
-        return [spacing_of(self.source, image) for image in self.images]
+        samples = self.source.samples
+        return read_mask(self.source.spec, samples, samples.table["image"].iloc[row])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,9 +34,13 @@ class ReferenceFold(Fold):
     source: OpenDataset
     split: Split
 
-    @cached_property
-    def references(self) -> SourceMasks:
+    @property
+    def label_maps(self) -> SourceMasks:
         return SourceMasks(self.source)
+
+    @cached_property
+    def spacings(self) -> Sequence[Spacing | None]:
+        return [spacing_of(self.source, image) for image in self.source.samples.table["image"]]
 
 
 def open_references(source: OpenDataset, split: Split, fold: int) -> ReferenceFold:

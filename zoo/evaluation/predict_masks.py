@@ -15,7 +15,7 @@ from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
 from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import forward, refuse_infinite
-from zoo.evaluation.mask_statistics import compare_masks, count_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict_volumes import decide_volume
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.tiles import predict_by_tiles
@@ -49,13 +49,13 @@ def collect_masks(
     dataset: Fold, rows: Array, decided_masks: Iterable[Array], *, counts_only: bool = False
 ) -> Predictions:
     """Compare the decided mask of each row with its reference, and compress it."""
-    references, spacings = dataset.references.label_maps, dataset.references.spacings
+    references, spacings = dataset.label_maps, dataset.spacings
     rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     statistics, maps = [], []
     for row, decided in zip(rows, decided_masks, strict=True):
         reference = references[row]
         if counts_only:
-            statistics.append(count_masks(reference, decided, num_labels))
+            statistics.append(compare_pixels(reference, decided, num_labels))
         else:
             spacing = None if rule.unit == PIXELS else spacings[row]
             statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
@@ -78,6 +78,7 @@ def decide_images(
 
     def decide_masks(batch: int, part: Array) -> list[Array]:
         """The masks of some rows, whose logits are resized in the same attempt: they may be larger than the input."""
+        outputs: Iterator[Tensor]
         if pixels.patch:
             outputs = (join_tiles(module, pixels, row, placements[row], batch, precision) for row in part)
         else:
@@ -127,7 +128,8 @@ def join_tiles(module: nn.Module, pixels: Pixels, row: int, placement: Placement
         height, width = pixels.patch
         tiles = torch.cat([image[:, :, y : y + height, x : x + width] for y, x in corners.tolist()])
         with torch.inference_mode(), device.autocast(precision):
-            return module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last)).float()
+            logits: Tensor = module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last))
+            return logits.float()
 
     return torch.cat([slab for _, slab in predict_by_tiles(predict, shape, pixels.patch, batch)], dim=1)
 

@@ -154,11 +154,11 @@ class MaskFiles:
         rows = fold.index("test").tolist()
         for done, row in enumerate(rows):
             progress(done, len(rows))
-            image = fold.references.images[row]
-            shape = fold.references[row].shape
+            image = fold.source.samples.table["image"].iloc[row]
+            shape = fold.label_maps[row].shape
             expected = Expected(
                 shape=shape,
-                spacing=fold.references.spacings[row],
+                spacing=fold.spacings[row],
                 reference=reader.paths(image)[0] if reader else None,
             )
             mask = np.zeros(shape, np.uint8)
