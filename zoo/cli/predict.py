@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT
 from zoo.cli.terminal import registry_with_warnings, tell
+
+if TYPE_CHECKING:
+    from zoo.report.new_answers import AnswerWriter
+    from zoo.trained.predicting import NewAnswer
 
 NAME_TAGS = ("PatientID", "PatientName")
 
@@ -15,7 +22,9 @@ NAME_TAGS = ("PatientID", "PatientName")
 @click.command("predict")
 @click.argument("model", type=TEXT)
 @click.argument("inputs", type=PATH, nargs=-1, required=True, metavar="IMAGES...")
-@click.option("-o", "--output", type=FILE_TYPE, help="A .csv or .json file. Default: CSV on stdout.")
+@click.option(
+    "-o", "--output", type=PATH, help="A .csv or .json file. Default: CSV on stdout. For masks: a new folder."
+)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
@@ -32,6 +41,7 @@ def predict_command(
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, convert_disk_errors
     from zoo.registry.loading import quiet_stdout
     from zoo.report.new_answers import AnswerTable, open_writer, summary
+    from zoo.report.new_masks import MaskTable, open_mask_folder
     from zoo.system.devices import resolve_device
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
@@ -39,22 +49,27 @@ def predict_command(
     from zoo.trained.inputs import list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
+    from zoo.trained.segmenting import by_image, segment_images
 
     console = Console()
-    folders = find_models(model, results)
+    folders = find_models(model, results, with_masks=True)
     registry = registry_with_warnings(console)
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         models = [open_model(folder, registry, cache_root(), resolve_device(device)) for folder in folders]
     tags = NAME_TAGS if keep_names else ()
+    has_masks, card = models[0].card.task_kind.targets.spatial, models[0].card
     with console.counting("listing the images"):
-        images = list(list_images(inputs, models[0].card, cache_root(), tags))
-    with (
-        convert_disk_errors(),
-        open_writer(output, AnswerTable(models, tags)) as writer,
-        console.counting("predicting", "images") as progress,
-    ):
-        for answer in predict_images(models, images, find_rules(models)):
+        images = list(list_images(inputs, by_image(card) if has_masks else card, cache_root(), tags))
+    opened: AbstractContextManager[AnswerWriter]
+    answers: Iterator[NewAnswer]
+    if has_masks:
+        opened, answers = open_mask_folder(output, inputs, MaskTable(models, tags)), segment_images(models, images)
+    else:
+        opened = open_writer(output, AnswerTable(models, tags))
+        answers = predict_images(models, images, find_rules(models))
+    with convert_disk_errors(), opened as writer, console.counting("predicting", "images") as progress:
+        for answer in answers:
             writer.write(answer)
             progress(writer.num_images, len(images))
     for line in summary(writer, output):

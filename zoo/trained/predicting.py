@@ -119,13 +119,15 @@ def predict_images(models: Sequence[OpenModel], images: Iterable[NewImage], rule
         yield merge_answers(name, list(group), models[0].card, rules)
 
 
-def read_batches(card: ModelCard, images: Iterable[NewImage]) -> Iterator[list[ReadImage]]:
+def read_batches(
+    card: ModelCard, images: Iterable[NewImage], at_once: int = IMAGES_AT_ONCE
+) -> Iterator[list[ReadImage]]:
     """Read images in threads, two batches ahead of the network."""
     stream = iter(images)
     with ThreadPoolExecutor(num_cores()) as pool:
 
         def submit() -> list[Future[ReadImage]]:
-            return [pool.submit(read_new_image, card, image) for image in islice(stream, IMAGES_AT_ONCE)]
+            return [pool.submit(read_new_image, card, image) for image in islice(stream, at_once)]
 
         waiting = [submit(), submit()]
         while waiting[0]:
