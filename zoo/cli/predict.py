@@ -41,11 +41,12 @@ def predict_command(
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, convert_disk_errors
     from zoo.registry.loading import quiet_stdout
     from zoo.report.new_answers import AnswerTable, open_writer, summary
-    from zoo.report.new_masks import MaskTable, open_mask_folder
+    from zoo.report.new_masks import MaskTable, open_mask_folder, require_new_folder
     from zoo.system.devices import resolve_device
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
+    from zoo.trained.card import read_model_card
     from zoo.trained.inputs import list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
@@ -54,17 +55,18 @@ def predict_command(
     console = Console()
     folders = find_models(model, results, with_masks=True)
     registry = registry_with_warnings(console)
+    card = read_model_card(folders[0])
+    masks = require_new_folder(output) if card.task_kind.targets.spatial else None
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         models = [open_model(folder, registry, cache_root(), resolve_device(device)) for folder in folders]
     tags = NAME_TAGS if keep_names else ()
-    has_masks, card = models[0].card.task_kind.targets.spatial, models[0].card
     with console.counting("listing the images"):
-        images = list(list_images(inputs, by_image(card) if has_masks else card, cache_root(), tags))
+        images = list(list_images(inputs, by_image(card) if masks else card, cache_root(), tags))
     opened: AbstractContextManager[AnswerWriter]
     answers: Iterator[NewAnswer]
-    if has_masks:
-        opened, answers = open_mask_folder(output, inputs, MaskTable(models, tags)), segment_images(models, images)
+    if masks:
+        opened, answers = open_mask_folder(masks, inputs, MaskTable(models, tags)), segment_images(models, images)
     else:
         opened = open_writer(output, AnswerTable(models, tags))
         answers = predict_images(models, images, find_rules(models))

@@ -79,13 +79,18 @@ def save_label_map(path: Path, mask: Array, labels: Sequence[str]) -> None:
     Image.fromarray(mask).save(path, pnginfo=texts)
 
 
-@contextmanager
-def open_mask_folder(output: Path | None, inputs: Sequence[Path], table: MaskTable) -> Iterator[MaskWriter]:
-    """Yield a writer to a new folder, which appears when it is whole."""
+def require_new_folder(output: Path | None) -> Path:
+    """Return the folder of masks. Raises UsageError if it is not named, or exists."""
     if output is None:
         raise UsageError("masks are files, so they need a folder", fix="add -o FOLDER")
     if output.exists():
         raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
+    return output
+
+
+@contextmanager
+def open_mask_folder(output: Path, inputs: Sequence[Path], table: MaskTable) -> Iterator[MaskWriter]:
+    """Yield a writer to a new folder, which appears when it is whole."""
     with (
         folder_written_whole(output) as folder,
         open(folder / TABLE_FILE, "w", encoding="utf-8", newline="") as stream,
