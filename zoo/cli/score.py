@@ -92,7 +92,7 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
     output: Path | None = options.get("output")
     if not options.get("reference"):
         raise UsageError("--masks needs references", fix="add --reference FOLDER, or --datasets NAME")
-    refuse_foreign(options, OF_DATASET, "--datasets")
+    refuse_alone(options, OF_DATASET, "--datasets")
     if output and output.suffix.lower() not in (".csv", ".npz"):
         raise UsageError(f"{output}: expected a .csv or .npz file", fix="name it cases.csv")
     if options.get("cldice"):
@@ -130,7 +130,7 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
     return EXIT_SOME_FAILED if comparison.refused else 0
 
 
-def refuse_foreign(options: Mapping[str, Any], names: Sequence[str], other: str) -> None:
+def refuse_alone(options: Mapping[str, Any], names: Sequence[str], other: str) -> None:
     """Raise UsageError for an option that needs another one."""
     if foreign := next((name for name in names if name in options), ""):
         raise UsageError(f"--{foreign.replace('_', '-')} needs {other}", fix=f"add {other}, or leave it out")
@@ -151,7 +151,7 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     from zoo.system.progress import Console
     from zoo.system.settings import Settings
 
-    refuse_foreign(options, OF_REFERENCE, "--reference")
+    refuse_alone(options, OF_REFERENCE, "--reference")
     request = ImportRequest(
         name=read_row_name(options.get("name")),
         files=find_label_maps(masks),

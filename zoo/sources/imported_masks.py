@@ -91,7 +91,7 @@ def read_imported(path: Path, values: Sequence[int], expected: Expected) -> Arra
     Raises DataError for another grid, and for values that are no labels.
     """
     read = read_label_map(path)
-    check_grid(read, expected)
+    require_same_grid(read, expected)
     if read.is_white and len(values) > 1:
         raise DataError(
             f"{path}: it has 0 and 255 only, but the dataset has {len(values)} labels: 255 may be white or a label",
@@ -111,7 +111,7 @@ def read_imported(path: Path, values: Sequence[int], expected: Expected) -> Arra
     return table[read.labels]
 
 
-def check_grid(read: LabelMap, expected: Expected) -> None:
+def require_same_grid(read: LabelMap, expected: Expected) -> None:
     """Raise DataError unless a mask has the grid of its image, as far as both are known."""
     reference = expected.reference
     if reference is not None and suffix_of(reference.name) in NIFTI and len(expected.shape) == 3:
