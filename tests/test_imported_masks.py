@@ -139,6 +139,7 @@ def test_masks_become_a_row_with_a_mark(main, data, tmp_path):
     hits, alarms = (test.probabilities[:, at] for at in (12, 13))
     dice = 2 * hits / np.maximum(2 * hits + 2 * alarms, 1)
     assert np.array_equal(dice[hits > 0], test.probabilities[hits > 0, 0])
+    assert "Not trained here but imported: nnunet." in main("report", "--format", "latex")[1]
     row = json.loads(main("report", "--format", "json")[1])["leaderboard"][0]
     assert (row["init"], row["weights"], row["deviations"]) == (
         "none",
@@ -171,6 +172,12 @@ def test_every_fold_is_a_run_and_other_masks_are_another_row(main, data, tmp_pat
         folder = predict(data, tmp_path / f"masks{shift}", shift)
         words = ("--datasets", data, "--name", "nnunet", "--folds", "3")
         assert main("score", "--masks", folder, *words)[0] == 0
+    words = ("--datasets", data, "--name", "whole", "--folds", "1")
+    assert (
+        "of another split or version"
+        in main("score", "--masks", tmp_path / "masks1", *words, "--results", "results")[2]
+    )
+    shutil.rmtree(next(Path("results").rglob("whole.imported")))
     results, _ = load_results(Path("results"))
     assert sorted(result.run["fold"] for result in results) == [0, 0, 1, 1, 2, 2]
     rows = json.loads(main("report", "--format", "json")[1])["leaderboard"]

@@ -140,8 +140,9 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     """Store the masks of a dataset's test images as finished runs, and print the boards that they stand on."""
     from zoo.cli.bench import print_boards
     from zoo.cli.stored import read_results
-    from zoo.errors import EXIT_NOTHING_RAN
+    from zoo.errors import EXIT_NOTHING_RAN, clean
     from zoo.leaderboard.boards import build_leaderboard, data_key
+    from zoo.leaderboard.sanity_checks import is_imported
     from zoo.registry.context import Context
     from zoo.registry.loading import quiet_stdout
     from zoo.report.mask_scores import import_lines
@@ -171,8 +172,16 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
         return EXIT_NOTHING_RAN
     data = {data_key(result) for result in outcome.results}
     with quiet_stdout(), console.counting("building the leaderboard"):
-        stored = [result for result in read_results([results]) if data_key(result) in data]
+        every = read_results([results])
+        stored = [result for result in every if data_key(result) in data]
         boards = build_leaderboard(stored, context.registry.metrics, sections=())
+    name = outcome.results[0].run["dataset"]
+    has_others = sum(each.run["dataset"] == name for each in every) > len(stored)
+    if has_others and all(is_imported(each.run) for each in stored):
+        tell(
+            f"zoo: the models of {name} in {clean(results)} are of another split or version of it: give --folds, "
+            "--resplit and --drop-leaks as in their bench"
+        )
     print_boards(boards, results)
     return 0
 
