@@ -443,12 +443,14 @@ def test_a_bench_ends_with_a_command_that_can_be_typed(store, tmp_path, capsys):
 @pytest.mark.integration
 def test_report_check_returns_status_3_for_a_stale_file(main, store, tmp_path):
     store(tmp_path / "results", seed=0)
-    arguments = ("report", "--format", "markdown", "--output", "board.md")
+    arguments = ("report", "--output", "board.md", "--output", "board.json")
     assert main(*arguments).status == 0
+    assert (tmp_path / "board.md").read_text() == main("report", "--format", "markdown").out
+    assert (tmp_path / "board.json").read_text() == main("report", "--format", "json").out
     assert main(*arguments, "--check").status == 0
     store(tmp_path / "results", seed=1)
     stale = main(*arguments, "--check")
-    assert stale.status == 3 and "board.md: stale" in stale.err
+    assert stale.status == 3 and "board.md: stale" in stale.err and "board.json: stale" in stale.err
     assert main(*arguments).status == 0 and main(*arguments, "--check").status == 0
 
 
