@@ -18,6 +18,7 @@ from zoo.report.board_html import to_html
 from zoo.report.figures.board_figures import BUILDERS, list_figures
 from zoo.report.figures.figure import figure_name, to_csv_file, to_svg_file
 from zoo.report.figures.files import find_converter, name_files, write_figures
+from zoo.report.figures.plots import relative_path
 from zoo.results.runs import read_run
 from zoo.results.store import Artifacts, load_result, save_result
 from zoo.tasks.kinds import CORE_TASKS
@@ -330,3 +331,12 @@ def test_names_in_figures_are_text(tmp_path, store):
     assert to_html([board]).count("<script>") == 1
     for figure in list_figures(board).figures:
         ElementTree.fromstring(to_svg_file(figure))
+
+
+def test_steps_between_points_lead_to_the_points_within_a_twentieth_of_a_pixel():
+    places = np.random.default_rng(0).uniform(0, 300, (200, 2)).cumsum(axis=0) / 100
+    start, steps = relative_path([tuple(place) for place in places]).split("l")
+    numbers = [float(text) for text in re.findall(r"-?(?:\d*\.\d+|\d+)", steps)]
+    drawn = np.cumsum([[float(text) for text in start.split()], *np.reshape(numbers, (-1, 2))], axis=0)
+    assert np.abs(drawn - places).max() <= 0.05 + 1e-9
+    assert relative_path([(1, 2)]) == "1 2" and relative_path([]) == ""
