@@ -13,7 +13,7 @@ from zoo.specs.metric import MetricSpec, unit_values
 from zoo.statistics.units import means_by_label
 
 WORST = 0.05  # the share of units beyond the bound of the worst twentieth
-CASE_COLUMNS = ("model", "label", "units", "mean", "median", "worst twentieth", "worst", "undefined")
+OF_CASES = ("model", "label", "units", "mean", "median", "worst twentieth", "worst", "undefined")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +78,7 @@ def build_section(request: SectionRequest) -> Section | None:
     return Section(
         name="cases",
         title=f"Cases: {request.primary.title} of each {request.unit_name}",
-        columns=CASE_COLUMNS,
+        columns=OF_CASES,
         rows=tuple(rows),
         compact=("model", "label", "mean", "median", "worst twentieth", "worst"),
         notes=(
