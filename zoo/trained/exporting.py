@@ -116,6 +116,12 @@ def compare_with_torch(model: OpenModel, respond: Respond, target: str) -> Parit
         for start in range(0, len(levels), size):
             batch = levels[start : start + size]
             expected, got = reference(batch), respond(batch)
+            if not (np.isfinite(expected).all() and np.isfinite(got).all()):
+                raise RunError(
+                    f"{model.card.name}: the output for an image of val is not finite in torch or in {target}",
+                    fix="use another target; this one was not written",
+                    code="parity",
+                )
             largest = max(largest, float(np.abs(expected - got).max()))
             flipped += count_flips(model.card, expected, got, rules)
     return Parity(
