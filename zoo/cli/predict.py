@@ -9,7 +9,7 @@ import click
 from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
 from zoo.cli.terminal import registry_with_warnings, tell
 
-NAME_TAGS = ("PatientID", "PatientName")
+NAME_TAGS = ("PatientID", "PatientName", "SeriesInstanceUID")
 
 
 @click.command("predict")
@@ -20,7 +20,7 @@ NAME_TAGS = ("PatientID", "PatientName")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
-@click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@click.option("--keep-names", is_flag=True, help="Add patient's name, id and series of DICOM files.")
 def predict_command(
     model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
 ) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ class File(NamedTuple):
 class Series:
     """The slices of a DICOM series."""
 
-    name: str  # folder/SeriesInstanceUID
+    name: str  # folder/series-1
     slices: dict[File, Header]
 
 
@@ -119,19 +120,29 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
-    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
-    folded: dict[tuple[type, str], File | Series | NewImage] = {}  # by type too: a file may have the name of a series
+    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first.
+
+    A series is named by its number within the folder, because its UID identifies a patient.
+    """
+    found: dict[tuple[type, str, str], File | NewImage | dict[File, Header]] = {}
     for each in inputs:
         header = find_slice_header(each.path, card) if isinstance(each, File) else None
         if header is None or isinstance(each, NewImage):
-            folded[type(each), each.name] = each
+            found[type(each), each.name, ""] = each
             continue
-        name = each.name.removesuffix(each.path.name) + header.tags["SeriesInstanceUID"]
-        series = folded.setdefault((Series, name), Series(name=name, slices={}))
-        assert isinstance(series, Series)
-        series.slices[each] = header
-    for entry in folded.values():
-        yield next(iter(entry.slices)) if isinstance(entry, Series) and len(entry.slices) == 1 else entry
+        folder = each.name.removesuffix(each.path.name)
+        slices = found.setdefault((Series, folder, header.tags["SeriesInstanceUID"]), {})
+        assert isinstance(slices, dict)
+        slices[each] = header
+    numbers: Counter[str] = Counter()
+    for (_, folder, _), entry in found.items():
+        if not isinstance(entry, dict):
+            yield entry
+        elif len(entry) == 1:
+            yield next(iter(entry))
+        else:
+            numbers[folder] += 1
+            yield Series(name=f"{folder}series-{numbers[folder]}", slices=entry)
 
 
 def find_slice_header(path: Path, card: ModelCard) -> Header | None:
