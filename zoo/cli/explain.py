@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from zoo.cli.options import PATH, RESULTS, TEXT
-from zoo.cli.predict import NAME_TAGS
 from zoo.cli.terminal import registry_with_warnings, tell
 
 
@@ -50,6 +49,7 @@ def explain_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
+    from zoo.trained.inputs import NAME_TAGS
     from zoo.trained.opening import best_of, find_models, open_model
     from zoo.trained.predicting import find_rules
 

@@ -9,8 +9,6 @@ import click
 from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
 from zoo.cli.terminal import registry_with_warnings, tell
 
-NAME_TAGS = ("PatientID", "PatientName", "SeriesInstanceUID")
-
 
 @click.command("predict")
 @click.argument("model", type=TEXT)
@@ -36,7 +34,7 @@ def predict_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
-    from zoo.trained.inputs import list_images
+    from zoo.trained.inputs import NAME_TAGS, list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
 

@@ -20,7 +20,7 @@ from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
 from zoo.report.map_statements import list_numbers, name_explained, state_numbers
 from zoo.report.new_answers import MAX_LINES, OUTSIDE, list_refused
-from zoo.report.overlays import draw_panels, save_map
+from zoo.report.overlays import draw_panels, save_map, save_png
 from zoo.report.text import table_lines
 from zoo.system.files import folder_written_whole
 from zoo.system.progress import Console
@@ -94,7 +94,7 @@ class MapFolder:
         stem = f"{self.num_maps:05d}-{file_stem(explained.answer.name)}"
         files = {"overlay": f"{stem}.png", "map": f"{stem}.map.png"}
         panels = draw_panels(explained.square, explanation.map, explained.placement, self.card.intensity)
-        panels.save(self.folder / files["overlay"])
+        save_png(panels, self.folder / files["overlay"])
         save_map(explanation.map, explained.placement, self.folder / files["map"])
         if len(self.shown) < SHOWN_MAPS:
             output = explanation.output

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class NewImage:
     fix: str = ""
 
 
+NAME_TAGS = ("PatientID", "PatientName", "SeriesInstanceUID")  # written on request only
 # Fixes for new images, of errors whose usual fix changes a dataset.
 OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
 
@@ -134,15 +135,16 @@ def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[
         slices = found.setdefault((Series, folder, header.tags["SeriesInstanceUID"]), {})
         assert isinstance(slices, dict)
         slices[each] = header
-    numbers: Counter[str] = Counter()
+    taken = {name for kind, name, _ in found if kind is not Series}
     for (_, folder, _), entry in found.items():
         if not isinstance(entry, dict):
             yield entry
         elif len(entry) == 1:
             yield next(iter(entry))
         else:
-            numbers[folder] += 1
-            yield Series(name=f"{folder}series-{numbers[folder]}", slices=entry)
+            name = next(name for number in count(1) if (name := f"{folder}series-{number}") not in taken)
+            taken.add(name)
+            yield Series(name=name, slices=entry)
 
 
 def find_slice_header(path: Path, card: ModelCard) -> Header | None:
