@@ -71,6 +71,7 @@ def test_each_image_has_a_picture_a_map_and_its_answer(explained, some):
     assert stored.size[0] / stored.size[1] == pytest.approx(width / height, abs=0.1)
     assert np.asarray(stored).max() in (0, 65535)
     assert Image.open(folder / first["overlay"]).mode == "RGB"
+    assert all("not a medical device" in Image.open(path).text["Disclaimer"] for path in folder.glob("*.png"))
     assert "not a medical device" in said and "not a medical device" in document["notice"]
 
 
