@@ -108,10 +108,13 @@ def test_what_training_would_refuse_is_refused_by_name_and_the_rest_goes_on(pred
     color[..., 0] = 200
     Image.fromarray(color).save(folder / "color.png")
     (folder / "notes.txt").write_text("not an image")
+    (folder / "bad\nname\x1b[31m.png").write_bytes(good.read_bytes())
+    (folder / "gone.png").symlink_to("nowhere.png")
     done, rows = predict("folders/tiny_cnn", folder, folder / "notes.txt")
     assert done.returncode == 3
     refused = {name.rpartition("/")[2] for name, row in rows.items() if row["status"] == "refused"}
-    assert refused == {"cut.png", "deep.png", "color.png", "notes.txt"}
+    assert refused == {"cut.png", "deep.png", "color.png", "notes.txt", "bad\\x0aname\\x1b[31m.png", "gone.png"}
+    assert "\x1b" not in done.stderr and len(done.stderr.splitlines()) == 8  # 6 refused, the counts, the notice
     assert "uint16" in rows[str(folder / "deep.png")]["problem"]
     assert rows[str(folder / "good.png")]["decision"] in ("clear", "nodule")
 

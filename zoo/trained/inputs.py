@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from zoo.arrays import Array
 from zoo.data.decoded import match_channels
-from zoo.errors import DataError, UsageError, ZooError, message_of
+from zoo.errors import DataError, UsageError, ZooError, clean, message_of
 from zoo.images.formats import (
     frame_name,
     has_tags,
@@ -30,7 +30,7 @@ from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import NpzImages, read_members
 from zoo.sources.cards import DatasetCard, Frames, Slices
 from zoo.sources.frames import choose_frames
-from zoo.sources.listing import list_folder
+from zoo.sources.listing import check_file_name, list_folder
 from zoo.trained.card import ModelCard
 from zoo.trained.seen import find_difference
 
@@ -111,12 +111,15 @@ def list_inputs(path: Path, cache: Path) -> Iterator[File | NewImage]:
 
 
 def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
-    listing = list_folder(folder)
+    refused: dict[str, DataError] = {}
+    listing = list_folder(folder, refused.__setitem__)
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
         yield refuse_input(str(shown / name), "zoo does not read this format", "convert it to PNG")
-    if not listing.images and not listing.unread_images:
+    for name, error in refused.items():
+        yield refuse_image(str(shown / name), error)
+    if not (listing.images or listing.unread_images or refused):
         yield refuse_input(str(shown), "no images in it", "name a folder of images")
 
 
@@ -213,6 +216,7 @@ def list_arrays(path: Path) -> Iterator[NewImage]:
 def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
     """The image of a file, or its frames: the slices or frames that the training data's card selects."""
     try:
+        check_file_name(path, shown)
         check_regular(path)
         if not (is_image_name(path.name) or is_unnamed_image(path)):
             raise DataError(f"{path}: not an image that zoo reads", fix="convert it to PNG or DICOM", code="image")
@@ -241,12 +245,12 @@ def frame_choice(card: ModelCard) -> DatasetCard:
 
 def refuse_input(name: str, problem: str, fix: str) -> NewImage:
     """A refused image, with its name before the problem as in the messages of errors."""
-    return NewImage(name=name, file=name, refused=f"{name}: {problem}", fix=fix)
+    return NewImage(name=clean(name), file=name, refused=clean(f"{name}: {problem}"), fix=fix)
 
 
 def refuse_image(name: str, error: Exception) -> NewImage:
     problem, fix = problem_of(name, error)
-    return NewImage(name=name, file=split_frame(name)[0], refused=problem, fix=fix)
+    return NewImage(name=clean(name), file=split_frame(name)[0], refused=clean(problem), fix=fix)
 
 
 def problem_of(name: str, error: Exception) -> tuple[str, str]:
