@@ -144,7 +144,9 @@ def answer_batch(models: Sequence[OpenModel], batch: Sequence[ReadImage], rules:
         if each.pixels is None:
             yield NewAnswer(name=name, tags=tags, refused=each.refused, fix=each.fix)
         elif (answer := next(answers)) is None:
-            yield NewAnswer(name=name, tags=tags, refused=f"{name}: the model's output is not finite", fix=NO_OUTPUT_FIX)
+            yield NewAnswer(
+                name=name, tags=tags, refused=f"{name}: the model's output is not finite", fix=NO_OUTPUT_FIX
+            )
         else:
             yield replace(answer, name=name, tags=tags, differs=(each.differs,) if each.differs else ())
 
