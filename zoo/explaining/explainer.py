@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GRAD_CAM = "grad-cam"
-METHODS = (GRAD_CAM, INTEGRATED_GRADIENTS, OCCLUSION)
+MAP_METHODS = (GRAD_CAM, INTEGRATED_GRADIENTS, OCCLUSION)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +55,8 @@ class Explainer:
 
 def check_method(method: str) -> None:
     """Raise UsageError for an unknown method, and if a method needs a library that is not installed."""
-    if method not in METHODS:
-        raise UsageError(f"unknown method {method!r}", fix=f"the methods are {', '.join(METHODS)}")
+    if method not in MAP_METHODS:
+        raise UsageError(f"unknown method {method!r}", fix=f"the methods are {', '.join(MAP_METHODS)}")
     if method != GRAD_CAM and importlib.util.find_spec("captum") is None:
         raise UsageError(f"--method {method} needs captum", fix="pip install 'zoo-bench[captum]'", code="extra-missing")
 

@@ -175,7 +175,7 @@ def to_model_card(kept: KeptModel) -> str:
     return "\n".join(lines)
 
 
-def license_fields(card: ModelCard) -> dict[str, str]:
+def license_fields(card: ModelCard) -> dict[str, Any]:
     """`license` of the metadata, from the licenses of the data and of pretrained weights; {} if one is unknown.
 
     Several, or one that the hub has no identifier for, are "other" with their names.
