@@ -182,12 +182,14 @@ def test_an_existing_folder_is_not_overwritten(explain, some, tmp_path):
 @pytest.mark.parametrize("flags", [(), ("--keep-names",)])
 def test_names_of_patients_are_kept_only_on_request(explain, some, tmp_path, flags):
     path = tmp_path / "scan.dcm"
-    write(path, np.asarray(Image.open(some[0])), PatientName="Doe^Jane", PatientID="4711")
+    uid = "1.2.826.0.1.4242"
+    write(path, np.asarray(Image.open(some[0])), PatientName="Doe^Jane", PatientID="4711", SeriesInstanceUID=uid)
     done, document = explain(f"folders/{QUICK}", path, *flags)
     assert done.returncode == 0, done.stderr
     assert document["images"][0].get("PatientName") == ("Doe^Jane" if flags else None)
     written = b"".join(each.read_bytes() for each in (tmp_path / "maps").iterdir())
-    assert (b"Doe" in written) is bool(flags)
+    assert {value in written for value in (b"Doe", uid.encode())} == {bool(flags)}
+    assert document["images"][0].get("PatientID") == ("4711" if flags else None)
 
 
 def test_slices_of_one_patient_count_as_one_patient(explain, some, tmp_path):
