@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         bench as bench,
     )
     from zoo.api import (
+        explain as explain,
+    )
+    from zoo.api import (
         load_model as load_model,
     )
     from zoo.api import (
@@ -127,6 +130,7 @@ _API = (
     "TrainedModel",
     "audit_dataset",
     "bench",
+    "explain",
     "load_model",
     "load_results",
     "open_dataset",
