@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from zoo.specs.hooks import hookimpl
     from zoo.specs.metric import MetricRequest, MetricSpec
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
+    from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
     from zoo.specs.suite import Suite
     from zoo.system.downloads import download
@@ -73,6 +74,7 @@ __all__ = [
     "MetricRequest",
     "MetricSpec",
     "ModelSpec",
+    "ObserverSpec",
     "Presentation",
     "Protocol",
     "Samples",
@@ -104,6 +106,7 @@ _MODULES = (
     "specs.dataset",
     "specs.metric",
     "specs.executor",
+    "specs.observer",
     "specs.suite",
     "specs.hooks",
     "tasks.task",

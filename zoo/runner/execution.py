@@ -18,6 +18,7 @@ from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, find_done, load_result, now, save_result
 from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
 from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
+from zoo.runner.observing import round_finished, run_finished, run_started
 from zoo.runner.planning import Plan
 from zoo.runner.run import claim_and_execute
 from zoo.runner.trials import import_all, imports_of
@@ -140,13 +141,26 @@ def execute_all(
                 taken[event.work.run.id] = event.work
             elif event.kind == "progress":
                 progress.progressed(name, event.details)
+                observe_progress(event, context)
             elif event.work.run.id in taken:
                 progress.put_off(name)
             else:
                 concluded = conclude_all(event, settings)
                 results |= {result.id: result for result in concluded}
+                for result in concluded:
+                    context.emit(run_finished(result))
                 progress.finished(name, "; ".join(map(describe_result, concluded)))
     return results, list(taken.values())
+
+
+def observe_progress(event: Event[Assignment], context: Context) -> None:
+    """Tell the observers that the runs of an assignment began, or that its training finished a round."""
+    work = event.work
+    if event.details.get("began"):
+        for run in [*([] if work.done else [work.run]), *(test.run for test in work.external)]:
+            context.emit(run_started(run))
+    elif "val_score" in event.details and not work.done:
+        context.emit(round_finished(work.run, event.details))
 
 
 def fits_device(assignment: Assignment, device: str) -> bool:
