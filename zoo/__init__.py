@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.models.building import load_weights
+    from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
     from zoo.sources.opening import card_dataset, find_data, find_source
     from zoo.specs.dataset import DatasetSpec, FetchRequest, Samples, SamplesRequest
@@ -77,6 +78,7 @@ __all__ = [
     "ObserverSpec",
     "Presentation",
     "Protocol",
+    "RemoteWork",
     "Samples",
     "SamplesRequest",
     "Suite",
@@ -118,6 +120,7 @@ _MODULES = (
     "system.files",
     "system.downloads",
     "system.workers",
+    "registry.remote",
     "models.building",
     "sources.arrays",
     "sources.opening",

@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.errors import ResultsError, with_fix
 from zoo.registry.context import Context
-from zoo.registry.isolation import run_executor
+from zoo.registry.isolation import inherited, run_executor
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, find_done, load_result, now, save_result
 from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
@@ -119,16 +119,18 @@ def execute_all(
     """Execute assignments; return the results by run id, and the assignments that another bench is executing."""
     registry, settings = context.registry, context.settings
     kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
+    executor = registry.find("executor", settings.executor)
     events: Generator[Event[Assignment], None, None] = run_executor(
-        registry.find("executor", settings.executor),
+        executor,
         longest_first(assignments),
-        partial(claim_and_execute, registry=registry if can_fork() else None),
+        partial(claim_and_execute, registry=inherited(registry, executor)),
         devices=worker_devices(settings, plan.device, kinds),
         reuse=device_kind(plan.device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
         fits=fits_device,
         more=later,
+        results=settings.results,
     )
     results: dict[str, Result] = {}
     taken: dict[str, Assignment] = {}

@@ -314,7 +314,7 @@ def serve(connection: Connection, output: Connection, parent: int, carry_out: An
         if work is None:
             return
         try:
-            ended = carry_out_one(carry_out, work, device, connection)
+            ended = carry_out_one(carry_out, work, device, connection.send)
             connection.send(ended)
         except (BrokenPipeError, OSError):
             return
@@ -352,11 +352,11 @@ def end_with(parent: int) -> None:
             os._exit(1)
 
 
-def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
+def carry_out_one(carry_out: Any, work: Any, device: str, send: Notify) -> dict[str, Any]:
     """Carry out one piece of work; turn an error into a status, a code and one line."""
     try:
         with convert_disk_errors():
-            carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
+            carry_out(work, device, lambda message: send({"kind": "progress", **message}))
     except ZooError as error:
         return {"kind": "ended", "status": "failed", "code": error.code, "message": error.message, "fix": error.fix}
     except MemoryError as error:
