@@ -132,8 +132,19 @@ def test_a_run_whose_job_is_killed_continues_and_has_the_scores_of_an_undisturbe
         metadata.version("zoo-slurm")
     except metadata.PackageNotFoundError:
         pytest.skip("zoo-slurm is not installed")
-    words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--set", "steps=1500"]
-    words += ["--set", "rounds=2", "--weights", "none", "--device", "cpu", "--keep-weights", "none"]
+    words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--set", "steps=200"]
+    words += [
+        "--set",
+        "image_size=28",
+        "--set",
+        "rounds=2",
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--keep-weights",
+        "none",
+    ]
     _, local, _ = bench(*words, "--results", tmp_path / "local")
     far = tmp_path / "far"
     process = subprocess.Popen(
@@ -143,21 +154,24 @@ def test_a_run_whose_job_is_killed_continues_and_has_the_scores_of_an_undisturbe
         stderr=subprocess.PIPE,
         text=True,
     )
-    os.kill(find_training_worker(far / ".jobs", process), signal.SIGTERM)
-    out, err = process.communicate(timeout=280)
+    try:
+        os.kill(find_training_worker(far / ".jobs", process), signal.SIGTERM)
+        out, err = process.communicate(timeout=280)
+    finally:
+        process.terminate()  # it ends its jobs
     assert process.returncode == 0, err
     document = json.loads(out)
     assert {run["id"]: run["scores"] for run in document["runs"]} == {run["id"]: run["scores"] for run in local["runs"]}
     (stored,) = (far / "binary").glob("tiny_cnn*/*/result.json")
-    assert 0 < json.loads(stored.read_text())["details"]["resumed_at"] < 1500
+    assert 0 < json.loads(stored.read_text())["details"]["resumed_at"] < 200
 
 
 def find_training_worker(jobs, process):
-    """The process id of the worker that trains, as soon as it has taken 20 steps."""
+    """The process id of the worker that trains, as soon as it has taken 5 steps."""
     while process.poll() is None:
         for log in jobs.glob("*.log"):
             steps = [json.loads(line).get("step", 0) for line in log.read_text().splitlines() if line.endswith("}")]
-            if max(steps, default=0) >= 20:
+            if max(steps, default=0) >= 5:
                 for folder in Path("/proc").glob("[0-9]*"):
                     words = (folder / "cmdline").read_bytes().split(b"\0")
                     if b"worker" in words and str(log.with_suffix(".work")).encode() in words:

@@ -47,8 +47,7 @@ def start(folder, works, monkeypatch, **options):
     monkeypatch.delitem(sys.modules, "remote_works", raising=False)
     from remote_works import carry_out
 
-    settings = {"fits": lambda work, device: True, "more": lambda: None, "timeout": None, "fail_fast": False}
-    settings |= {"folder": folder / "jobs", "devices": ["cpu"], **options}
+    settings = {"folder": folder / "jobs", "devices": ["cpu"], **options}
     return zoo_slurm.execute([str(folder / work) for work in works], carry_out, **settings)
 
 

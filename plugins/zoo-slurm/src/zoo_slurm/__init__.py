@@ -17,6 +17,12 @@ from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
 MAX_JOBS = 3  # for one run, whose jobs vanish
 POLL_SECONDS = 1.0
 SAVE_SECONDS = 30.0  # for a run to save its state before its job ends
+DEFAULTS: dict[str, Any] = {
+    "fits": lambda work, device: True,  # noqa: ARG005
+    "more": lambda: None,
+    "timeout": None,
+    "fail_fast": False,
+}
 
 
 class Command:
@@ -72,6 +78,7 @@ def execute(
     parameters = read_parameters(os.environ.get("ZOO_SLURM", ""))
     executor = submitit.AutoExecutor(folder / "submitit", cluster=parameters.pop("cluster", "slurm"))
     executor.update_parameters(**parameters)
+    options = {**DEFAULTS, **options}
     fits, more, timeout = options["fits"], options["more"], options["timeout"]
 
     def submit(works: Sequence[Any]) -> list[Entry]:
