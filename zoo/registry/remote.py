@@ -25,8 +25,6 @@ from zoo.system.locks import locked
 from zoo.system.machine import requirements_of, versions
 from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
 
-OTHER_VERSIONS = "other-versions"
-
 
 class RemoteWork(Generic[Work]):
     """Work that is carried out by a command on another machine, and its events as they arrive in the shared folder."""
@@ -47,8 +45,8 @@ class RemoteWork(Generic[Work]):
     def events(self) -> Iterator[Event[Work]]:
         """Yield the events since the last call. Raises RunError if the versions on the other machine differ."""
         for message in self.read():
-            if message.get("code") == OTHER_VERSIONS:
-                raise RunError(message["message"], fix=message["fix"], code=OTHER_VERSIONS)
+            if message.get("code") == "other-versions":
+                raise RunError(message["message"], fix=message["fix"], code="other-versions")
             self.has_ended = message.pop("kind") == "ended"
             if self.has_ended:
                 yield Event(work=self.work, kind="ended", **message)
@@ -148,7 +146,7 @@ def compare_versions(expected: dict[str, str]) -> RunError | None:
                 f"{os.uname().nodename} has {name} {here.get(name, 'not installed')}, the machine of the bench "
                 f"{expected.get(name, 'not installed')}",
                 fix="install the same versions and plugins on every machine",
-                code=OTHER_VERSIONS,
+                code="other-versions",
             )
     return None
 
