@@ -38,6 +38,10 @@ def test_parameters_are_numbers_or_texts():
         zoo_slurm.read_parameters("gpu")
 
 
+def test_a_job_sees_its_first_gpu():
+    assert [zoo_slurm.in_job(device) for device in ("cpu", "cuda:3", "mps")] == ["cpu", "cuda:0", "mps"]
+
+
 def start(folder, works, monkeypatch, **options):
     """The events of works whose function is in a module of its own, as jobs on this machine."""
     (folder / "remote_works.py").write_text(WORK)

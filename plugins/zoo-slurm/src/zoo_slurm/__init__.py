@@ -66,6 +66,12 @@ def read_parameters(text: str) -> dict[str, Any]:
     return parameters
 
 
+def in_job(device: str) -> str:
+    """The name of a device in a job, which sees its own GPU only: `cuda:3` is `cuda:0` there."""
+    kind, colon, _ = device.partition(":")
+    return f"{kind}:0" if colon else kind
+
+
 def execute(
     works: Sequence[Any], carry_out: Callable[..., None], *, folder: Path, devices: Sequence[str], **options: Any
 ) -> Iterator[Event[Any]]:
@@ -84,9 +90,8 @@ def execute(
     def submit(works: Sequence[Any]) -> list[Entry]:
         if not works:
             return []
-        kinds = {device.partition(":")[0] for device in devices}
         remotes = [
-            RemoteWork(work, carry_out, next(kind for kind in sorted(kinds) if fits(work, kind)), folder)
+            RemoteWork(work, carry_out, in_job(next(each for each in devices if fits(work, each))), folder)
             for work in works
         ]
         with executor.batch():  # one array; it starts in this order
