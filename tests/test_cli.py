@@ -197,6 +197,7 @@ def test_the_version_is_that_of_the_distribution(main):
         ("bench --suite no.toml", "bad-suite", "no.toml"),
         ("bench --metrics aurok", "unknown-metric", "'aurok'"),
         ("bench --executor locl", "unknown-executor", "'local'"),
+        ("bench --observers jsonll", "unknown-observer", "'jsonl'"),
         ("bench --set steps", "usage", "--set steps"),
         ("bench --set stepz=3", "usage", "'steps'"),
         ("bench --seeds none", "usage", "--seeds none"),

@@ -50,6 +50,8 @@ def bench(
     from zoo.system.settings import Settings
 
     known = {each.name for each in fields(Settings)} - {"results", "cache"}
+    if "observers" in options:
+        options["observers"] = as_names(options["observers"])
     settings = Settings(results=Path(results), **{name: value for name, value in options.items() if name in known})
     changes = {name: value for name, value in options.items() if name not in known}
     context = make_context(settings)

@@ -138,6 +138,7 @@ def suite_option(name: str, key: SuiteKey, kind: Any) -> Callable[..., Any]:
     metavar="NAME",
     help="Executor of runs.",
 )
+@several("--observers", kind="observer", metavar="NAME,...", help="Observers, such as tensorboard, mlflow or jsonl.")
 @click.option("--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run after this time.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--fail-fast", is_flag=True, help="Start no run after the first failure.")
@@ -170,7 +171,17 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
         registry = registry_with_warnings(console)
         suite = suite_from_flags(flags, registry.suites)
-    names = ("results", "weights_dir", "keep_weights", "device", "threads", "executor", "workers", "run_timeout")
+    names = (
+        "results",
+        "weights_dir",
+        "keep_weights",
+        "device",
+        "threads",
+        "executor",
+        "workers",
+        "run_timeout",
+        "observers",
+    )
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
     carry_out = plan_only if dry_run else run_bench
     with quiet_stdout():

@@ -15,14 +15,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zoo.errors import PluginError, ZooError, clean
+from zoo.registry.lookup import Registry
 from zoo.specs.executor import ExecutorSpec
+from zoo.system.machine import can_fork
 from zoo.system.workers import Event, Notify, Work, execute
+
+
+def inherited(registry: Registry, spec: ExecutorSpec) -> Registry | None:
+    """The registry if the workers of an executor inherit it, else None: each then opens its own."""
+    return registry if can_fork() and not spec.remote else None
 
 
 def run_executor(
     spec: ExecutorSpec, works: Sequence[Work], carry_out: Callable[[Work, str, Notify], None], **settings: Any
 ) -> Generator[Event[Work], None, None]:
-    """Yield the events of an executor. Raises PluginError if an executor of a plugin fails."""
+    """Yield the events of an executor. Raises PluginError if an executor of a plugin fails.
+
+    `settings` are the fields of `ExecutorOptions`, and `results`, the results folder.
+    """
+    results = settings.pop("results", Path("results"))
+    if spec.remote:
+        settings["folder"] = results / JOBS
     if spec.execute is execute:
         yield from spec.execute(works, carry_out, **settings)
         return
@@ -45,6 +58,7 @@ def run_executor(
         ) from error
 
 
+JOBS = ".jobs"  # files of remote executors, in the results folder
 PATCHED = ("builtins", "os", "numpy", "numpy.random")
 
 
