@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,8 +139,6 @@ def test_a_hub_folder_has_the_weights_their_card_and_a_loader(hub_folder, folder
     assert {"model.safetensors", "card.json", "README.md", "load.py"} <= files
     assert load_card(hub_folder / "README.md").data.model_name == "spots/resnet10t"
     assert json.loads((hub_folder / "card.json").read_text())["run"] == kept_results(folder)["resnet10t"].id
-    done = subprocess.run([sys.executable, hub_folder / "load.py"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_hub_folder_predicts(zoo, hub_folder, folder):
