@@ -99,8 +99,7 @@ def find_precisions(
     paths = {network: times_path(cache, network, machine) for network in dict.fromkeys(networks)}
     missing = [network for network, path in paths.items() if read_times(path) is None]
     if missing:
-        # perf: building a module imports torch._dynamo, 1.5 s in every child
-        import_all({"torch", "torch._dynamo", *imports_of({network.model for network in missing}, registry, cache)})
+        import_all({"torch", *imports_of({network.model for network in missing}, registry, cache)})
         time_all(missing, paths, registry, cache, progress)
     times = {network: read_times(path) for network, path in paths.items()}
     return {
