@@ -324,6 +324,7 @@ def test_info_and_plugin_list_and_doctor_give_json(main):
 
 
 # --- stored runs -----------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_list_runs_shows_each_stored_run_and_what_matches(main, store, tmp_path):
     first = store(tmp_path / "results", model="net", seed=0)
     store(tmp_path / "results", model="net", seed=10)
@@ -505,6 +506,7 @@ def test_score_adds_a_metric(main, store, tmp_path):
     assert {"mcc", "brier"} <= set(stored.scores())
 
 
+@pytest.mark.integration
 def test_a_bundle_is_made_verified_and_reported_and_a_forged_one_is_status_3(main, store, tmp_path):
     store(tmp_path / "results")
     assert main("bundle", "out").status == 0

@@ -287,7 +287,7 @@ def page(zoo, tiny_data, tmp_path_factory):
         card.write("share_images = true\n")
     quick = ("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--set", "image_size=32", "--seeds", "1")
     common = ("--datasets", root / "ordinal", "--weights", "none", "--results", root / "results", *quick)
-    for model, keep in (("tiny_cnn", "best"), ("zoo-timm:resnet10t", "none")):
+    for model, keep in (("tiny_cnn", "best"), ("tiny_pretrained", "none")):
         done = zoo("bench", "--models", model, "--keep-weights", keep, *common)
         assert done.returncode == 0, done.stderr
     command = ("report", "--results", root / "results", "--format", "html", "--data", root / "ordinal")
@@ -303,7 +303,7 @@ def test_a_page_shows_maps_of_kept_models_and_says_why_there_are_none_of_others(
     assert "seed 0: Grad-CAM of pool, 2 x 2 positions" in shown.text
     assert shown.text.count("layer pool, seed 0") == len(maps)
     assert "No masks: whether the maps show the findings was not tested." in shown.text
-    assert "No maps of resnet10t: no weights of its runs are kept here" in shown.text
+    assert "No maps of tiny_pretrained: no weights of its runs are kept here" in shown.text
 
 
 def test_explain_needs_a_page_with_images(zoo, trained):

@@ -98,8 +98,11 @@ def process_unchanged() -> Iterator[None]:
     except FileNotFoundError:  # the folder was removed
         folder = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    environment, random_state, torch = dict(os.environ), random.getstate(), sys.modules.get("torch")
-    libraries = [(vars(module), dict(vars(module))) for name in PATCHED if (module := sys.modules.get(name))]
+    # perf: a board enters this block for every metric of every row; os.environ decodes every variable (50 us), and
+    # `dict` copies a module's names one by one (50 us), where `copy` copies them at once
+    variables = vars(os.environ)["_data"]
+    environment, random_state, torch = variables.copy(), random.getstate(), sys.modules.get("torch")
+    libraries = [(vars(module), vars(module).copy()) for name in PATCHED if (module := sys.modules.get(name))]
     if torch:
         torch_state, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
         gradients = torch.is_grad_enabled()
@@ -110,9 +113,10 @@ def process_unchanged() -> Iterator[None]:
             names.update(before)
         if folder:
             os.chdir(folder)
-        if dict(os.environ) != environment:
+        if variables != environment:
             os.environ.clear()
-            os.environ.update(environment)
+            decode_key, decode = os.environ.decodekey, os.environ.decodevalue
+            os.environ.update({decode_key(name): decode(value) for name, value in environment.items()})
         random.setstate(random_state)
         for number, handler in handlers.items():
             changed = handler is not None and signal.getsignal(number) is not handler

@@ -9,10 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from zoo import DataError, SamplesRequest
+from zoo.data.masks import measure_masks
 from zoo.testing import check_dataset
 from zoo_phantom import DATASETS, PARAMETERS, SHA256, boxes, draw, find_lesions, masks, paint
 from zoo_phantom.exact import Stream, direction
 from zoo_phantom.paint import lung_share, paint_anatomy, paint_lesions
+from zoo_phantom.segmentation import MASKED, SCENES, open_masks
 from zoo_phantom.storage import digest, keep_slices
 
 PHANTOM = PARAMETERS["phantom"]
@@ -158,6 +160,16 @@ def test_some_multilabel_targets_are_unknown_and_the_others_are_the_truth(folder
     present = draw(PARAMETERS["phantom_multilabel"]).present
     assert np.isnan(targets).mean() == pytest.approx(0.05, abs=0.01)
     assert np.array_equal(np.nan_to_num(targets[~np.isnan(targets)]), present[~np.isnan(targets)])
+
+
+@pytest.mark.integration
+def test_masks_are_those_of_the_generator_and_some_are_empty(folder):
+    samples = open_masks(SamplesRequest(folder=folder))
+    scenes = draw(PARAMETERS[SCENES])
+    for image in (0, 100, 1500):
+        np.testing.assert_array_equal(samples.masks(image), masks(scenes, image).any(axis=0))
+    sizes, _ = measure_masks(MASKED, samples, None)
+    assert 0.05 < (sizes == 0).mean() < 0.5
 
 
 # --- neither trivial nor hopeless --------------------------------------------------------------------------------
