@@ -28,7 +28,7 @@ FLOORS = (
     {"builtin", "results", "testing", "training"},
     {"audit", "leaderboard", "trained"},
     {"explaining", "runner"},
-    {"report"},
+    {"report", "scaffold"},
     {"api", "cli"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS, start=1) for package in packages}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import click
 
 from zoo.cli.help import GroupedOptions
-from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several
+from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several, plugin_option
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 from zoo.specs.suite import Suite, SuiteKey, suite_keys
@@ -139,6 +139,7 @@ def suite_option(name: str, key: SuiteKey, kind: Any) -> Callable[..., Any]:
     help="Executor of runs.",
 )
 @click.option("--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run after this time.")
+@plugin_option
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--fail-fast", is_flag=True, help="Start no run after the first failure.")
 @click.option("--results", type=RESULTS, default="results", show_default=True, metavar="DIR", help="Results folder.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.predict import NAME_TAGS
 from zoo.cli.terminal import registry_with_warnings, tell
 
@@ -30,6 +30,7 @@ from zoo.cli.terminal import registry_with_warnings, tell
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
 @click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@plugin_option
 def explain_command(
     model: str, inputs: tuple[Path, ...], output: Path, results: Path, masks: Path | None, **flags: str | Path | bool
 ) -> int:

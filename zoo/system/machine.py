@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.system.plugin_files import versions_of_files
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,14 +23,14 @@ LIBRARIES = ("zoo-bench", "torch", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the libraries that affect results, and of other distributions."""
+    """The versions of Python, of the libraries that affect results, of other distributions and of plugins of one file."""
     installed = {"python": platform.python_version()}
     for name in (*LIBRARIES, *others):
         try:
             installed[name] = metadata.version(name)
         except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
             continue
-    return installed
+    return {**versions_of_files(), **installed}
 
 
 def requirements_of(distributions: Iterable[str]) -> list[str]:
