@@ -79,7 +79,7 @@ def evaluating(name: str) -> Iterator[None]:
     """Turn an exception in the block into Inapplicable: `model-evaluates` reports it."""
     try:
         yield
-    except AssertionError:
+    except (AssertionError, Inapplicable):
         raise
     except Exception as error:
         raise Inapplicable(f"{name} cannot be evaluated: {error}") from error
@@ -155,8 +155,8 @@ def process_state() -> Mapping[str, Any]:
 
 def check_own_size(subject: Subject) -> None:
     spec = subject.spec
+    assemble(subject)  # a model that cannot be built at all has another fault
     with step(f"{name_of(subject)}: at its own image size, {spec.image_size} px"):
-        assemble(subject)  # a model that cannot be built at all has another fault
         module = build_model(spec, request_of(spec, size=spec.image_size))
         outputs = evaluate(module, draw_input(spec, 1, size=spec.image_size))
         expect(outputs.isfinite().all(), f"{name_of(subject)}: logits at {spec.image_size} px are not finite")
@@ -361,7 +361,7 @@ def find_weights_here(spec: ModelSpec) -> tuple[Path, str]:
         if spec.fetch_weights:
             folder = cache_root() / "weights"
             with suppress(Exception):  # a plugin may raise anything without the network
-                path = spec.fetch_weights(FetchRequest(name=weights.tag, folder=folder, offline=True))
+                path = spec.fetch_weights(FetchRequest(name=spec.name, tag=weights.tag, folder=folder, offline=True))
         if path and path.suffix in WEIGHTS_SUFFIXES:
             return path, weights.tag
     raise Inapplicable("no weights of its own are on this machine")
