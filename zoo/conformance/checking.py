@@ -38,3 +38,4 @@ class Check:
     id: str
     claim: str
     run: Callable[[Subject], None]
+    of_plugin: bool = False  # the same for every spec of a plugin

@@ -38,8 +38,12 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
 
 
 def check_dataset_spec(spec: DatasetSpec) -> None:
-    name = f"dataset {spec.name!r}"
     check_spec_fields("dataset", spec)
+    check_card_fields(spec)
+
+
+def check_card_fields(spec: DatasetSpec) -> None:
+    name = f"dataset {spec.name!r}"
     expect(all(label.strip() for label in spec.labels), f"{name}: a label's name is empty")
     expect(
         not spec.positive or (spec.task.targets.has_positive and spec.positive in spec.labels),

@@ -91,6 +91,11 @@ def last_line(output: bytes) -> str:
 
 
 SPEC_CHECKS = (
-    Check(id="light-import", claim="Importing the plugin imports no heavy library", run=check_light_import),
+    Check(
+        id="light-import",
+        claim="Importing the plugin imports no heavy library",
+        run=check_light_import,
+        of_plugin=True,
+    ),
     Check(id="spawn", claim="Its functions can be sent to a spawned process", run=check_spawn),
 )
