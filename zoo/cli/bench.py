@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import click
 
 from zoo.cli.help import GroupedOptions
-from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several, plugin_option
+from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, plugin_option, several
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 from zoo.specs.suite import Suite, SuiteKey, suite_keys

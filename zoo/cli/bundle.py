@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, several, plugin_option
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, plugin_option, several
 from zoo.cli.stored import read_results
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError, clean

@@ -34,7 +34,9 @@ def plugin_list(as_json: bool) -> None:
 
 
 @plugin_command.command("new")
-@click.argument("kind", type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor")))
+@click.argument(
+    "kind", type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor"))
+)
 @click.argument("name")
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")
 def plugin_new(kind: str, name: str, output: Path | None) -> None:
@@ -48,14 +50,22 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
     files = write_project(kind, name, folder)
     place = shlex.quote(str(folder))
     lines = [f"wrote {folder / file}" for file in files]
-    lines += ["", "next:", f"  pip install -e {place} pytest", f"  zoo plugin check {name}", f"  python -m pytest {place}"]
+    lines += [
+        "",
+        "next:",
+        f"  pip install -e {place} pytest",
+        f"  zoo plugin check {name}",
+        f"  python -m pytest {place}",
+    ]
     click.echo("\n".join(map(clean, lines)))
 
 
 @plugin_command.command("check")
 @click.argument("name", required=False, default="", metavar="[PLUGIN[:NAME]]")
 @plugin_option
-@click.option("--data", type=PATH, metavar="DIR", help="The data of the checked dataset (default: where zoo finds them).")
+@click.option(
+    "--data", type=PATH, metavar="DIR", help="The data of the checked dataset (default: where zoo finds them)."
+)
 @click.option(
     "--timeout",
     type=Number(min=0, min_open=True),

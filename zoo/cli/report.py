@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several, plugin_option
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, plugin_option, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, ResultsError, UsageError, clean

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Number, several, plugin_option
+from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Number, plugin_option, several
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, several, plugin_option
+from zoo.cli.options import PATH, plugin_option, several
 from zoo.cli.terminal import registry_with_warnings
 from zoo.errors import EXIT_SOME_FAILED
 

@@ -22,10 +22,15 @@ from zoo.conformance.metrics import (
 from zoo.conformance.steps import check_plain_fields, check_tasks, expect, step
 from zoo.errors import Undefined
 from zoo.evaluation.values import compute
-from zoo.specs.metric import MetricRequest
+from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.tasks.kinds import TASKS
 
 SWAPPED = [1, 0]  # the order of two classes
+
+
+def without_bounds(spec: MetricSpec) -> MetricSpec:
+    """The metric with any value: `metric-bounds` alone compares values with the bounds."""
+    return replace(spec, bounds=(None, None))
 
 
 def requests(subject: Subject, quality: str = "random") -> Iterator[tuple[str, MetricRequest]]:
@@ -40,7 +45,7 @@ def requests(subject: Subject, quality: str = "random") -> Iterator[tuple[str, M
 def value_or_skip(subject: Subject, request: MetricRequest) -> float:
     """The value. Raises Inapplicable if there is none, which `metric-value` reports."""
     try:
-        return compute(subject.spec, request)
+        return compute(without_bounds(subject.spec), request)
     except Exception as error:
         raise Inapplicable(f"it has no value: {error}") from error
 
@@ -59,7 +64,7 @@ def check_metric_fields(subject: Subject) -> None:
 
 def check_value(subject: Subject) -> None:
     for where, request in requests(subject):
-        value_of(where, subject.spec, request)
+        value_of(where, without_bounds(subject.spec), request)
 
 
 def check_repeated_value(subject: Subject) -> None:
@@ -158,7 +163,7 @@ def check_resampled(subject: Subject) -> None:
     if subject.spec.resample is None or subject.spec.per_unit is not None:
         raise Inapplicable("it has no `resample` of its own")
     for where, request in requests(subject):
-        check_resample(where, subject.spec, request, stable_value(subject, request))
+        check_resample(where, without_bounds(subject.spec), request, stable_value(subject, request))
 
 
 def check_counted(subject: Subject) -> None:
@@ -180,7 +185,7 @@ def check_note(subject: Subject) -> None:
 def check_degenerate(subject: Subject) -> None:
     for where, request in requests(subject):
         stable_value(subject, request)
-        check_undefined(where, subject.spec, request)
+        check_undefined(where, without_bounds(subject.spec), request)
 
 
 def check_no_stand_in(subject: Subject) -> None:
@@ -192,7 +197,7 @@ def check_no_stand_in(subject: Subject) -> None:
     for where, perfect in requests(subject, "perfect"):
         same = np.zeros(NUM_UNITS, dtype=np.int64)
         try:
-            value = compute(spec, make_read_only(perfect.take(same)))
+            value = compute(without_bounds(spec), make_read_only(perfect.take(same)))
         except Undefined:
             continue
         except Exception as error:
@@ -217,6 +222,8 @@ METRIC_CHECKS = (
     Check(id="metric-resample", claim="Resampling equals computing", run=check_resampled),
     Check(id="metric-counts", claim="`counts` are those of the value", run=check_counted),
     Check(id="metric-note", claim="`note` returns a text", run=check_note),
-    Check(id="metric-degenerate", claim="With one class or one row it has a value or is Undefined", run=check_degenerate),
+    Check(
+        id="metric-degenerate", claim="With one class or one row it has a value or is Undefined", run=check_degenerate
+    ),
     Check(id="metric-stand-in", claim="A value that is undefined is not the worst value", run=check_no_stand_in),
 )

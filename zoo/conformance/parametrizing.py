@@ -47,5 +47,7 @@ def parametrize_with_checks(
     tests = []
     for spec, check in pairs:
         marks = [pytest.mark.xfail(reason=failures[check.id], strict=True)] if check.id in failures else []
-        tests.append(pytest.param(spec, CheckTest(check=check, folder=folder), id=f"{spec.name}-{check.id}", marks=marks))
+        tests.append(
+            pytest.param(spec, CheckTest(check=check, folder=folder), id=f"{spec.name}-{check.id}", marks=marks)
+        )
     return pytest.mark.parametrize(("spec", "check"), tests)

@@ -53,8 +53,11 @@ def check_loss(subject: Subject) -> None:
     if task.head.dense:
         raise Inapplicable("its logits are of pixels")
     num_labels = num_labels_of(task)
-    with step(f"task {task.name!r}: the loss"):
+    with step(f"task {task.name!r}: targets"):
         targets, _ = task.targets.draw(np.random.default_rng(0), NUM_DRAWN, num_labels)
+    if task.targets.find_fault(targets, [f"label {index}" for index in range(num_labels)]):
+        raise Inapplicable("the targets it draws are faulty")
+    with step(f"task {task.name!r}: the loss"):
         scaled = torch.from_numpy(task.targets.standardize(targets, task.targets.scale(targets)))
         logits = torch.zeros(NUM_DRAWN, task.head.num_outputs(num_labels), requires_grad=True)
         loss = task.head.loss(logits, scaled)

@@ -120,7 +120,9 @@ def describe_distribution(distribution: metadata.Distribution) -> dict[str, str]
     """Name, version, summary, author and URL of a distribution, empty if its metadata is damaged."""
     try:
         fields = distribution.metadata
-        texts = {key: str(fields[key]) for key in ("Name", "Version", "Summary", *AUTHORS, "Home-page") if key in fields}
+        texts = {
+            key: str(fields[key]) for key in ("Name", "Version", "Summary", *AUTHORS, "Home-page") if key in fields
+        }
         pages = [line.partition(",")[2].strip() for line in fields.get_all("Project-URL") or ()]
     except Exception:  # missing or undecodable METADATA: the error differs between versions of Python
         texts, pages = {}, []

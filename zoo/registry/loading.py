@@ -44,7 +44,9 @@ def load_registry(plugins: Iterable[InstalledPlugin]) -> Registry:
         for plugin in plugins:
             try:
                 if plugin.name in specs_of:
-                    raise PluginError("a plugin with this name is already loaded", fix="uninstall or rename one of them")
+                    raise PluginError(
+                        "a plugin with this name is already loaded", fix="uninstall or rename one of them"
+                    )
                 with quiet_stdout(), process_unchanged():
                     specs_of[plugin.name], mistakes = load_plugin(plugin)
             except BaseException as error:  # SystemExit, and errors of extension modules that derive from BaseException
@@ -54,9 +56,7 @@ def load_registry(plugins: Iterable[InstalledPlugin]) -> Registry:
                 continue
             counts = {kind: len(specs) for kind, specs in specs_of[plugin.name].items() if specs}
             listed.append(
-                list_plugin(
-                    plugin, status="partial" if mistakes else "ok", reason="; ".join(mistakes), counts=counts
-                )
+                list_plugin(plugin, status="partial" if mistakes else "ok", reason="; ".join(mistakes), counts=counts)
             )
     return index_specs(specs_of, listed)
 

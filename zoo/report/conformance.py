@@ -44,10 +44,13 @@ def check_lines(results: Sequence[CheckResult], plan: CheckPlan) -> list[str]:
         subject = plugin if kind == "plugin" else f"{plugin}: {kind} {name}"
         lines.append(f"{subject}: {count_outcomes(own)}")
         lines += [
-            f"  {result.outcome} {result.task.check}: {reason_text(result)}"
-            for result in own
-            if result.outcome != "passed"
+            f"  failed {result.task.check}: {reason_text(result)}" for result in own if result.outcome == "failed"
         ]
+        skipped: dict[str, list[str]] = {}
+        for result in own:
+            if result.outcome == "skipped":
+                skipped.setdefault(reason_text(result), []).append(result.task.check)
+        lines += [f"  skipped {', '.join(checks)}: {reason}" for reason, checks in skipped.items()]
     return [*lines, *left_out_lines(plan), count_outcomes(results) or "nothing to check"]
 
 

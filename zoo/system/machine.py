@@ -23,7 +23,7 @@ LIBRARIES = ("zoo-bench", "torch", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the libraries that affect results, of other distributions and of plugins of one file."""
+    """The versions of Python, libraries that affect results, other distributions, and plugins of one file."""
     installed = {"python": platform.python_version()}
     for name in (*LIBRARIES, *others):
         try:

@@ -1,0 +1,197 @@
+"""Each check of the conformance kit: valid specs pass all, and a spec built to fail a check fails it and no other."""
+
+import json
+import sys
+from dataclasses import replace
+
+import nonconforming as specs
+import pytest
+
+from zoo.conformance.catalogue import CHECKS, checks_of
+from zoo.conformance.checking import Inapplicable, Subject
+from zoo.errors import UsageError
+from zoo.system.machine import can_fork
+from zoo.testing import parametrize_with_checks
+
+IN_OTHER_PROCESSES = {"light-import", "spawn"}
+QUICK = {
+    "model": (specs.GOOD_MODELS, specs.BAD_MODELS),
+    "metric": (specs.GOOD_METRICS, specs.BAD_METRICS),
+    "dataset": (specs.GOOD_DATASETS, specs.BAD_DATASETS),
+    "protocol": (specs.GOOD_PROTOCOLS, specs.BAD_PROTOCOLS),
+    "task": (specs.GOOD_TASKS, specs.BAD_TASKS),
+}
+EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
+needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dots")
+    (folder / "dots.txt").write_text("dots\n")
+    return folder
+
+
+def failures(spec, folder=None, ids=None):
+    """The ids of the checks that a spec fails, with the reasons."""
+    failed = {}
+    for check in checks_of(Subject(spec=spec).kind):
+        if check.id not in ids if ids else check.id in IN_OTHER_PROCESSES:
+            continue
+        try:
+            check.run(Subject(spec=spec, folder=folder))
+        except Inapplicable:
+            continue
+        except AssertionError as error:
+            failed[check.id] = str(error)
+    return failed
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "spec", [pytest.param(s, id=f"{kind}, {name}") for kind, (good, _) in QUICK.items() for name, s in good.items()]
+)
+def test_a_valid_spec_passes_every_check(spec, data):
+    assert failures(spec, data) == {}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("spec", "name"), [pytest.param(s, name, id=name) for _, bad in QUICK.values() for name, s in bad.items()]
+)
+def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
+    assert list(failures(spec, data)) == [name]
+
+
+@pytest.mark.integration
+@needs_fork
+def test_the_local_executor_passes_every_check():
+    assert failures(specs.GOOD_EXECUTORS["local"]) == {}
+
+
+@pytest.mark.integration
+@needs_fork
+@pytest.mark.parametrize("name", specs.BAD_EXECUTORS)
+def test_an_executor_built_to_fail_a_check_fails_it(name, monkeypatch):
+    monkeypatch.setattr("zoo.conformance.executor_claims.HANG_SECONDS", 6.0)
+    monkeypatch.setattr("zoo.conformance.executor_claims.GONE_SECONDS", 1.0)
+    assert list(failures(specs.BAD_EXECUTORS[name], ids={name})) == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@needs_fork
+@pytest.mark.parametrize("name", specs.BAD_EXECUTORS)
+def test_an_executor_built_to_fail_a_check_fails_no_other(name, monkeypatch):
+    monkeypatch.setattr("zoo.conformance.executor_claims.HANG_SECONDS", 6.0)
+    monkeypatch.setattr("zoo.conformance.executor_claims.GONE_SECONDS", 1.0)
+    assert list(failures(specs.BAD_EXECUTORS[name])) == [name]
+
+
+def test_every_check_has_a_spec_that_fails_it():
+    ids = {check.id for checks in CHECKS.values() for check in checks} - IN_OTHER_PROCESSES
+    assert ids == {name for _, bad in (*QUICK.values(), EXECUTORS) for name in bad}
+
+
+def test_ids_are_unique():
+    ids = [check.id for kind in CHECKS for check in checks_of(kind) if check.id not in IN_OTHER_PROCESSES]
+    assert len(ids) == len(set(ids))
+
+
+# --- checks in other processes ---------------------------------------------------------------------------------------
+@pytest.mark.integration
+def test_a_heavy_import_is_named_with_the_line_that_leads_to_it(tmp_path, monkeypatch):
+    (tmp_path / "kit_heavy.py").write_text("import os\nimport kit_between\n")
+    (tmp_path / "kit_between.py").write_text("import pandas\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (check,) = [check for check in checks_of("model") if check.id == "light-import"]
+    with pytest.raises(AssertionError, match=r"importing kit_heavy imports pandas, at kit_heavy.py:2"):
+        check.run(Subject(spec=specs.TINY, module="kit_heavy"))
+
+
+@pytest.mark.integration
+def test_a_function_that_another_process_cannot_load_fails_spawn():
+    spec = replace(specs.TINY, build=lambda request: specs.Tiny())
+    assert list(failures(spec, ids={"spawn"})) == ["spawn"]
+    assert failures(specs.TINY, ids={"spawn"}) == {}
+
+
+# --- in tests --------------------------------------------------------------------------------------------------------
+def test_an_expected_failure_with_an_unknown_id_is_an_error():
+    with pytest.raises(UsageError, match="no check 'model-blak'; fix: Did you mean 'model-black'"):
+        parametrize_with_checks([specs.TINY], expected_failures={"model-blak": "it divides by its contrast"})
+
+
+@pytest.mark.integration
+def test_expected_failures_are_strict(tmp_path):
+    import subprocess
+
+    test = tmp_path / "test_kit.py"
+    source = """
+import nonconforming as specs
+from zoo.testing import parametrize_with_checks
+
+@parametrize_with_checks([specs.BAD_METRICS["metric-stand-in"]], expected_failures={EXPECTED})
+def test_it(spec, check):
+    check(spec)
+"""
+    outcomes = []
+    for expected in ({}, {"metric-stand-in": "known"}, {"metric-stand-in": "known", "metric-order": "not so"}):
+        test.write_text(source.replace("EXPECTED", repr(expected)))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "metric-", str(test)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=inherited_environment())
+        outcomes.append((done.returncode, "1 xfailed" in done.stdout, "XPASS(strict)" in done.stdout))
+    assert outcomes == [(1, False, False), (0, True, False), (1, True, True)]
+
+
+def inherited_environment():
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+
+# --- zoo plugin check ------------------------------------------------------------------------------------------------
+HOSTILE = """
+import os, time
+from zoo import ModelSpec, hookimpl
+
+def hang(request):
+    time.sleep(600)
+
+def abort(request):
+    os.abort()
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="hangs", build=hang), ModelSpec(name="aborts", build=abort)]
+"""
+
+
+def test_a_check_that_hangs_or_aborts_fails_alone(zoo, tmp_path):
+    file = tmp_path / "kit_hostile.py"
+    file.write_text(HOSTILE)
+    words = ("plugin", "check", "--plugin", file, "--timeout", "3", "--json")
+    by_name = {}
+    for name in ("hangs", "aborts"):
+        done = zoo(*words, f"kit-hostile:{name}", cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        checks = json.loads(done.stdout)["checks"]
+        by_name[name] = {check["check"]: (check["outcome"], check["ended"]) for check in checks}
+    assert by_name["hangs"]["model-builds"] == ("failed", "timeout")
+    assert by_name["aborts"]["model-builds"] == ("failed", "crashed")
+    for outcomes in by_name.values():
+        assert outcomes["loads"] == outcomes["model-fields"] == outcomes["light-import"] == ("passed", "ok")
+
+
+def test_a_broken_plugin_fails_to_load_and_the_markdown_says_why(zoo, tmp_path):
+    file = tmp_path / "kit_broken.py"
+    file.write_text("import no_such_library\n")
+    done = zoo("plugin", "check", "kit-broken", "--plugin", file, "--markdown", cwd=tmp_path)
+    assert done.returncode == 3
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| kit-broken")]
+    assert "`loads`" in row and "failed: ModuleNotFoundError" in row
+
+
+def test_an_unknown_plugin_is_an_error(zoo, tmp_path):
+    done = zoo("plugin", "check", "zoo-tinny", cwd=tmp_path)
+    assert done.returncode == 2 and "error[unknown-plugin]" in done.stderr and "zoo-tiny" in done.stderr
