@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nonconforming as specs
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import Inapplicable, Subject
 from zoo.errors import UsageError
+from zoo.specs.hooks import KINDS
 from zoo.system.machine import can_fork
 from zoo.testing import parametrize_with_checks
 
@@ -195,3 +197,10 @@ def test_a_broken_plugin_fails_to_load_and_the_markdown_says_why(zoo, tmp_path):
 def test_an_unknown_plugin_is_an_error(zoo, tmp_path):
     done = zoo("plugin", "check", "zoo-tinny", cwd=tmp_path)
     assert done.returncode == 2 and "error[unknown-plugin]" in done.stderr and "zoo-tiny" in done.stderr
+
+
+def test_the_page_on_plugins_lists_every_check():
+    page = (Path(__file__).parents[1] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- checks -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    checks = {check.id: check.claim for kind in KINDS for check in checks_of(kind)}
+    assert table == [f"| `{name}` | {claim} |" for name, claim in checks.items()], "run `python docs/make_reference.py`"

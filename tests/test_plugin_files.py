@@ -18,7 +18,7 @@ from zoo import ModelSpec, hookimpl
 def build(request):
     from torch import nn
 
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * request.image_size**2, request.num_outputs))
+    return nn.Sequential(nn.Flatten(), nn.Linear(request.channels * request.image_size**2, request.num_outputs))
 
 
 @hookimpl
