@@ -9,7 +9,7 @@ import nonconforming as specs
 import pytest
 
 from zoo.conformance.catalogue import CHECKS, checks_of
-from zoo.conformance.checking import Inapplicable, Subject
+from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
 from zoo.specs.hooks import KINDS
 from zoo.system.machine import can_fork
@@ -37,11 +37,11 @@ def data(tmp_path_factory):
 def failures(spec, folder=None, ids=None):
     """The ids of the checks that a spec fails, with the reasons."""
     failed = {}
-    for check in checks_of(Subject(spec=spec).kind):
+    for check in checks_of(CheckedSpec(spec=spec).kind):
         if check.id not in ids if ids else check.id in IN_OTHER_PROCESSES:
             continue
         try:
-            check.run(Subject(spec=spec, folder=folder))
+            check.run(CheckedSpec(spec=spec, folder=folder))
         except Inapplicable:
             continue
         except AssertionError as error:
@@ -108,7 +108,7 @@ def test_a_heavy_import_is_named_with_the_line_that_leads_to_it(tmp_path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     (check,) = [check for check in checks_of("model") if check.id == "light-import"]
     with pytest.raises(AssertionError, match=r"importing kit_heavy imports pandas, at kit_heavy.py:2"):
-        check.run(Subject(spec=specs.TINY, module="kit_heavy"))
+        check.run(CheckedSpec(spec=specs.TINY, module="kit_heavy"))
 
 
 @pytest.mark.integration

@@ -78,14 +78,12 @@ def load_files(monkeypatch, *paths):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("kit_absent.py", "no such file"),
         ("kit-dashed.py", "kit-dashed.py cannot be imported; fix: give it a name such as my_plugin.py"),
         ("json.py", "there is another module 'json'"),
     ],
 )
 def test_a_file_that_cannot_be_a_module_is_broken_with_the_reason(monkeypatch, tmp_path, name, reason):
-    if name != "kit_absent.py":
-        (tmp_path / name).write_text(SOURCE)
+    (tmp_path / name).write_text(SOURCE)
     (broken,) = load_files(monkeypatch, tmp_path / name).broken
     assert reason in broken.reason
     assert str(tmp_path / name) in broken.removal and "pip" not in broken.removal

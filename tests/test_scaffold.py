@@ -114,12 +114,12 @@ def test_the_last_lines_are_the_three_commands_to_go_on(zoo, tmp_path):
 def test_a_name_that_is_no_distribution_or_no_module_is_refused(name, fix):
     with pytest.raises(UsageError) as caught:
         module_of(name)
-    assert (caught.value.code, caught.value.fix) == ("bad-name", fix)
+    assert (caught.value.code, caught.value.fix) == ("usage", fix)
 
 
 def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError) as caught:
         write_project("model", "zoo-kit", tmp_path)
-    assert caught.value.code == "exists"
+    assert caught.value.code == "usage"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

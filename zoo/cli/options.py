@@ -110,7 +110,7 @@ def restore_plugin_files(before: str | None) -> None:
 plugin_option = click.option(
     "--plugin",
     "plugin_files",
-    type=SomePath(path_type=Path, exists=True, dir_okay=False),
+    type=FILE_TYPE,
     multiple=True,
     expose_value=False,
     callback=add_plugin_files,

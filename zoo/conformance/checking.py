@@ -16,8 +16,8 @@ class Inapplicable(Exception):  # noqa: N818 - not an error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """A spec to check."""
+class CheckedSpec:
+    """A spec, with what its checks need besides."""
 
     spec: Any
     folder: Path | None = None  # of the data of a dataset
@@ -37,5 +37,5 @@ class Check:
 
     id: str
     claim: str
-    run: Callable[[Subject], None]
+    run: Callable[[CheckedSpec], None]
     of_plugin: bool = False  # the same for every spec of a plugin

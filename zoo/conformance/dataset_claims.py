@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.datasets import check_card_fields, check_image, check_spec_targets, check_table
 from zoo.conformance.steps import check_plain_fields, expect, step
 from zoo.data.checks import check_samples, complete_spec, unify_spellings
@@ -24,15 +24,15 @@ ABSENT = ("offline", "data-missing")  # codes of data that are not on this machi
 NUM_THREADS, NUM_READ_IN_THREADS = 4, 32
 
 
-def label_of(subject: Subject) -> str:
+def label_of(subject: CheckedSpec) -> str:
     return f"dataset {subject.spec.name!r}"
 
 
-def data_request(subject: Subject) -> SamplesRequest:
+def data_request(subject: CheckedSpec) -> SamplesRequest:
     return SamplesRequest(folder=subject.folder or cache_root() / "datasets" / subject.spec.name, offline=True)
 
 
-def open_here(subject: Subject) -> tuple[DatasetSpec, Samples]:
+def open_here(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
     """Open the dataset. Raises Inapplicable if that fails, which `dataset-opens` reports, or if its data are absent."""
     if subject.spec.find:
         raise Inapplicable("it stands for many datasets")
@@ -45,17 +45,17 @@ def open_here(subject: Subject) -> tuple[DatasetSpec, Samples]:
     raise Inapplicable("`samples` does not return Samples")
 
 
-def open_checked(subject: Subject) -> tuple[DatasetSpec, Samples]:
+def open_checked(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
     """Open the dataset. Raises Inapplicable if its table or targets are wrong, which other checks report."""
     spec, samples = open_here(subject)
     try:
-        check_fit(spec, samples)
+        check_contents(spec, samples)
     except (AssertionError, ZooError) as error:
         raise Inapplicable(str(error)) from error
     return spec, samples
 
 
-def check_fit(spec: DatasetSpec, samples: Samples) -> None:
+def check_contents(spec: DatasetSpec, samples: Samples) -> None:
     """Compare table and targets with the spec; a class without images is as the data are."""
     check_samples(spec, samples)
     check_table(spec, samples)
@@ -65,19 +65,19 @@ def check_fit(spec: DatasetSpec, samples: Samples) -> None:
             check_spec_targets(spec, samples)
 
 
-def read_all(samples: Samples) -> list[Any]:
+def read_every_image(samples: Samples) -> list[Any]:
     try:
         return [samples.read(image) for image in samples.table["image"]]
     except Exception as error:
         raise Inapplicable(f"an image cannot be read: {error}") from error
 
 
-def check_dataset_fields(subject: Subject) -> None:
+def check_dataset_fields(subject: CheckedSpec) -> None:
     check_plain_fields("dataset", subject.spec)
     check_card_fields(subject.spec)
 
 
-def check_opens(subject: Subject) -> None:
+def check_opens(subject: CheckedSpec) -> None:
     if subject.spec.find:
         raise Inapplicable("it stands for many datasets")
     try:
@@ -92,13 +92,13 @@ def check_opens(subject: Subject) -> None:
     expect(isinstance(samples, Samples), f"{label_of(subject)}: `samples` returned {kind}, expected Samples")
 
 
-def check_rows(subject: Subject) -> None:
+def check_table_and_targets(subject: CheckedSpec) -> None:
     spec, samples = open_here(subject)
     with step(label_of(subject)):
-        check_fit(spec, samples)
+        check_contents(spec, samples)
 
 
-def check_declared_splits(subject: Subject) -> None:
+def check_declared_splits(subject: CheckedSpec) -> None:
     spec, samples = open_checked(subject)
     splits = set(splits_of(samples)) - {""}
     expect(
@@ -112,7 +112,7 @@ def splits_of(samples: Samples) -> list[str]:
     return list(samples.table["split"]) if "split" in samples.table.columns else [""] * len(samples.table)
 
 
-def check_all_images(subject: Subject) -> None:
+def check_all_images(subject: CheckedSpec) -> None:
     spec, samples = open_checked(subject)
     depths = Counter[str]()
     for sample, image in zip(samples.table["sample_id"], samples.table["image"], strict=True):
@@ -125,10 +125,10 @@ def check_all_images(subject: Subject) -> None:
     )
 
 
-def check_threads(subject: Subject) -> None:
+def check_threads(subject: CheckedSpec) -> None:
     _, samples = open_checked(subject)
     images = list(samples.table["image"])[:NUM_READ_IN_THREADS]
-    first = read_all(samples)[: len(images)]
+    first = read_every_image(samples)[: len(images)]
     with step(f"{label_of(subject)}: reading images in several threads"), ThreadPoolExecutor(NUM_THREADS) as pool:
         again = list(pool.map(samples.read, images))
     expect(
@@ -137,7 +137,7 @@ def check_threads(subject: Subject) -> None:
     )
 
 
-def check_stable(subject: Subject) -> None:
+def check_stable(subject: CheckedSpec) -> None:
     (_, samples), (_, again) = open_checked(subject), open_checked(subject)
     floats = samples.targets is not None and samples.targets.dtype.kind == "f"
     expect(
@@ -147,7 +147,7 @@ def check_stable(subject: Subject) -> None:
     )
 
 
-def check_patients(subject: Subject) -> None:
+def check_patients(subject: CheckedSpec) -> None:
     spec, samples = open_checked(subject)
     table = samples.table
     if "patient" not in table.columns or not any(splits_of(samples)):
@@ -161,13 +161,15 @@ def check_patients(subject: Subject) -> None:
     )
 
 
-def check_copies(subject: Subject) -> None:
+def check_copies(subject: CheckedSpec) -> None:
     """Find equal pixels in different official splits, unless the spec declares known issues."""
     spec, samples = open_checked(subject)
     if not any(splits_of(samples)):
         raise Inapplicable("it has no official splits")
     first: dict[str, tuple[str, str]] = {}
-    for sample, split, pixels in zip(samples.table["sample_id"], splits_of(samples), read_all(samples), strict=True):
+    for sample, split, pixels in zip(
+        samples.table["sample_id"], splits_of(samples), read_every_image(samples), strict=True
+    ):
         if not split:
             continue
         digest = hash_bytes(str(np.shape(pixels)), np.ascontiguousarray(pixels).tobytes())
@@ -179,7 +181,7 @@ def check_copies(subject: Subject) -> None:
         )
 
 
-def check_one_class(subject: Subject) -> None:
+def check_one_class(subject: CheckedSpec) -> None:
     spec, samples = open_checked(subject)
     if not spec.task.classes:
         raise Inapplicable("its targets are not classes")
@@ -193,7 +195,7 @@ def check_one_class(subject: Subject) -> None:
         )
 
 
-def check_hashes(subject: Subject) -> None:
+def check_hashes(subject: CheckedSpec) -> None:
     spec, samples = open_checked(subject)
     if not spec.checksums:
         raise Inapplicable("it declares no checksums")
@@ -206,12 +208,12 @@ def check_hashes(subject: Subject) -> None:
     expect(not unknown, f"{label_of(subject)}: `checksums` names files it does not read: {', '.join(unknown)}")
 
 
-def check_offline(subject: Subject) -> None:
+def check_offline(subject: CheckedSpec) -> None:
     """Open the dataset with `offline`, from its own and from an empty folder."""
     if subject.spec.find:
         raise Inapplicable("it stands for many datasets")
     with TemporaryDirectory(prefix="zoo-") as empty:
-        own, absent = (open_offline(subject, folder) for folder in (data_request(subject).folder, Path(empty)))
+        own, absent = (open_without_network(subject, folder) for folder in (data_request(subject).folder, Path(empty)))
     if own and not isinstance(own, DataError):
         raise Inapplicable(f"it cannot be opened: {own}")
     expect(
@@ -221,7 +223,7 @@ def check_offline(subject: Subject) -> None:
     )
 
 
-def open_offline(subject: Subject, folder: Path) -> Exception | None:
+def open_without_network(subject: CheckedSpec, folder: Path) -> Exception | None:
     """The error of opening a dataset in a folder. Raises AssertionError if it tries the network."""
     failure = None
     with network_refused() as hosts:
@@ -236,7 +238,7 @@ def open_offline(subject: Subject, folder: Path) -> Exception | None:
 DATASET_CHECKS = (
     Check(id="dataset-fields", claim="Its fields are valid and fit each other", run=check_dataset_fields),
     Check(id="dataset-opens", claim="It can be opened", run=check_opens),
-    Check(id="dataset-rows", claim="Its table and targets fit the spec", run=check_rows),
+    Check(id="dataset-rows", claim="Its table and targets fit the spec", run=check_table_and_targets),
     Check(id="dataset-splits", claim="Its official splits are those it declares", run=check_declared_splits),
     Check(id="dataset-images", claim="Every image can be read", run=check_all_images),
     Check(id="dataset-threads", claim="Images can be read in several threads", run=check_threads),

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, expect
 from zoo.errors import RunError
 from zoo.system.workers import Event, ExecutorOptions, Notify
@@ -26,9 +26,9 @@ def perform(work: tuple[str, str], _: str, notify: Notify, *, checker: int) -> N
     """Perform the action that a work names, in another process than the checker; `ok` adds a line to its file."""
     action, file = work
     if action in ("die", "hang") and os.getpid() == checker:
-        raise RunError("the executor carries out works in its own process", code="same-process")
+        raise RunError("the executor carries out works in its own process")
     if action == "refuse":
-        raise RunError("this work refuses", code="refused")
+        raise RunError("this work refuses")
     if action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang":
@@ -39,19 +39,19 @@ def perform(work: tuple[str, str], _: str, notify: Notify, *, checker: int) -> N
         stream.write("done\n")
 
 
-def start_works(subject: Subject, works: Sequence[tuple[str, str]], **options: Any) -> Any:
+def start_works(subject: CheckedSpec, works: Sequence[tuple[str, str]], **options: Any) -> Any:
     """The events of works on two devices, as zoo asks for them."""
     defaults = {part: getattr(ExecutorOptions(devices=(), reuse=False), part) for part in ("fits", "more")}
     settings = {"devices": ["cpu", "cpu"], "reuse": False, "timeout": None, "fail_fast": False, **defaults, **options}
     return subject.spec.execute(works, partial(perform, checker=os.getpid()), **settings)
 
 
-def collect_events(subject: Subject, works: Sequence[tuple[str, str]], **options: Any) -> list[Event[Any]]:
+def collect_events(subject: CheckedSpec, works: Sequence[tuple[str, str]], **options: Any) -> list[Event[Any]]:
     with closing(start_works(subject, works, **options)) as events:
         return list(events)
 
 
-def run_or_skip(subject: Subject, works: Sequence[tuple[str, str]], **options: Any) -> list[Event[Any]]:
+def run_or_skip(subject: CheckedSpec, works: Sequence[tuple[str, str]], **options: Any) -> list[Event[Any]]:
     """The events. Raises Inapplicable if works that succeed do not, which `executor-works` reports."""
     require_success(subject)
     try:
@@ -62,7 +62,7 @@ def run_or_skip(subject: Subject, works: Sequence[tuple[str, str]], **options: A
         ) from error
 
 
-def require_success(subject: Subject) -> None:
+def require_success(subject: CheckedSpec) -> None:
     with TemporaryDirectory(prefix="zoo-") as folder:
         try:
             ends = ends_of(collect_events(subject, [("ok", f"{folder}/plain")]))
@@ -76,21 +76,21 @@ def ends_of(events: Sequence[Event[Any]]) -> list[Event[Any]]:
     return [event for event in events if event.kind == "ended"]
 
 
-def check_executor_fields(subject: Subject) -> None:
+def check_executor_fields(subject: CheckedSpec) -> None:
     check_plain_fields("executor", subject.spec)
 
 
-def in_folder(check: Callable[[Subject, str], None]) -> Callable[[Subject], None]:
+def in_folder(check: Callable[[CheckedSpec, str], None]) -> Callable[[CheckedSpec], None]:
     """Give a check a temporary folder."""
 
-    def run(subject: Subject) -> None:
+    def run(subject: CheckedSpec) -> None:
         with TemporaryDirectory(prefix="zoo-") as folder:
             check(subject, folder)
 
     return run
 
 
-def check_works(subject: Subject, folder: str) -> None:
+def check_works(subject: CheckedSpec, folder: str) -> None:
     works = [("ok", f"{folder}/{number}") for number in range(5)]
     name = f"executor {subject.spec.name!r}"
     try:
@@ -104,7 +104,7 @@ def check_works(subject: Subject, folder: str) -> None:
     expect(not undone, f"{name}: {len(undone)} of {len(works)} works are reported as done, but were not carried out")
 
 
-def check_once(subject: Subject, folder: str) -> None:
+def check_once(subject: CheckedSpec, folder: str) -> None:
     works = [("ok", f"{folder}/{number}") for number in range(5)]
     events = run_or_skip(subject, works)
     name = f"executor {subject.spec.name!r}"
@@ -115,7 +115,7 @@ def check_once(subject: Subject, folder: str) -> None:
     expect(not repeated, f"{name}: {len(repeated)} of {len(works)} works were carried out more than once")
 
 
-def check_order_of_events(subject: Subject, folder: str) -> None:
+def check_order_of_events(subject: CheckedSpec, folder: str) -> None:
     works = [("ok", f"{folder}/{number}") for number in range(3)]
     events = run_or_skip(subject, works)
     for work in works:
@@ -127,15 +127,15 @@ def check_order_of_events(subject: Subject, folder: str) -> None:
         )
 
 
-def check_refusal(subject: Subject, folder: str) -> None:
+def check_refusal(subject: CheckedSpec, folder: str) -> None:
     expect_other_works(subject, folder, "refuse", {"failed"})
 
 
-def check_death(subject: Subject, folder: str) -> None:
+def check_death(subject: CheckedSpec, folder: str) -> None:
     expect_other_works(subject, folder, "die", {"crashed", "oom"})
 
 
-def expect_other_works(subject: Subject, folder: str, action: str, statuses: set[str]) -> None:
+def expect_other_works(subject: CheckedSpec, folder: str, action: str, statuses: set[str]) -> None:
     """Run one bad work between two good ones, and compare how each ended."""
     works = [("ok", f"{folder}/first"), (action, f"{folder}/bad"), ("ok", f"{folder}/last")]
     ended = {event.work: event for event in ends_of(run_or_skip(subject, works))}
@@ -146,10 +146,13 @@ def expect_other_works(subject: Subject, folder: str, action: str, statuses: set
     others = [ended[work].status if work in ended else None for work in (works[0], works[2])]
     expect(others == ["ok", "ok"], f"{name}: beside {what} the other works end as {others}")
     if action == "refuse" and bad:
-        expect(bad.code == "refused", f"{name}: the code of a ZooError is lost: {bad.code!r}, expected 'refused'")
+        expect(
+            bad.code == RunError.code,
+            f"{name}: the code of a ZooError is lost: {bad.code!r}, expected {RunError.code!r}",
+        )
 
 
-def check_timeout(subject: Subject, folder: str) -> None:
+def check_timeout(subject: CheckedSpec, folder: str) -> None:
     works = [("hang", f"{folder}/pid"), ("ok", f"{folder}/last")]
     start = time.monotonic()
     ended = {event.work: event for event in ends_of(run_or_skip(subject, works, timeout=TIMEOUT_SECONDS))}
@@ -164,7 +167,7 @@ def check_timeout(subject: Subject, folder: str) -> None:
     )
 
 
-def check_cancel(subject: Subject, folder: str) -> None:
+def check_cancel(subject: CheckedSpec, folder: str) -> None:
     """Close the generator while a work hangs: its process must be gone."""
     require_success(subject)
     file = Path(folder, "pid")
@@ -193,7 +196,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def check_fail_fast(subject: Subject, folder: str) -> None:
+def check_fail_fast(subject: CheckedSpec, folder: str) -> None:
     works = [("refuse", f"{folder}/bad"), *(("ok", f"{folder}/{number}") for number in range(6))]
     require_success(subject)
     try:
@@ -206,7 +209,7 @@ def check_fail_fast(subject: Subject, folder: str) -> None:
     )
 
 
-def check_late_work(subject: Subject, folder: str) -> None:
+def check_late_work(subject: CheckedSpec, folder: str) -> None:
     """Give the last work through `more`, as zoo does while it still decodes images."""
     answers: list[Any] = [[], [("ok", f"{folder}/late")], None]
     events = run_or_skip(subject, [("ok", f"{folder}/first")], more=lambda: answers.pop(0) if answers else None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.metrics import (
     NUM_UNITS,
     check_per_unit,
@@ -33,7 +33,7 @@ def without_bounds(spec: MetricSpec) -> MetricSpec:
     return replace(spec, bounds=(None, None))
 
 
-def requests(subject: Subject, quality: str = "random") -> Iterator[tuple[str, MetricRequest]]:
+def requests(subject: CheckedSpec, quality: str = "random") -> Iterator[tuple[str, MetricRequest]]:
     """The predictions of each task, with the name of the metric and the task."""
     for name in subject.spec.tasks:
         if name not in TASKS:
@@ -42,7 +42,7 @@ def requests(subject: Subject, quality: str = "random") -> Iterator[tuple[str, M
         yield where, make_read_only(request_for(TASKS[name], quality=quality))
 
 
-def value_or_skip(subject: Subject, request: MetricRequest) -> float:
+def value_or_skip(subject: CheckedSpec, request: MetricRequest) -> float:
     """The value. Raises Inapplicable if there is none, which `metric-value` reports."""
     try:
         return compute(without_bounds(subject.spec), request)
@@ -50,30 +50,30 @@ def value_or_skip(subject: Subject, request: MetricRequest) -> float:
         raise Inapplicable(f"it has no value: {error}") from error
 
 
-def stable_value(subject: Subject, request: MetricRequest) -> float:
+def stable_value(subject: CheckedSpec, request: MetricRequest) -> float:
     value = value_or_skip(subject, request)
     if value != value_or_skip(subject, request):
         raise Inapplicable("its values are random")
     return value
 
 
-def check_metric_fields(subject: Subject) -> None:
+def check_metric_fields(subject: CheckedSpec) -> None:
     check_plain_fields("metric", subject.spec)
     check_tasks("metric", subject.spec)
 
 
-def check_value(subject: Subject) -> None:
+def check_value(subject: CheckedSpec) -> None:
     for where, request in requests(subject):
         value_of(where, without_bounds(subject.spec), request)
 
 
-def check_repeated_value(subject: Subject) -> None:
+def check_repeated_value(subject: CheckedSpec) -> None:
     for where, request in requests(subject):
         first, second = (value_or_skip(subject, request) for _ in range(2))
         expect(first == second, f"{where}: the same predictions give two different values")
 
 
-def check_direction(subject: Subject) -> None:
+def check_direction(subject: CheckedSpec) -> None:
     spec = subject.spec
     pairs = zip(requests(subject), requests(subject, "perfect"), strict=True)
     for (where, random), (_, perfect) in pairs:
@@ -85,7 +85,7 @@ def check_direction(subject: Subject) -> None:
         )
 
 
-def check_bounds_of_values(subject: Subject) -> None:
+def check_bounds_of_values(subject: CheckedSpec) -> None:
     low, high = subject.spec.bounds
     for quality in ("random", "perfect"):
         for where, request in requests(subject, quality):
@@ -94,7 +94,7 @@ def check_bounds_of_values(subject: Subject) -> None:
             expect(inside, f"{where}: the value {value:.6g} is outside its `bounds` {subject.spec.bounds}")
 
 
-def check_row_order(subject: Subject) -> None:
+def check_row_order(subject: CheckedSpec) -> None:
     order = np.random.default_rng(2).permutation(NUM_UNITS)
     for where, request in requests(subject):
         value = stable_value(subject, request)
@@ -104,7 +104,7 @@ def check_row_order(subject: Subject) -> None:
         )
 
 
-def check_positive_class(subject: Subject) -> None:
+def check_positive_class(subject: CheckedSpec) -> None:
     """Exchange the two classes of a task with a positive one: the value must be the same."""
     tried = False
     for where, request in requests(subject):
@@ -130,7 +130,7 @@ def check_positive_class(subject: Subject) -> None:
         raise Inapplicable("none of its tasks has a positive class")
 
 
-def check_unknown_targets(subject: Subject) -> None:
+def check_unknown_targets(subject: CheckedSpec) -> None:
     """Change the probabilities where the target is NaN: the value must be the same."""
     tried = False
     for where, request in requests(subject):
@@ -152,28 +152,28 @@ def check_unknown_targets(subject: Subject) -> None:
         raise Inapplicable("none of its tasks has unknown targets")
 
 
-def check_unit_values(subject: Subject) -> None:
+def check_unit_values(subject: CheckedSpec) -> None:
     if subject.spec.per_unit is None:
         raise Inapplicable("it has no `per_unit`")
     for where, request in requests(subject):
         check_per_unit(where, subject.spec, request, stable_value(subject, request))
 
 
-def check_resampled(subject: Subject) -> None:
+def check_resampled(subject: CheckedSpec) -> None:
     if subject.spec.resample is None or subject.spec.per_unit is not None:
         raise Inapplicable("it has no `resample` of its own")
     for where, request in requests(subject):
         check_resample(where, without_bounds(subject.spec), request, stable_value(subject, request))
 
 
-def check_counted(subject: Subject) -> None:
+def check_counted(subject: CheckedSpec) -> None:
     if subject.spec.counts is None:
         raise Inapplicable("it has no `counts`")
     for where, request in requests(subject):
         check_weighted_counts(where, subject.spec, request, stable_value(subject, request))
 
 
-def check_note(subject: Subject) -> None:
+def check_note(subject: CheckedSpec) -> None:
     if subject.spec.note is None:
         raise Inapplicable("it has no `note`")
     for where, request in requests(subject):
@@ -182,13 +182,13 @@ def check_note(subject: Subject) -> None:
             expect(isinstance(subject.spec.note(request), str), f"{where}: `note` must return a str")
 
 
-def check_degenerate(subject: Subject) -> None:
+def check_degenerate(subject: CheckedSpec) -> None:
     for where, request in requests(subject):
         stable_value(subject, request)
         check_undefined(where, without_bounds(subject.spec), request)
 
 
-def check_no_stand_in(subject: Subject) -> None:
+def check_no_stand_in(subject: CheckedSpec) -> None:
     """Perfect predictions of equal targets must not get the worst value in place of Undefined."""
     spec = subject.spec
     worst = spec.bounds[0] if spec.higher_is_better else spec.bounds[1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.models import (
     check_bounds,
     check_card,
@@ -40,7 +40,7 @@ BUILD_CHECKS = {"build-downloads", "build-seeds", "wrong-output", "wrong-precisi
 MAX_DEPTH = 6  # of containers searched for unregistered layers
 
 
-def name_of(subject: Subject) -> str:
+def model_label(subject: CheckedSpec) -> str:
     return f"model {subject.spec.name!r}"
 
 
@@ -52,7 +52,7 @@ def request_of(
     )
 
 
-def assemble(subject: Subject, **request: Any) -> nn.Module:
+def build_or_skip(subject: CheckedSpec, **request: Any) -> nn.Module:
     """Build the model as a run does. Raises Inapplicable if that fails, which other checks report."""
     try:
         return build_model(subject.spec, request_of(subject.spec, **request))
@@ -86,14 +86,14 @@ def evaluating(name: str) -> Iterator[None]:
 
 
 # --- spec and building -----------------------------------------------------------------------------------------------
-def check_model_fields(subject: Subject) -> None:
+def check_model_fields(subject: CheckedSpec) -> None:
     check_plain_fields("model", subject.spec)
     check_tasks("model", subject.spec)
     check_card(subject.spec)
 
 
-def check_builds(subject: Subject) -> None:
-    with step(f"{name_of(subject)}: building it"):
+def check_builds(subject: CheckedSpec) -> None:
+    with step(f"{model_label(subject)}: building it"):
         try:
             build_model(subject.spec, request_of(subject.spec))
         except RunError as error:
@@ -101,10 +101,10 @@ def check_builds(subject: Subject) -> None:
                 raise
 
 
-def check_build_for(code: str) -> Callable[[Subject], None]:
+def check_build_for(code: str) -> Callable[[CheckedSpec], None]:
     """The check that building does not fail with an error of this code."""
 
-    def check(subject: Subject) -> None:
+    def check(subject: CheckedSpec) -> None:
         try:
             build_model(subject.spec, request_of(subject.spec))
         except RunError as error:
@@ -116,18 +116,18 @@ def check_build_for(code: str) -> Callable[[Subject], None]:
     return check
 
 
-def check_build_repeats(subject: Subject) -> None:
+def check_build_repeats(subject: CheckedSpec) -> None:
     images = draw_input(subject.spec)
-    with evaluating(name_of(subject)):
-        module = assemble(subject)
-        first, second = repeatable(module, images), finite_or_skip(evaluate(assemble(subject), images))
+    with evaluating(model_label(subject)):
+        module = build_or_skip(subject)
+        first, second = repeatable(module, images), finite_or_skip(evaluate(build_or_skip(subject), images))
     expect(
         same_outputs(first, second),
-        f"{name_of(subject)}: two builds from the same seed give other outputs; draw random numbers from torch only",
+        f"{model_label(subject)}: two builds from the same seed give other outputs; draw random numbers from torch only",
     )
 
 
-def check_process(subject: Subject) -> None:
+def check_process(subject: CheckedSpec) -> None:
     """Compare the state of the process before and after `build`, except for torch's own random numbers."""
     with process_unchanged(), network_refused():
         random.random(), np.random.random()  # so that a state to which `build` resets them is another one
@@ -138,7 +138,7 @@ def check_process(subject: Subject) -> None:
             raise Inapplicable(f"it cannot be built: {error}") from error
         after = process_state()
     changed = [name for name, value in before.items() if after[name] != value]
-    expect(not changed, f"{name_of(subject)}: `build` changes {', '.join(changed)} of the process")
+    expect(not changed, f"{model_label(subject)}: `build` changes {', '.join(changed)} of the process")
 
 
 def process_state() -> Mapping[str, Any]:
@@ -155,98 +155,98 @@ def process_state() -> Mapping[str, Any]:
     }
 
 
-def check_own_size(subject: Subject) -> None:
+def check_own_size(subject: CheckedSpec) -> None:
     spec = subject.spec
-    assemble(subject)  # a model that cannot be built at all has another fault
-    with step(f"{name_of(subject)}: at its own image size, {spec.image_size} px"):
+    build_or_skip(subject)  # a model that cannot be built at all has another fault
+    with step(f"{model_label(subject)}: at its own image size, {spec.image_size} px"):
         module = build_model(spec, request_of(spec, size=spec.image_size))
         evaluate(module, draw_input(spec, 2, size=spec.image_size))
 
 
-def check_other_size(subject: Subject) -> None:
+def check_other_size(subject: CheckedSpec) -> None:
     spec, size = subject.spec, sizes_to_try(subject.spec)[1]
     if spec.fixed_size:
         raise Inapplicable(f"its only size is {spec.image_size} px")
-    assemble(subject)
-    with step(f"{name_of(subject)}: at {size} px, which its spec allows"):
+    build_or_skip(subject)
+    with step(f"{model_label(subject)}: at {size} px, which its spec allows"):
         evaluate(build_model(spec, request_of(spec, size=size)), draw_input(spec, 2, size=size))
 
 
-def check_gray(subject: Subject) -> None:
+def check_gray(subject: CheckedSpec) -> None:
     spec = subject.spec
-    assemble(subject)
-    with step(f"{name_of(subject)}: with one channel"):
+    build_or_skip(subject)
+    with step(f"{model_label(subject)}: with one channel"):
         evaluate(build_model(spec, request_of(spec, channels=1)), draw_input(spec, 2, channels=1))
 
 
-def check_one_output(subject: Subject) -> None:
+def check_one_output(subject: CheckedSpec) -> None:
     spec, images = subject.spec, draw_input(subject.spec, 2)
-    assemble(subject)
-    with step(f"{name_of(subject)}: with one output, as a number is predicted"):
+    build_or_skip(subject)
+    with step(f"{model_label(subject)}: with one output, as a number is predicted"):
         outputs = evaluate(build_model(spec, request_of(spec, num_outputs=1)), images)
     shape, expected = tuple(outputs.shape), shape_of(spec, images, 1)
-    expect(shape == expected, f"{name_of(subject)}: with one output it returns {shape}, expected {expected}")
+    expect(shape == expected, f"{model_label(subject)}: with one output it returns {shape}, expected {expected}")
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------
-def check_evaluates(subject: Subject) -> None:
-    module = assemble(subject)
-    with step(f"{name_of(subject)}: evaluating it"):
+def check_evaluates(subject: CheckedSpec) -> None:
+    module = build_or_skip(subject)
+    with step(f"{model_label(subject)}: evaluating it"):
         evaluate(module, draw_input(subject.spec))
 
 
-def check_finite(subject: Subject) -> None:
-    with evaluating(name_of(subject)):
-        outputs = evaluate(assemble(subject), draw_input(subject.spec))
-    expect(outputs.isfinite().all(), f"{name_of(subject)}: logits of ordinary images are not finite")
+def check_finite(subject: CheckedSpec) -> None:
+    with evaluating(model_label(subject)):
+        outputs = evaluate(build_or_skip(subject), draw_input(subject.spec))
+    expect(outputs.isfinite().all(), f"{model_label(subject)}: logits of ordinary images are not finite")
 
 
-def check_black(subject: Subject) -> None:
+def check_black(subject: CheckedSpec) -> None:
     images = draw_input(subject.spec)
-    with evaluating(name_of(subject)):
-        module = assemble(subject)
+    with evaluating(model_label(subject)):
+        module = build_or_skip(subject)
         if not evaluate(module, images).isfinite().all():
             raise Inapplicable("logits of ordinary images are not finite either")
         outputs = evaluate(module, images * 0)
-    expect(outputs.isfinite().all(), f"{name_of(subject)}: logits of constant images are not finite")
+    expect(outputs.isfinite().all(), f"{model_label(subject)}: logits of constant images are not finite")
 
 
-def check_same_twice(subject: Subject) -> None:
+def check_same_twice(subject: CheckedSpec) -> None:
     images = draw_input(subject.spec)
-    with evaluating(name_of(subject)):
-        module = assemble(subject)
+    with evaluating(model_label(subject)):
+        module = build_or_skip(subject)
         first, second = (finite_or_skip(evaluate(module, images)) for _ in range(2))
     expect(
         same_outputs(first, second),
-        f"{name_of(subject)}: the same images give different logits the second time in eval mode; is dropout still "
+        f"{model_label(subject)}: the same images give different logits the second time in eval mode; is dropout still "
         "active?",
     )
 
 
-def check_batch_independence(subject: Subject) -> None:
+def check_batch_independence(subject: CheckedSpec) -> None:
     images = draw_input(subject.spec)
-    with evaluating(name_of(subject)):
-        module = assemble(subject)
+    with evaluating(model_label(subject)):
+        module = build_or_skip(subject)
         whole, part = repeatable(module, images), evaluate(module, images[:2])
     expect(
         same_outputs(whole[:2], part),
-        f"{name_of(subject)}: an image's logits depend on the other images of its batch in eval mode",
+        f"{model_label(subject)}: an image's logits depend on the other images of its batch in eval mode",
     )
 
 
-def check_one_image(subject: Subject) -> None:
+def check_one_image(subject: CheckedSpec) -> None:
     images = draw_input(subject.spec, 1)
-    module = assemble(subject)
-    with step(f"{name_of(subject)}: a batch of one image"):
+    module = build_or_skip(subject)
+    with step(f"{model_label(subject)}: a batch of one image"):
         outputs = evaluate(module, images)
     shape, expected = tuple(outputs.shape), shape_of(subject.spec, images)
-    expect(shape == expected, f"{name_of(subject)}: for one image it returns {shape}, expected {expected}")
+    expect(shape == expected, f"{model_label(subject)}: for one image it returns {shape}, expected {expected}")
 
 
-def check_unbounded(subject: Subject) -> None:
-    with evaluating(name_of(subject)):
+def check_unbounded(subject: CheckedSpec) -> None:
+    with evaluating(model_label(subject)):
         images = draw_input(subject.spec)
-        module = assemble(subject)
+        module = build_or_skip(subject)
         finite_or_skip(evaluate(module, images))
         check_bounds(subject.spec, module, images)
 
@@ -266,17 +266,17 @@ def finite_or_skip(outputs: Tensor) -> Tensor:
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------
-def check_trains(subject: Subject) -> None:
-    with evaluating(name_of(subject)):
-        module, images = assemble(subject), draw_input(subject.spec)
+def check_trains(subject: CheckedSpec) -> None:
+    with evaluating(model_label(subject)):
+        module, images = build_or_skip(subject), draw_input(subject.spec)
         finite_or_skip(evaluate(module, images))
     check_training(subject.spec, module, images, num_outputs=3)
 
 
-def check_registered(subject: Subject) -> None:
+def check_registered(subject: CheckedSpec) -> None:
     import torch
 
-    module = assemble(subject)
+    module = build_or_skip(subject)
     modules = set(map(id, module.modules()))
     parameters = {id(parameter) for parameter in module.parameters()}
     for owner, part in module.named_modules():
@@ -288,7 +288,7 @@ def check_registered(subject: Subject) -> None:
                 place = f"{owner}.{attribute}".lstrip(".")
                 expect(
                     known,
-                    f"{name_of(subject)}: {place} holds a {type(hidden).__name__} that is not registered, so it would "
+                    f"{model_label(subject)}: {place} holds a {type(hidden).__name__} that is not registered, so it would "
                     "be neither trained nor saved; use nn.ModuleList, nn.ModuleDict or nn.ParameterList",
                 )
 
@@ -304,56 +304,56 @@ def contained(value: Any, depth: int = 0) -> Iterator[nn.Module | nn.Parameter]:
             yield from contained(part, depth + 1)
 
 
-def check_layer_groups(subject: Subject) -> None:
-    check_groups(subject.spec, assemble(subject))
+def check_layer_groups(subject: CheckedSpec) -> None:
+    check_groups(subject.spec, build_or_skip(subject))
 
 
-def check_feature_shape(subject: Subject) -> None:
+def check_feature_shape(subject: CheckedSpec) -> None:
     spec = subject.spec
     if not spec.features and not spec.classifier:
         raise Inapplicable("it names neither `features` nor `classifier`, so frozen protocols cannot use it")
-    with evaluating(name_of(subject)):
-        module, images = assemble(subject), draw_input(spec)
+    with evaluating(model_label(subject)):
+        module, images = build_or_skip(subject), draw_input(spec)
         finite_or_skip(evaluate(module, images))
     check_features(spec, module, images)
 
 
-def check_state_dict(subject: Subject) -> None:
+def check_state_dict(subject: CheckedSpec) -> None:
     """Load the state of a changed copy into a fresh build, and compare the outputs."""
     import torch
 
     images = draw_input(subject.spec)
-    with evaluating(name_of(subject)):
-        first, second = assemble(subject), assemble(subject)
+    with evaluating(model_label(subject)):
+        first, second = build_or_skip(subject), build_or_skip(subject)
         repeatable(first, images)
         with torch.no_grad():
             for value in (*first.parameters(), *first.buffers()):
                 if value.is_floating_point():
                     value.add_(0.01)
         expected = finite_or_skip(evaluate(first, images))
-    with step(f"{name_of(subject)}: loading its own state dict"):
+    with step(f"{model_label(subject)}: loading its own state dict"):
         second.load_state_dict(copy.deepcopy(first.state_dict()))
         outputs = evaluate(second, images)
     expect(
         same_outputs(expected, outputs),
-        f"{name_of(subject)}: a new build with the state dict of a trained one gives other outputs; something that "
+        f"{model_label(subject)}: a new build with the state dict of a trained one gives other outputs; something that "
         "determines them is neither a parameter nor a buffer",
     )
 
 
-def check_weights_read(subject: Subject) -> None:
+def check_weights_read(subject: CheckedSpec) -> None:
     """Build from the weights on this machine and from a copy with other values, which must change every parameter."""
     from zoo.runner.trials import Trial, find_unread
 
     spec = subject.spec
-    assemble(subject)
+    build_or_skip(subject)
     path, tag = find_weights_here(spec)
     request = BuildRequest(num_outputs=3, channels=spec.channels, image_size=spec.image_size, weights=path, tag=tag)
-    with step(f"{name_of(subject)}: building it with {path.name}"):
+    with step(f"{model_label(subject)}: building it with {path.name}"):
         unread = find_unread(Trial(model=spec.name, spec=spec, path=path, request=request))
     expect(
         not unread,
-        f"{name_of(subject)}: the values in {path.name} do not reach {', '.join(unread[:3])}; load all of "
+        f"{model_label(subject)}: the values in {path.name} do not reach {', '.join(unread[:3])}; load all of "
         "`request.weights` outside the head",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.conformance.catalogue import checks_of
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.errors import UsageError, nearest
 
 
@@ -24,7 +24,7 @@ class CheckTest:
         import pytest
 
         try:
-            self.check.run(Subject(spec=spec, folder=self.folder))
+            self.check.run(CheckedSpec(spec=spec, folder=self.folder))
         except Inapplicable as reason:
             pytest.skip(str(reason))
 
@@ -40,7 +40,7 @@ def parametrize_with_checks(
     import pytest
 
     failures, specs = dict(expected_failures or {}), list(specs)
-    pairs = [(spec, check) for spec in specs for check in checks_of(Subject(spec=spec).kind)]
+    pairs = [(spec, check) for spec in specs for check in checks_of(CheckedSpec(spec=spec).kind)]
     known = {check.id for _, check in pairs}
     for name in failures.keys() - known:
         raise UsageError(f"no check {name!r}", fix=nearest(name, sorted(known)) or ", ".join(sorted(known)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, expect
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.registry.opening import open_registry
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.specs.protocol import Protocol
-from zoo.tasks.classes import BINARY
+from zoo.tasks.kinds import TASKS
 from zoo.training.batches import plan_steps
 from zoo.training.fitting import FitRequest, fit
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NUM_TRAIN = 1_000  # images, for the budget
-NUM_IMAGES, SIDE = 60, 16
+NUM_NOISE_IMAGES, NOISE_PIXELS = 60, 16
 NUM_STEPS, NUM_ROUNDS, BATCH_SIZE = 6, 2, 8
 
 
@@ -53,11 +53,11 @@ def build_tiny_network(request: BuildRequest) -> nn.Module:
 TINY_NETWORK = ModelSpec(name="tiny-network", build=build_tiny_network, classifier="fc", channels=1)
 
 
-def check_protocol_fields(subject: Subject) -> None:
+def check_protocol_fields(subject: CheckedSpec) -> None:
     check_plain_fields("protocol", subject.spec)
 
 
-def check_budget(subject: Subject) -> None:
+def check_budget(subject: CheckedSpec) -> None:
     protocol: Protocol = subject.spec
     if protocol.method != "finetune":
         raise Inapplicable("it does not train by steps")
@@ -71,7 +71,7 @@ def check_budget(subject: Subject) -> None:
     )
 
 
-def check_grid(subject: Subject) -> None:
+def check_grid_points(subject: CheckedSpec) -> None:
     """Check every point of the grid that is tuned on val as a protocol of its own."""
     protocol: Protocol = subject.spec
     if not protocol.tune:
@@ -85,7 +85,7 @@ def check_grid(subject: Subject) -> None:
             raise AssertionError(f"protocol {protocol.name!r}: `tune` has the point {point}: {error}") from error
 
 
-def check_substitute(subject: Subject) -> None:
+def check_substitute(subject: CheckedSpec) -> None:
     protocol: Protocol = subject.spec
     if not protocol.without_weights:
         raise Inapplicable("it names no protocol for random init")
@@ -96,7 +96,7 @@ def check_substitute(subject: Subject) -> None:
     )
 
 
-def check_training_steps(subject: Subject) -> None:
+def check_training_steps(subject: CheckedSpec) -> None:
     """Train a tiny network for a few steps; reading an image of test fails."""
     if subject.spec.method != "finetune":
         raise Inapplicable("it does not train by steps")
@@ -119,11 +119,13 @@ def short_training(protocol: Protocol) -> FitRequest:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    split_of = np.array(["train", "val", "test"])[np.arange(NUM_IMAGES) % 3]
-    targets = np.arange(NUM_IMAGES) // 3 % 2
+    split_of = np.array(["train", "val", "test"])[np.arange(NUM_NOISE_IMAGES) % 3]
+    targets = np.arange(NUM_NOISE_IMAGES) // 3 % 2
     one = torch.ones(1, 1, 1, 1)
     pixels = TripwirePixels(
-        images=torch.randint(0, 256, (NUM_IMAGES, SIDE, SIDE, 1), dtype=torch.uint8, generator=generator),
+        images=torch.randint(
+            0, 256, (NUM_NOISE_IMAGES, NOISE_PIXELS, NOISE_PIXELS, 1), dtype=torch.uint8, generator=generator
+        ),
         scale=(0.0, 255.0),
         mean=0.5 * one,
         std=0.25 * one,
@@ -133,7 +135,7 @@ def short_training(protocol: Protocol) -> FitRequest:
     changes: dict[str, Any] = {"epochs": None, "steps": NUM_STEPS, "min_steps": 0, "max_steps": None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = build_tiny_network(BuildRequest(num_outputs=2, channels=1, image_size=SIDE))
+        module = build_tiny_network(BuildRequest(num_outputs=2, channels=1, image_size=NOISE_PIXELS))
     return FitRequest(
         spec=TINY_NETWORK,
         module=module,
@@ -148,10 +150,10 @@ def short_training(protocol: Protocol) -> FitRequest:
 
 
 def draw_fold(targets: Any, split_of: Any) -> DecodedFold:
-    ids = np.arange(NUM_IMAGES).astype(str)
+    ids = np.arange(NUM_NOISE_IMAGES).astype(str)
     return DecodedFold(
         name="noise",
-        task=BINARY,
+        task=next(task for task in TASKS.values() if task.targets.has_positive),
         labels=("no", "yes"),
         positive=1,
         unit="image",
@@ -173,7 +175,7 @@ def draw_fold(targets: Any, split_of: Any) -> DecodedFold:
 PROTOCOL_CHECKS = (
     Check(id="protocol-fields", claim="Its fields are valid", run=check_protocol_fields),
     Check(id="protocol-budget", claim="Its budget of steps holds its limits and rounds", run=check_budget),
-    Check(id="protocol-grid", claim="Every point of its grid is a valid protocol", run=check_grid),
+    Check(id="protocol-grid", claim="Every point of its grid is a valid protocol", run=check_grid_points),
     Check(id="protocol-substitute", claim="The protocol for random init is installed", run=check_substitute),
     Check(
         id="protocol-trains", claim="A few steps change parameters, without images of test", run=check_training_steps

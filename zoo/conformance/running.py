@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.conformance.catalogue import checks_of
-from zoo.conformance.checking import Inapplicable, Subject
+from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import PluginError, UsageError
 from zoo.registry.finding import canonical
 from zoo.registry.loading import CORE
@@ -23,7 +23,7 @@ from zoo.system.workers import Notify, execute
 
 MAX_SPECS = 20  # of one kind, if a whole plugin is checked
 MAX_MESSAGE = 2_000  # characters
-Outcome = Literal["passed", "failed", "skipped"]
+CheckOutcome = Literal["passed", "failed", "skipped"]
 PRELOADED = ("torch", "pandas", "PIL.Image", "sklearn.metrics", "torch._dynamo")
 
 
@@ -44,7 +44,7 @@ class CheckResult:
     """What became of a check. `ended` is how the process ended: "ok", "failed", "crashed", "timeout" or "oom"."""
 
     task: CheckTask
-    outcome: Outcome
+    outcome: CheckOutcome
     ended: str = "ok"
     reason: str = ""
 
@@ -90,7 +90,7 @@ def plan_checks(requested: str, registry: Registry, folder: Path | None = None) 
                 if not check.of_plugin or name == first
             ]
     if pattern and not tasks:
-        raise UsageError(f"{wanted} registers nothing called {pattern!r}", fix="zoo plugin list", code="unknown-name")
+        raise UsageError(f"{wanted} registers nothing called {pattern!r}", fix="zoo plugin list", code="unknown-plugin")
     return CheckPlan(tasks=tuple(tasks), results=tuple(results), left_out=left_out)
 
 
@@ -117,7 +117,7 @@ def run_checks(
             continue
         passed = event.status == "ok"
         reason = skipped.get(event.work, "") if passed else event.message
-        outcome: Outcome = "failed" if not passed else "skipped" if event.work in skipped else "passed"
+        outcome: CheckOutcome = "failed" if not passed else "skipped" if event.work in skipped else "passed"
         results[event.work] = CheckResult(
             task=event.work, outcome=outcome, ended=event.status or "", reason=reason[:MAX_MESSAGE]
         )
@@ -135,8 +135,8 @@ def carry_out_check(task: CheckTask, _: str, notify: Notify, *, registry: Regist
     module = next((plugin.module for plugin in registry.plugins if plugin.name == task.plugin), "")
     check = next(check for check in checks_of(task.kind) if check.id == task.check)
     try:
-        check.run(Subject(spec=spec, folder=task.folder, module=module))
+        check.run(CheckedSpec(spec=spec, folder=task.folder, module=module))
     except Inapplicable as reason:
         notify({"skipped": str(reason) or "nothing to check"})
     except AssertionError as error:
-        raise PluginError(str(error), code="check-failed") from error
+        raise PluginError(str(error)) from error

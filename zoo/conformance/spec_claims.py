@@ -7,13 +7,13 @@ import subprocess
 import sys
 from functools import partial
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import callables_of, expect, pickle_callables
 
 # Libraries that take long to import.
 HEAVY_LIBRARIES = (
     *("cv2", "jax", "matplotlib", "monai", "pandas", "scipy", "skimage", "sklearn"),
-    *("tensorflow", "timm", "torch", "torchvision", "transformers"),
+    *("tensorflow", "torch", "transformers"),
 )
 IMPORT_SECONDS = 60.0
 # Imports a plugin and calls its hooks; prints the first heavy import and the line of the plugin that leads to it.
@@ -50,7 +50,7 @@ def run_python(code: str, *arguments: str, stdin: bytes = b"") -> subprocess.Com
     return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=IMPORT_SECONDS)
 
 
-def plugin_module(subject: Subject) -> str:
+def plugin_module(subject: CheckedSpec) -> str:
     """The module that registers a spec, or at least defines its first callable."""
     if subject.module:
         return subject.module
@@ -62,7 +62,7 @@ def plugin_module(subject: Subject) -> str:
     raise Inapplicable("it has no code of its own")
 
 
-def check_light_import(subject: Subject) -> None:
+def check_light_import(subject: CheckedSpec) -> None:
     module = plugin_module(subject)
     done = run_python(WATCH_IMPORTS, module, ",".join(HEAVY_LIBRARIES))
     library, _, place = done.stdout.decode().strip().partition(" ")
@@ -75,7 +75,7 @@ def check_light_import(subject: Subject) -> None:
     )
 
 
-def check_spawn(subject: Subject) -> None:
+def check_spawn(subject: CheckedSpec) -> None:
     if not callables_of(subject.spec):
         raise Inapplicable("it has no callables")
     pickled = pickle_callables(subject.kind, subject.spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zoo.conformance.checking import Check, Inapplicable, Subject
+from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, expect, step
 from zoo.registry.opening import open_registry
 from zoo.tasks.task import Task
@@ -16,7 +16,7 @@ def num_labels_of(task: Task) -> int:
     return min(NUM_TASK_LABELS, task.targets.max_labels or NUM_TASK_LABELS)
 
 
-def check_task_fields(subject: Subject) -> None:
+def check_task_fields(subject: CheckedSpec) -> None:
     check_plain_fields("task", subject.spec)
     expect(
         subject.spec.primary_metric in subject.spec.metrics,
@@ -24,7 +24,7 @@ def check_task_fields(subject: Subject) -> None:
     )
 
 
-def check_drawn_targets(subject: Subject) -> None:
+def check_drawn_targets(subject: CheckedSpec) -> None:
     task: Task = subject.spec
     labels = [f"label {index}" for index in range(num_labels_of(task))]
     with step(f"task {task.name!r}: targets"):
@@ -35,7 +35,7 @@ def check_drawn_targets(subject: Subject) -> None:
     expect(not fault_of_answers, f"task {task.name!r}: its perfect answers are faulty: {fault_of_answers}")
 
 
-def check_answers(subject: Subject) -> None:
+def check_answers(subject: CheckedSpec) -> None:
     task: Task = subject.spec
     if task.head.dense:
         raise Inapplicable("its logits are of pixels")
@@ -46,7 +46,7 @@ def check_answers(subject: Subject) -> None:
     expect(not fault, f"task {task.name!r}: answers of random logits are faulty: {fault}")
 
 
-def check_loss(subject: Subject) -> None:
+def check_loss(subject: CheckedSpec) -> None:
     import torch
 
     task: Task = subject.spec
@@ -67,7 +67,7 @@ def check_loss(subject: Subject) -> None:
     expect(logits.grad is not None and logits.grad.any(), f"task {task.name!r}: the loss does not depend on the logits")
 
 
-def check_task_metrics(subject: Subject) -> None:
+def check_task_metrics(subject: CheckedSpec) -> None:
     task: Task = subject.spec
     known = open_registry().metrics
     for name in task.metrics:

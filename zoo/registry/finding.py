@@ -48,10 +48,10 @@ def find_plugins() -> list[InstalledPlugin]:
         for plugin in find_in_distribution(distribution):
             plugins.setdefault(plugin.name, plugin)
     distributions = sorted(plugins.values(), key=lambda plugin: plugin.name)
-    return [*distributions, *map(describe_file, list_plugin_files())]
+    return [*distributions, *map(describe_plugin_file, list_plugin_files())]
 
 
-def describe_file(file: PluginFile) -> InstalledPlugin:
+def describe_plugin_file(file: PluginFile) -> InstalledPlugin:
     """The plugin of one file; the first line of its docstring is its summary."""
     try:
         docstring = ast.get_docstring(ast.parse(read_regular(file.path))) or ""
@@ -73,8 +73,6 @@ def import_file(path: Path) -> object:
     Its folder is appended to `sys.path`, where it hides no other module. Raises PluginError if the name is not that of
     a module, or is taken.
     """
-    if not path.is_file():
-        raise PluginError(f"no such file: {path}", fix=f"correct --plugin or {PLUGIN_FILES}")
     if not path.stem.isidentifier() or path.suffix != ".py":
         raise PluginError(f"{path.name} cannot be imported", fix="give it a name such as my_plugin.py")
     if str(path.parent) not in sys.path:

@@ -11,15 +11,15 @@ from zoo.conformance.running import CheckPlan, CheckResult
 from zoo.errors import clean
 from zoo.report.board_markdown import escape
 
-ENDS = {
+ENDINGS = {
     "crashed": "its process crashed",
     "timeout": "it did not end in time",
     "oom": "its process was killed, most likely for lack of memory",
 }
 
 
-def reason_text(result: CheckResult) -> str:
-    end = ENDS.get(result.ended, "")
+def show_reason(result: CheckResult) -> str:
+    end = ENDINGS.get(result.ended, "")
     return clean(f"{end}: {result.reason}" if end else result.reason)
 
 
@@ -44,12 +44,12 @@ def check_lines(results: Sequence[CheckResult], plan: CheckPlan) -> list[str]:
         subject = plugin if kind == "plugin" else f"{plugin}: {kind} {name}"
         lines.append(f"{subject}: {count_outcomes(own)}")
         lines += [
-            f"  failed {result.task.check}: {reason_text(result)}" for result in own if result.outcome == "failed"
+            f"  failed {result.task.check}: {show_reason(result)}" for result in own if result.outcome == "failed"
         ]
         skipped: dict[str, list[str]] = {}
         for result in own:
             if result.outcome == "skipped":
-                skipped.setdefault(reason_text(result), []).append(result.task.check)
+                skipped.setdefault(show_reason(result), []).append(result.task.check)
         lines += [f"  skipped {', '.join(checks)}: {reason}" for reason, checks in skipped.items()]
     return [*lines, *left_out_lines(plan), count_outcomes(results) or "nothing to check"]
 
@@ -60,7 +60,7 @@ def check_markdown(results: Sequence[CheckResult], plan: CheckPlan) -> list[str]
     for result in results:
         task = result.task
         spec = "" if task.kind == "plugin" else f"{task.kind} `{task.name}`"
-        reason = f": {escape(reason_text(result))}" if result.reason or result.ended in ENDS else ""
+        reason = f": {escape(show_reason(result))}" if result.reason or result.ended in ENDINGS else ""
         rows.append(f"| {task.plugin} | {spec} | `{task.check}` | {task.claim} | {result.outcome}{reason} |")
     return [*rows, "", *left_out_lines(plan), count_outcomes(results)]
 

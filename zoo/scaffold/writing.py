@@ -75,7 +75,7 @@ def write_project(kind: str, name: str, folder: Path) -> list[Path]:
     """
     module = module_of(name)
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists", fix="choose another --output, or remove it", code="exists")
+        raise UsageError(f"{folder} exists", fix="choose another --output, or remove it")
     files = render_project(kind, name, module)
     with folder_written_whole(folder) as place:
         for path, text in files.items():
@@ -94,18 +94,13 @@ def module_of(name: str) -> str:
         raise UsageError(
             f"{name!r} is not the name of a distribution: expected lower-case letters, digits and single '-'",
             fix=f"did you mean {normal!r}?" if DISTRIBUTION.fullmatch(normal) else "such as zoo-mynet",
-            code="bad-name",
         )
     module = name.replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module) or keyword.issoftkeyword(module):
-        raise UsageError(
-            f"{name!r} makes the module {module!r}, which cannot be imported", fix=f"zoo-{name}", code="bad-name"
-        )
+        raise UsageError(f"{name!r} makes the module {module!r}, which cannot be imported", fix=f"zoo-{name}")
     existing = importlib.util.find_spec(module)
     if module in sys.stdlib_module_names or (existing and existing.origin):  # a folder alone has no origin
-        raise UsageError(
-            f"there is a module {module!r} in this environment", fix="choose another name", code="bad-name"
-        )
+        raise UsageError(f"there is a module {module!r} in this environment", fix="choose another name")
     return module
 
 
