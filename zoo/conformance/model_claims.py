@@ -123,7 +123,7 @@ def check_build_repeats(subject: CheckedSpec) -> None:
         first, second = repeatable(module, images), finite_or_skip(evaluate(build_or_skip(subject), images))
     expect(
         same_outputs(first, second),
-        f"{model_label(subject)}: two builds from the same seed give other outputs; draw random numbers from torch only",
+        f"{model_label(subject)}: two builds from the same seed differ; draw random numbers from torch only",
     )
 
 
@@ -288,8 +288,8 @@ def check_registered(subject: CheckedSpec) -> None:
                 place = f"{owner}.{attribute}".lstrip(".")
                 expect(
                     known,
-                    f"{model_label(subject)}: {place} holds a {type(hidden).__name__} that is not registered, so it would "
-                    "be neither trained nor saved; use nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+                    f"{model_label(subject)}: {place} holds a {type(hidden).__name__} that is not registered, so it "
+                    "would be neither trained nor saved; use nn.ModuleList, nn.ModuleDict or nn.ParameterList",
                 )
 
 
