@@ -17,6 +17,7 @@ from torch import nn
 from zoo import (
     BINARY,
     FINETUNE,
+    SEGMENTATION,
     DataError,
     DatasetSpec,
     Event,
@@ -452,7 +453,22 @@ def dots(**changes):
 
 SHARED = tuple(f"patient {row // 2 % 8}" for row in range(NUM_DOTS))
 ONE_CLASS = np.array([0, 1] * 6 + [0, 1] * 2 + [1] * 8)
+
+
+def mask_of(image):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[: 1 + image % 5] = 1
+    return mask
+
+
+class Masked:
+    def __call__(self, request):
+        need_data(request)
+        return replace(Dots(fields=(("masks", mask_of),))(request), targets=None)
+
+
 GOOD_DATASETS = {
+    "masks": replace(DOTS, task=SEGMENTATION, labels=("dot",), samples=Masked()),
     "patients and splits": DOTS,
     "neither": replace(
         dots(changes=(("split", None), ("patient", None))), official_splits=(), patient="none: image level"

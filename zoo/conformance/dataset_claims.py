@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.datasets import check_card_fields, check_image, check_spec_targets, check_table
 from zoo.conformance.steps import check_plain_fields, expect, step
 from zoo.data.checks import check_samples, complete_spec, unify_spellings
+from zoo.data.masks import measure_masks
 from zoo.errors import DataError, ZooError
 from zoo.registry.isolation import network_refused
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
@@ -39,10 +41,18 @@ def open_here(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
     try:
         samples = subject.spec.samples(data_request(subject))
         if isinstance(samples, Samples):
-            return complete_spec(subject.spec, samples), samples
+            return complete_samples(subject.spec, samples)
     except Exception as error:
         raise Inapplicable(f"it cannot be opened: {error}") from error
     raise Inapplicable("`samples` does not return Samples")
+
+
+def complete_samples(spec: DatasetSpec, samples: Samples) -> tuple[DatasetSpec, Samples]:
+    """The spec completed from the files, and the targets from masks if there are masks."""
+    spec = complete_spec(spec, samples)
+    if samples.masks is not None:
+        samples = replace(samples, targets=measure_masks(spec, samples, None)[0])
+    return spec, samples
 
 
 def open_checked(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
@@ -59,10 +69,9 @@ def check_contents(spec: DatasetSpec, samples: Samples) -> None:
     """Compare table and targets with the spec; a class without images is as the data are."""
     check_samples(spec, samples)
     check_table(spec, samples)
-    if samples.masks is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            check_spec_targets(spec, samples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_spec_targets(spec, samples)
 
 
 def read_every_image(samples: Samples) -> list[Any]:
@@ -82,6 +91,8 @@ def check_opens(subject: CheckedSpec) -> None:
         raise Inapplicable("it stands for many datasets")
     try:
         samples = subject.spec.samples(data_request(subject))
+        if isinstance(samples, Samples):
+            complete_samples(subject.spec, samples)
     except DataError as error:
         if error.code in ABSENT:
             raise Inapplicable(f"it cannot be opened: {error}") from error
