@@ -178,7 +178,8 @@ def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in (".html", ".css", ".js", ".toml")]
+    suffixes = (".html", ".css", ".js", ".toml", ".jinja")
+    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in suffixes]
     assert len(read) >= 5
     assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
 

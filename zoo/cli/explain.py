@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 
 
@@ -29,6 +29,7 @@ from zoo.cli.terminal import registry_with_warnings, tell
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
 @click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def explain_command(
     model: str, inputs: tuple[Path, ...], output: Path, results: Path, masks: Path | None, **flags: str | Path | bool
 ) -> int:

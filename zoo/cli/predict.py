@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 
 
@@ -19,6 +19,7 @@ from zoo.cli.terminal import registry_with_warnings, tell
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
 @click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def predict_command(
     model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
 ) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, plugin_option, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, ResultsError, UsageError, clean
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--cards", type=PATH, metavar="DIR", help="Write a model card per row with kept weights to DIR instead.")
 @click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
+@plugin_option
 def report_command(
     folders: tuple[Path, ...],
     form: str | None,

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.system.plugin_files import versions_of_files
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,12 +23,12 @@ LIBRARIES = ("zoo-bench", "torch", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the libraries that affect results, and of other distributions."""
+    """The versions of Python, libraries that affect results, other distributions, and plugins of one file."""
     installed = {"python": platform.python_version()}
     for name in (*LIBRARIES, *others):
         if version := installed_version(name):
             installed[name] = version
-    return installed
+    return {**versions_of_files(), **installed}
 
 
 @cache
