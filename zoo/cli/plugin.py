@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, Number, plugin_option
+from zoo.cli.options import PATH, TEXT, Number, plugin_option
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 
 
@@ -37,7 +37,7 @@ def plugin_list(as_json: bool) -> None:
 @click.argument(
     "kind", type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor"))
 )
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")
 def plugin_new(kind: str, name: str, output: Path | None) -> None:
     """Write the project of a new plugin: a distribution with its tests, to be filled in.
@@ -61,7 +61,7 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
 
 
 @plugin_command.command("check")
-@click.argument("name", required=False, default="", metavar="[PLUGIN[:NAME]]")
+@click.argument("name", type=TEXT, required=False, default="", metavar="[PLUGIN[:NAME]]")
 @plugin_option
 @click.option(
     "--data", type=PATH, metavar="DIR", help="The data of the checked dataset (default: where zoo finds them)."
