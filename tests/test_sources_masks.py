@@ -167,14 +167,68 @@ def test_images_that_a_card_leaves_out_are_not_masks(tmp_path):
     assert refused(tmp_path).code == "data"
 
 
+def area(path, *, rows, side=32):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((side, side), np.uint8)
+    mask[rows] = 255
+    Image.fromarray(mask).save(path)
+
+
+@pytest.mark.parametrize("names", [("_mask", "_mask_2"), ("_reader1", "_reader2"), ("_mask", "_mask_b")])
+def test_a_second_reader_of_some_images_is_asked_for(tmp_path, names):
+    for number in NUMBERS:
+        photograph(tmp_path / f"{number}.png")
+        area(tmp_path / f"{number}{names[0]}.png", rows=slice(4, 20))
+        if number % 2:
+            area(tmp_path / f"{number}{names[1]}.png", rows=slice(5, 21))
+    card(tmp_path, 'task = "segmentation"\n')
+    error = refused(tmp_path)
+    assert error.code == "several-masks" and f"6 of 12 images have 2 masks: {{stem}}{names[0]}.*" in error.message
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{split}/images/{n}.png", "{split}/masks/{n}.png"),
+        ("images/{split}/{split}{n}.png", "masks/{split}/{split}{n}.png"),
+        ("{split}/{n}.png", "{split}/masks/{n}_mask.png"),
+    ],
+)
+def test_masks_are_found_in_folders_of_splits(tmp_path, image, mask):
+    for split, height in (("train", 9), ("test", 3)):
+        for number in NUMBERS:
+            photograph(tmp_path / image.format(split=split, n=number))
+            area(tmp_path / mask.format(split=split, n=number), rows=slice(0, height))
+    samples = open_source(tmp_path)[1]
+    for split, height in (("train", 9), ("test", 3)):
+        assert all(samples.masks(image.format(split=split, n=number)).sum() == 32 * height for number in NUMBERS)
+
+
+def test_a_star_beside_the_stem_leaves_the_longest_name_of_an_image(tmp_path):
+    for number in NUMBERS:  # 1 and 11
+        photograph(tmp_path / "images" / f"{number}.png")
+        area(tmp_path / "masks" / f"{number}a.png", rows=slice(0, number + 1))
+    card(tmp_path, 'task = "segmentation"\nimages = "images/*"\nmasks = {path = "masks/{stem}*.png"}\n')
+    samples = open_source(tmp_path)[1]
+    assert [int(samples.masks(f"images/{number}.png").sum()) // 32 for number in NUMBERS] == [n + 1 for n in NUMBERS]
+
+
 @pytest.mark.slow
 def test_two_readers_are_asked_for():
     error = refused(shared("chasedb1"))
     assert error.code == "several-masks" and "{stem}_1stHO.* and {stem}_2ndHO.*" in error.message
 
 
-def test_masks_of_volumes_are_refused():
-    assert refused(shared("msd_hippocampus")).code == "volume-masks"
+def test_masks_of_volumes_whose_names_do_not_say_so_are_refused(tmp_path):
+    for number in NUMBERS:
+        volume(tmp_path / f"sub{number}/t1.nii", is_mask=False)
+        volume(tmp_path / f"sub{number}/tumor.nii", is_mask=True)
+    assert refused(tmp_path).code == "volume-masks"
+
+
+def test_real_volumes_with_masks_are_a_set_of_volumes():
+    spec, samples = open_source(shared("msd_hippocampus"))
+    assert (spec.task, spec.dims, spec.labels, len(samples.table)) == (SEGMENTATION, 3, ("1", "2"), 260)
 
 
 def test_real_boxes_are_refused():

@@ -360,7 +360,8 @@ def find_missing_classes(source: OpenDataset, split: Split) -> Iterator[Finding]
         no_negative = find_empty_splits(column == 0, split.folds) - no_positive  # without any known target: one finding
         undefined = {fold for name, fold in no_positive | no_negative if name == "test"}
         # A class without negatives means that every other class is missing, which is reported for those.
-        places_of = {"of" if classes else "with": no_positive, "without": set() if classes else no_negative}
+        needs_negatives = not classes and not source.task.targets.spatial
+        places_of = {"of" if classes else "with": no_positive, "without": no_negative if needs_negatives else set()}
         for word, places in places_of.items():
             if places:
                 is_scored = any(name == "train" and fold not in undefined for name, fold in places)

@@ -51,7 +51,7 @@ def complete_samples(spec: DatasetSpec, samples: Samples) -> tuple[DatasetSpec, 
     """The spec completed from the files, and the targets from masks if there are masks."""
     spec = complete_spec(spec, samples)
     if samples.masks is not None:
-        samples = replace(samples, targets=measure_masks(spec, samples, None)[0])
+        samples = replace(samples, targets=measure_masks(spec, samples, cache_root()).sizes)
     return spec, samples
 
 

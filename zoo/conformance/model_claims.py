@@ -48,8 +48,16 @@ def request_of(
     spec: ModelSpec, *, num_outputs: int = 3, channels: int | None = None, size: int | None = None
 ) -> BuildRequest:
     return BuildRequest(
-        num_outputs=num_outputs, channels=channels or spec.channels, image_size=size or sizes_to_try(spec)[0]
+        num_outputs=num_outputs,
+        channels=channels or spec.channels,
+        image_size=size or small_sizes(spec)[0],
+        dims=spec.dims[0],
     )
+
+
+def small_sizes(spec: ModelSpec) -> tuple[int, int]:
+    """The sizes to try with images of the first number of axes that the model takes."""
+    return sizes_to_try(spec, spec.dims[0])
 
 
 def build_or_skip(subject: CheckedSpec, **request: Any) -> nn.Module:
@@ -61,12 +69,12 @@ def build_or_skip(subject: CheckedSpec, **request: Any) -> nn.Module:
 
 
 def draw_input(spec: ModelSpec, count: int = 4, *, channels: int | None = None, size: int | None = None) -> Tensor:
-    """Random normalized images."""
+    """Random normalized images, or volumes for a model of volumes."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    size = size or sizes_to_try(spec)[0]
-    return torch.randn(count, channels or spec.channels, size, size, generator=generator)
+    size = size or small_sizes(spec)[0]
+    return torch.randn(count, channels or spec.channels, *(size,) * spec.dims[0], generator=generator)
 
 
 def shape_of(spec: ModelSpec, images: Tensor, num_outputs: int = 3) -> tuple[int, ...]:
@@ -164,7 +172,7 @@ def check_own_size(subject: CheckedSpec) -> None:
 
 
 def check_other_size(subject: CheckedSpec) -> None:
-    spec, size = subject.spec, sizes_to_try(subject.spec)[1]
+    spec, size = subject.spec, small_sizes(subject.spec)[1]
     if spec.fixed_size:
         raise Inapplicable(f"its only size is {spec.image_size} px")
     build_or_skip(subject)

@@ -12,6 +12,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import UsageError, clean
 from zoo.images.resizing import fit_with_placement
+from zoo.images.volumes import central_slice
 from zoo.system.files import written_whole
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Thumbnail:
 
     pixels: Array  # (H, W) or (H, W, 3), uint8 or uint16
     label: str = ""
-    mask: Array | None = None  # label map (H, W)
-    predicted: Array | None = None  # label map (H, W)
+    mask: Array | None = None  # label map (H, W), or that of the whole volume
+    predicted: Array | None = None  # the same
 
 
 def draw_contact_sheet(thumbnails: Sequence[Thumbnail], intensity: tuple[float, float], path: Path) -> Path:
@@ -69,12 +70,17 @@ def to_image(thumbnail: Thumbnail, intensity: tuple[float, float]) -> Image:
         return image
     drawn = np.array(image)
     if thumbnail.predicted is not None:
-        filled = placement.mask_to_input(thumbnail.predicted, THUMBNAIL_SIDE) > 0
+        filled = placement.mask_to_input(to_plane(thumbnail.predicted), THUMBNAIL_SIDE) > 0
         drawn[filled] = (drawn[filled] * 0.5 + np.array(FILL) * 0.5).astype(np.uint8)
-    mask = placement.mask_to_input(thumbnail.mask, THUMBNAIL_SIDE)
+    mask = placement.mask_to_input(to_plane(thumbnail.mask), THUMBNAIL_SIDE)
     edges = find_outlines(mask)
     drawn[edges] = np.array(OUTLINES, np.uint8)[(mask[edges].astype(int) - 1) % len(OUTLINES)]
     return Image.fromarray(drawn)
+
+
+def to_plane(mask: Array) -> Array:
+    """The part of a label map that belongs to the picture: of a volume, its middle slice."""
+    return central_slice(mask) if mask.ndim == 3 else mask
 
 
 def find_outlines(mask: Array) -> Array:

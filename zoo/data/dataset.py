@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,15 +13,17 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_conflict
-from zoo.data.decoded import LABEL_MAPS_FILE, MASKS_FILE, map_images, measure_intensity, read_placements
-from zoo.data.masks import LabelMaps, load_maps
+from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
+from zoo.data.masks import LabelMaps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
+from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
-from zoo.images.placement import Placement
+from zoo.images.placement import Spacing
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
+from zoo.system.progress import Progress
 from zoo.tasks.task import Task
 
 PIXELS = "px"
@@ -33,12 +36,26 @@ class BoundaryRule(NamedTuple):
     unit: str
 
 
-def find_boundary_rule(placements: Sequence[Placement]) -> BoundaryRule:
+def find_boundary_rule(spacings: Sequence[Spacing | None]) -> BoundaryRule:
     """A tolerance of one pixel: the median of the spacings."""
-    spacings = [placement.spacing for placement in placements if placement.spacing]
-    if len(spacings) < len(placements):
+    known = [spacing for spacing in spacings if spacing]
+    if len(known) < len(spacings):
         return BoundaryRule(1.0, PIXELS)
-    return BoundaryRule(float(f"{np.median(spacings):.6g}"), "mm")
+    return BoundaryRule(float(f"{np.median(known):.6g}"), "mm")
+
+
+class Resolution(NamedTuple):
+    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes."""
+
+    size: int
+    spacing: float | None
+
+
+def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
+    """Decode every image or volume of a dataset once, and return the file of pixels or voxels."""
+    if source.spec.dims == 3:
+        return cache_volumes(source, resolution.spacing, cache, progress)
+    return cache_images(source, resolution.size, cache, progress)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +81,7 @@ class DecodedFold:
     num_folds: int
     scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
     metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
+    volumes: VolumeReading | None = None  # of a dataset of volumes
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
@@ -85,34 +103,38 @@ class DecodedFold:
             has_patients=self.has_patients,
         )
 
-    @property
-    def channels(self) -> int:
-        return int(map_images(self.images).shape[3])
+    @cached_property
+    def decoded(self) -> DecodedImages | DecodedVolumes:
+        """The files of the cache."""
+        return DecodedVolumes(self.images) if self.volumes else DecodedImages(self.images)
 
     @property
-    def image_size(self) -> int:
-        return int(map_images(self.images).shape[1])
+    def channels(self) -> int:
+        return self.decoded.channels
 
     @property
     def masks(self) -> Array:
-        """The reference masks at the input's size, uint8 (N, size, size), of a dataset that has masks."""
-        return map_images(self.images.with_name(MASKS_FILE))
+        """The reference masks at the input's size, uint8 (N, size, size), of images that have masks."""
+        assert isinstance(self.decoded, DecodedImages)
+        return self.decoded.masks
+
+    @property
+    def label_maps(self) -> LabelMaps:
+        """The reference masks at the size of their images."""
+        return self.decoded.label_maps
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(read_placements(self.images))
-
-    @cached_property
-    def label_maps(self) -> LabelMaps:
-        """The reference masks at the size of their images."""
-        return load_maps(self.images.with_name(LABEL_MAPS_FILE))
+        return find_boundary_rule(self.decoded.spacings)
 
 
-def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> DecodedFold:
-    """Build the part that all runs on one fold share."""
+def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch: int = 0) -> DecodedFold:
+    """Build the part that all runs on one fold share; `patch` is the longest side of a patch of volumes."""
     spec = source.spec
     split_of = split.folds[fold]
+    volumes = read_volumes_by(spec, images, split_of == "train", patch) if spec.dims == 3 else None
+    intensity = (volumes.window or STANDARDIZED) if volumes else spec.intensity
     return DecodedFold(
         name=spec.name,
         task=spec.task,
@@ -121,7 +143,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         unit=unit_of(source),
         has_patients=source.has_patients,
         symmetries=spec.symmetries,
-        intensity=spec.intensity or measure_intensity(images, split_of == "train"),
+        intensity=intensity or measure_intensity(images, split_of == "train"),
         sample_ids=source.sample_ids,
         patients=source.patients,
         targets=np.asarray(source.samples.targets),
@@ -132,7 +154,22 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path) -> Dec
         fold=fold,
         num_folds=len(split.folds),
         metadata=select_metadata(source),
+        volumes=volumes,
     )
+
+
+STANDARDIZED = (0.0, 1.0)  # standard deviations from the mean of each volume
+WITH_UNIT = re.compile(r"\bct\b|computed tomography|hounsfield", re.IGNORECASE)
+
+
+def read_volumes_by(spec: DatasetSpec, images: Path, train: Array, patch: int) -> VolumeReading:
+    """How a fold reads its volumes. Values of CT have a unit, so that a window of train is the same for all volumes."""
+    window = None
+    if isinstance(spec.intensity, tuple):
+        window = spec.intensity
+    elif WITH_UNIT.search(spec.modality):
+        window = DecodedVolumes(images).measure_window(train)
+    return VolumeReading(patch, window)
 
 
 def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:
@@ -158,6 +195,7 @@ def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> di
         "notes": [*source.samples.notes, *split.notes],
         "known_issues": list(spec.known_issues),
         **({"boundaries": dataset.boundary_rule._asdict()} if spec.task.targets.spatial else {}),
+        **({"dims": spec.dims} if spec.dims != 2 else {}),
         "splits": {name: count_split(dataset, name) for name in SPLITS},
     }
 

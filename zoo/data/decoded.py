@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.masks import LabelMaps, check_grid, join_maps, pack_map, read_mask, save_maps
+from zoo.data.masks import LabelMaps, check_grid, join_maps, load_maps, pack_map, read_mask, save_maps
 from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
-from zoo.images.placement import Placement, pack_placements, unpack_placements
+from zoo.images.placement import Placement, Spacing, pack_placements, unpack_placements
 from zoo.images.resizing import fit_with_placement
 from zoo.system.caches import keep_within, limit_bytes, mark_used
 from zoo.system.files import folder_written_whole, hash_bytes, hash_file
@@ -40,34 +44,37 @@ def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress
     if source.samples.read_by is not None:  # every fold has its own levels
         key += f"-{hash_bytes(json.dumps(dict(source.samples.reading), sort_keys=True))[:8]}"
     folder = cache / "images" / f"{key}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
-    path = folder / IMAGES
-    if is_intact(folder, cache):
+
+    def fill(temporary: Path) -> dict[str, Any]:
+        dtype = decode_into(source, size, temporary, progress)
+        return {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
+
+    fill_cache(folder, cache, {IMAGES, PLACEMENTS}, fill)
+    return folder / IMAGES
+
+
+def fill_cache(folder: Path, cache: Path, required: Set[str], fill: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Make a folder of the cache by `fill`, which returns facts for its card, unless it has the required files."""
+    if is_intact(folder, cache, required):
         mark_used(folder)
-        return path
+        return
     with locked(folder.with_name(f".{folder.name}.lock")):
-        if is_intact(folder, cache):  # another bench decoded it meanwhile
-            return path
+        if is_intact(folder, cache, required):  # another bench decoded it meanwhile
+            return
         with folder_written_whole(folder) as temporary:
-            dtype = decode_into(source, size, temporary, progress)
-            card: dict[str, Any] = {
-                "dataset": source.spec.name,
-                "content_hash": source.content_hash,
-                "size": size,
-                "dtype": dtype,
-            }
+            card = dict(fill(temporary))
             card["sha256"] = {file.name: hash_file(file) for file in sorted(temporary.iterdir())}
             (temporary / "card.json").write_text(json.dumps(card))
     keep_within(cache, limit_bytes())
-    return path
 
 
-def is_intact(folder: Path, cache: Path) -> bool:
+def is_intact(folder: Path, cache: Path, required: Set[str]) -> bool:
     """Whether the cached files have their recorded hashes, which are cached until a file's size or time changes."""
     memo = FileMemo(cache)
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         digests = card["sha256"]
-        return {IMAGES, PLACEMENTS} <= digests.keys() and all(digests[name] == memo(folder / name) for name in digests)
+        return required <= digests.keys() and all(digests[name] == memo(folder / name) for name in digests)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # missing or damaged: decode again
     finally:
@@ -127,20 +134,60 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np
 
 def read_placements(images: Path) -> list[Placement]:
     """Read the placements of all images, by row of the `.npy` file that `cache_images` returned."""
-    return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
+    with reading_cache():
+        return unpack_placements(np.load(images.with_name(PLACEMENTS), allow_pickle=False))
 
 
 def map_images(path: Path, mode: Literal["r", "c"] = "r") -> Array:
-    """Memory-map decoded images; raise DataError if the cache was cleared meanwhile."""
-    try:
+    """Memory-map decoded images."""
+    with reading_cache():
         images: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        return images
+
+
+@contextmanager
+def reading_cache() -> Iterator[None]:
+    """Raise DataError if the block reads a file that was removed from the cache meanwhile."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: removed from the cache during the run",
+            f"{error.filename}: removed from the cache during the run",
             fix="do not clear the cache while a bench runs; the same command decodes the images again",
             code="cache-removed",
         ) from error
-    return images
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """The images of the cache."""
+
+    path: Path
+
+    @property
+    def channels(self) -> int:
+        return int(map_images(self.path).shape[3])
+
+    @cached_property
+    def spacings(self) -> list[Spacing | None]:
+        """mm per pixel of the original images."""
+        return [placement.spacing for placement in read_placements(self.path)]
+
+    @cached_property
+    def label_maps(self) -> LabelMaps:
+        """The masks at the size of their images."""
+        with reading_cache():
+            return load_maps(self.path.with_name(LABEL_MAPS_FILE))
+
+    @property
+    def masks(self) -> Array:
+        """The masks at the input's size: uint8 (N, size, size)."""
+        return map_images(self.path.with_name(MASKS_FILE), "c")  # torch warns about read-only arrays
+
+    def common_masks(self, rows: Array) -> Array:
+        """The masks of some rows on one grid, that of the input: uint8 (n, size, size)."""
+        masks: Array = self.masks[rows]
+        return masks
 
 
 def reserve(path: Path) -> None:

@@ -26,6 +26,7 @@ from zoo.data.checks import (
 from zoo.data.masks import hash_mask, measure_masks
 from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
+from zoo.images.volumes import show_slice
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.sources.listing import one_form
 from zoo.specs.dataset import DatasetSpec, ReadBy, Samples, SamplesRequest, parse_patient
@@ -46,6 +47,7 @@ class OpenDataset:
     splits: Array  # (N,) str: train, val, test or ""
     digests: Array  # (N,) str
     content_hash: str
+    longest_side: int | None = None  # of all images, if they have masks
 
     @property
     def has_patients(self) -> bool:
@@ -70,19 +72,19 @@ def open_dataset(
         samples = spec.samples(request)
     spec = complete_spec(spec, samples)
     mask_digests: list[str] = []
+    longest_side = None
     if samples.masks is not None:
-        sizes, mask_digests = measure_masks(spec, samples, progress)
+        sizes, mask_digests, longest_side = measure_masks(spec, samples, cache, progress)
         by_image = dict(zip(samples.table["image"].tolist(), mask_digests, strict=True))
         masks = partial(read_same_mask, samples.masks, spec.name, by_image)
         samples = replace(samples, targets=sizes, masks=masks)
     check_samples(spec, samples)
     samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
-    samples = replace(samples, read=partial(read_image_pixels, samples, spec.name))
     table = samples.table
     sample_ids = table["sample_id"].to_numpy().astype(np.str_)
     patients = unify_spellings(table["patient"]) if "patient" in table.columns else sample_ids
     splits = table["split"].to_numpy().astype(np.str_) if "split" in table.columns else np.full(len(table), "")
-    digests, samples = hash_images(samples, spec.name, cache, progress)
+    digests, samples = watch_images(spec, samples, cache, progress)
     texts = target_texts(samples.targets) if samples.masks is None else mask_digests
     rows = "\n".join("\t".join(row) for row in zip(sample_ids.tolist(), digests.tolist(), texts, strict=True))
     return OpenDataset(
@@ -92,8 +94,25 @@ def open_dataset(
         patients=patients,
         splits=splits,
         digests=digests,
+        longest_side=longest_side,
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
+
+
+def watch_images(spec: DatasetSpec, samples: Samples, cache: Path, progress: Progress | None) -> tuple[Array, Samples]:
+    """Hash each image or volume; return the digests, and the samples with readers that notice changes.
+
+    A slice stands for each volume wherever an image is shown or compared.
+    """
+    if samples.volumes is None:
+        checked = replace(samples, read=partial(read_image_pixels, samples, spec.name))
+        return hash_images(checked, spec.name, cache, progress)
+    digests, watched = hash_images(replace(samples, read=samples.volumes), spec.name, cache, progress)
+    return digests, replace(watched, volumes=watched.read, read=partial(read_slice, watched.read))
+
+
+def read_slice(volumes: Callable[[Any], Array], image: Any) -> Array:
+    return show_slice(volumes(image))
 
 
 def describe_spellings(samples: Samples) -> tuple[str, ...]:

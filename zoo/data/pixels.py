@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,15 +26,26 @@ class Pixels:
     mean: Tensor
     std: Tensor
     device: str
+    patch: tuple[int, ...] = ()  # the shape of a network's input that is cut from the images; () for whole images
+
+    @property
+    def kind(self) -> str:
+        """The kind of the device that holds the images."""
+        return str(self.images.device.type)
 
     @property
     def image_size(self) -> int:
         return int(self.images.shape[1])
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of a network's input for one image, or for one patch."""
+        return (int(self.images.shape[3]), *(self.patch or map(int, self.images.shape[1:3])))
+
+    @property
     def input_bytes(self) -> int:
-        """Size of a network's input for one image."""
-        return 4 * self.images[0].numel()
+        """Size of a network's input for one image, or for one patch."""
+        return 4 * (math.prod(self.patch) * self.images.shape[-1] if self.patch else self.images[0].numel())
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the stored levels of some rows (B, H, W, C), on the device of the images."""
@@ -58,15 +70,18 @@ class Pixels:
         return images.sub(self.mean).div_(self.std)
 
 
-def open_pixels(dataset: DecodedFold, mean: Sequence[float], std: Sequence[float], device: str) -> Pixels:
-    """Memory-map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
+def open_pixels(
+    dataset: DecodedFold, mean: Sequence[float], std: Sequence[float], device: str, patch: tuple[int, ...] = ()
+) -> Pixels:
+    """Memory-map the cache; on a GPU, keep it in GPU memory if it and its masks take less than half of what is free."""
     import torch
 
     array = map_images(dataset.images, "c")  # copy-on-write: torch warns about read-only arrays
     images = torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
-    if open_device(device).holds(array.nbytes):
+    num_bytes = array.nbytes + (dataset.masks.nbytes if dataset.task.targets.spatial else 0)
+    if open_device(device).holds(num_bytes):
         images = images.to(device)
-    return as_pixels(images, dataset.intensity, mean, std, device)
+    return replace(as_pixels(images, dataset.intensity, mean, std, device), patch=patch)
 
 
 def random_pixels(

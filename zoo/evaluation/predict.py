@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import forward, refuse_infinite
 from zoo.evaluation.predict_masks import predict_masks
 from zoo.evaluation.predictions import Predictions, predictions_from_logits
@@ -23,17 +24,26 @@ WARM_UP_PASSES, MIN_TIMED, MAX_TIMED, ENOUGH_SECONDS = 2, 3, 30, 0.25
 
 
 def predict(
-    module: nn.Module, dataset: DecodedFold, pixels: Pixels | Features, split: str, *, precision: str
+    module: nn.Module,
+    dataset: DecodedFold,
+    pixels: Pixels | VolumePixels | Features,
+    split: str,
+    *,
+    precision: str,
+    counts_only: bool = False,
 ) -> Predictions:
     """Predict each image of a split once, in the dataset's order, and leave the module in evaluation mode.
+
+    `counts_only` leaves out the statistics of masks that are not in `COUNTED`: NaN.
 
     Raises RunError if an output is not finite, because a score computed from it could look normal.
     """
     rows = dataset.index(split)
     module.eval()
     if dataset.task.targets.spatial:
-        assert isinstance(pixels, Pixels)
-        return predict_masks(module, dataset, pixels, rows, precision)
+        assert not isinstance(pixels, Features)
+        return predict_masks(module, dataset, pixels, rows, precision=precision, counts_only=counts_only)
+    assert not isinstance(pixels, VolumePixels)
     outputs, _ = within_memory(
         lambda size: forward(module, pixels, rows, size, precision=precision),
         open_device(pixels.device).prediction_batch(pixels.input_bytes),

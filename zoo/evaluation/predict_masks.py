@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +13,12 @@ from zoo.data.dataset import PIXELS, DecodedFold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import forward, refuse_infinite
-from zoo.evaluation.mask_statistics import compare_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
+from zoo.evaluation.predict_volumes import decide_volume
 from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.tiles import predict_by_tiles
 from zoo.images.placement import Placement
 from zoo.system.devices import open_device
 from zoo.system.replay import within_memory
@@ -22,25 +27,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows: Array, precision: str) -> Predictions:
-    """Predict the mask of each row, batch by batch: only the compressed masks are kept, not their logits."""
-    placements, references = read_placements(dataset.images), dataset.label_maps
-    rule = dataset.boundary_rule
-    size = open_device(pixels.device).prediction_batch(pixels.input_bytes)
-    fitting, statistics, maps = size, [], []
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        outputs, fitting = within_memory(
-            lambda batch, part=part: forward(module, pixels, part, batch, precision=precision),  # type: ignore[misc]
-            fitting,
-            pixels.device,
-        )
-        refuse_infinite(outputs.flatten(1).isfinite().all(1).cpu().numpy(), dataset.sample_ids[part])
-        for row, logits in zip(part, outputs, strict=True):
-            decided = decide_mask(logits, placements[row])
-            spacing = None if rule.unit == PIXELS else placements[row].spacing
-            statistics.append(compare_masks(references[row], decided, len(dataset.labels), spacing, rule.tolerance))
-            maps.append(pack_map(decided))
+def predict_masks(
+    module: nn.Module,
+    dataset: DecodedFold,
+    pixels: Pixels | VolumePixels,
+    rows: Array,
+    *,
+    precision: str,
+    counts_only: bool = False,
+) -> Predictions:
+    """Predict the mask of each row: only the compressed masks are kept, not their logits."""
+    references, spacings = dataset.label_maps, dataset.decoded.spacings
+    rule, num_labels = dataset.boundary_rule, len(dataset.labels)
+    decided_masks: Iterator[Array]
+    if isinstance(pixels, VolumePixels):
+        decided_masks = (decide_volume(module, dataset, pixels, row, precision) for row in rows)
+    else:
+        decided_masks = decide_images(module, dataset, pixels, rows, precision)
+    statistics, maps = [], []
+    for row, decided in zip(rows, decided_masks, strict=True):
+        reference = references[row]
+        if counts_only:
+            statistics.append(compare_pixels(reference, decided, num_labels))
+        else:
+            spacing = None if rule.unit == PIXELS else spacings[row]
+            statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
+        maps.append(pack_map(decided))
     return Predictions(
         sample_ids=dataset.sample_ids[rows],
         patients=dataset.patients[rows],
@@ -51,16 +63,91 @@ def predict_masks(module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows:
     )
 
 
-def decide_mask(logits: Tensor, placement: Placement) -> Array:
-    """The label map (height, width) of an image from its logits (O, size, size).
+def decide_images(
+    module: nn.Module, dataset: DecodedFold, pixels: Pixels, rows: Array, precision: str
+) -> Iterator[Array]:
+    """Yield the label map of each row, predicted batch by batch."""
+    placements = read_placements(dataset.images)
 
-    The logits without the padding are resized to the image, bilinear; each pixel takes the label of the largest.
+    def decide_masks(batch: int, part: Array) -> list[Array]:
+        """The masks of some rows, whose logits are resized in the same attempt: they may be larger than the input."""
+        outputs: Iterator[Tensor]
+        if pixels.patch:
+            outputs = (join_tiles(module, pixels, row, placements[row], batch, precision) for row in part)
+        else:
+            outputs = predict_whole(module, pixels, part, placements, batch, precision)
+        masks = []
+        for row, logits in zip(part, outputs, strict=True):
+            refuse_infinite(np.array([bool(logits.isfinite().all())]), dataset.sample_ids[[row]])
+            masks.append(decide_mask(logits, placements[row]))
+        return masks
+
+    fitting = open_device(pixels.device).dense_batch(pixels.input_bytes)
+    size = 1 if pixels.patch else fitting
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        masks, fitting = within_memory(partial(decide_masks, part=part), fitting, pixels.device)
+        yield from masks
+
+
+def predict_whole(
+    module: nn.Module, pixels: Pixels, rows: Array, placements: list[Placement], batch: int, precision: str
+) -> Iterator[Tensor]:
+    """Yield the logits (O, height, width) of each image at the size of the input, without the padding."""
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        for row, logits in zip(part, forward(module, pixels, part, batch, precision=precision), strict=True):
+            yield without_padding(logits, placements[row])
+
+
+def without_padding(logits: Tensor, placement: Placement) -> Tensor:
+    """The part of logits (O, size, size) that the image covers: (O, height, width)."""
+    (top, left), (height, width) = placement.offset, placement.resized
+    return logits[:, top : top + height, left : left + width]
+
+
+def join_tiles(module: nn.Module, pixels: Pixels, row: int, placement: Placement, batch: int, precision: str) -> Tensor:
+    """The logits (O, height, width) of one image at the size of the input, without the padding, from tiles of it."""
+    import torch
+    from torch.nn.functional import pad
+
+    device = open_device(pixels.device)
+    (top, left), shape = placement.offset, placement.resized
+    levels = pixels.images[row : row + 1, top : top + shape[0], left : left + shape[1]]
+    missing = [max(0, part - length) for part, length in zip(pixels.patch, shape, strict=True)]
+    image = pixels.scale_levels(device.send(pad(levels, (0, 0, 0, missing[1], 0, missing[0]))))
+
+    def predict(corners: Array) -> Tensor:
+        height, width = pixels.patch
+        tiles = torch.cat([image[:, :, y : y + height, x : x + width] for y, x in corners.tolist()])
+        with torch.inference_mode(), device.autocast(precision):
+            logits: Tensor = module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last))
+            return logits.float()
+
+    return torch.cat([slab for _, slab in predict_by_tiles(predict, shape, pixels.patch, batch)], dim=1)
+
+
+def decide_mask(logits: Tensor, placement: Placement) -> Array:
+    """The label map (height, width) of an image from its logits (O, h, w) at the size of the input.
+
+    The logits are resized to the image, bilinear; each pixel takes the label of the largest. One output is resized at
+    a time: those of 100 labels of an image of 4,000 x 4,000 pixels would take 6 GB.
     """
+    import torch
     from torch.nn.functional import interpolate
 
-    (top, left), (height, width) = placement.offset, placement.resized
-    inside = logits[None, :, top : top + height, left : left + width]
-    if (height, width) != (placement.height, placement.width):
-        inside = interpolate(inside, (placement.height, placement.width), mode="bilinear", align_corners=False)
-    decided: Array = inside[0].argmax(dim=0).cpu().numpy().astype(np.uint8)
-    return decided
+    shape = (placement.height, placement.width)
+
+    def resize(output: Tensor) -> Tensor:
+        if output.shape == shape:
+            return output
+        return interpolate(output[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
+
+    best = resize(logits[0])
+    decided = torch.zeros(shape, dtype=torch.uint8, device=logits.device)
+    for label, output in enumerate(logits[1:], start=1):
+        own = resize(output)
+        larger = own > best
+        decided = torch.where(larger, label, decided)
+        best = torch.maximum(best, own)
+    return decided.to(torch.uint8).cpu().numpy()

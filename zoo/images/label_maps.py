@@ -81,6 +81,33 @@ def read_declared_spacing(path: Path) -> tuple[float, ...] | None:
         raise damaged(path, error) from error
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxels of a file: their number along each axis, their size in mm, and their places; None if unknown."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    affine: Array | None  # (4, 4) from indices along the axes to mm
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the grid of a volume in the RAS+ order of axes; of a NIfTI from its header alone."""
+    if suffix_of(path.name) not in (".nii", ".nii.gz"):
+        return Grid(volumes.open_volume(path).array.shape[:3], None, None)
+    import nibabel
+
+    check_regular(path)
+    try:
+        image = nibabel.load(path)
+        shape = tuple(image.shape)
+        orientation = nibabel.io_orientation(image.affine)
+        if np.isfinite(orientation).all():
+            shape = tuple(shape[axis] for axis in np.argsort(orientation[:, 0])) + shape[3:]
+        return Grid(shape[:3], known_spacing(volumes.voxel_size(image)), volumes.upright_affine(image, image.shape[:3]))
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        raise damaged(path, error) from error
+
+
 def known_spacing(sizes: Sequence[float]) -> tuple[float, ...] | None:
     return tuple(sizes) if sizes and all(np.isfinite(size) and size > 0 for size in sizes) else None
 

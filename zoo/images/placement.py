@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 
-Spacing = tuple[float, float]  # mm per pixel: of rows, of columns
+Spacing = tuple[float, ...]  # mm per pixel: of rows, of columns; mm per voxel along the three axes of a volume
 
 
 @dataclass(frozen=True)

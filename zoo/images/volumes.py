@@ -46,6 +46,7 @@ MAX_SLICES = 100_000
 MILLIMETERS = {"meter": 1e3, "micron": 1e-3}  # per unit of a NIfTI; "unknown" means mm
 MAX_VOXELS = 1 << 20  # sampled from a volume for its quantiles
 VOLUME_QUANTILES = 1001
+SHOWN_PERCENTILES = (0.5, 99.5)  # of a slice that stands for its volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,20 @@ class Volume:
 
     def across(self, axis: int | None) -> int:
         return self.axis if axis is None else axis
+
+
+def central_slice(voxels: Array) -> Array:
+    """The middle slice across the last of three axes in RAS+ order, upright; of channels after them, the first."""
+    volume = voxels[..., 0] if voxels.ndim == 4 else voxels
+    return np.ascontiguousarray(volume[:, :, volume.shape[2] // 2].T[::-1, ::-1])
+
+
+def show_slice(voxels: Array) -> Array:
+    """The middle slice of a volume as uint8, from its percentiles 0.5 and 99.5."""
+    plane = central_slice(voxels).astype(np.float64)
+    low, high = np.percentile(plane, SHOWN_PERCENTILES)
+    shown: Array = np.rint(((plane - low) / max(high - low, 1e-9)).clip(0, 1) * 255).astype(np.uint8)
+    return shown
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
@@ -255,8 +270,11 @@ def check_bytes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], limit:
         )
 
 
-def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI in the RAS+ order of axes. nibabel reads only the header, because it would not check the CRC."""
+def read_nifti(path: Path, max_axes: int = 3) -> Volume:
+    """Read a NIfTI in the RAS+ order of axes. nibabel reads only the header, because it would not check the CRC.
+
+    With `max_axes` 4, a fourth axis is returned as it is stored.
+    """
     import logging
 
     import nibabel
@@ -274,7 +292,7 @@ def read_nifti(path: Path) -> Volume:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     shape = (*shape, 1) if len(shape) == 2 else shape
-    if len(shape) != 3:
+    if not 3 <= len(shape) <= max_axes:
         raise DataError(
             f"{path}: an array of shape {shape}, expected a volume with 3 axes",
             fix="save each volume as its own file",
@@ -292,8 +310,9 @@ def read_nifti(path: Path) -> Volume:
             fix="correct its header, or leave it out",
             code="image",
         )
+    check_shape(path, array[..., 0] if len(shape) == 4 else array)
     return Volume(
-        check_shape(path, array),
+        array,
         float(proxy.slope),
         float(proxy.inter),
         is_anatomical=True,

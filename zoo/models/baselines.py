@@ -49,21 +49,29 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
 
 
 def build_atlas(request: BuildRequest) -> nn.Module:
-    """A module that answers every image with one mask; background until `logits` (O, size, size) is fitted."""
+    """A module that answers every image with one mask; background until `logits` (O, size, size) is fitted.
+
+    The mask is resized to images of another size, as volumes are.
+    """
     import torch
     from torch import nn
+    from torch.nn.functional import interpolate
 
     class Atlas(nn.Module):
         logits: Tensor
 
         def __init__(self) -> None:
             super().__init__()
-            logits = torch.zeros(request.num_outputs, request.image_size, request.image_size)
+            logits = torch.zeros(request.num_outputs, *(request.image_size,) * request.dims)
             logits[0] = 1.0
             self.register_buffer("logits", logits)
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.logits.expand(len(images), *self.logits.shape)
+            size, logits = images.shape[2:], self.logits
+            if logits.shape[1:] != size:
+                mode = "bilinear" if len(size) == 2 else "trilinear"
+                logits = interpolate(logits[None], size, mode=mode, align_corners=False)[0]
+            return logits.expand(len(images), *logits.shape)
 
     return Atlas()
 
@@ -91,6 +99,7 @@ EMPTY = ModelSpec(
     family="baseline",
     build=build_atlas,
     tasks=MASK_TASKS,
+    dims=(2, 3),
     channels=1,
 )
 ATLAS = replace(

@@ -153,7 +153,7 @@ def check_output(module: nn.Module, spec: ModelSpec, request: BuildRequest) -> N
     """Call the module on a small batch, to detect a wrong output shape before training."""
     import torch
 
-    was_training, size = module.training, (request.image_size, request.image_size)
+    was_training, size = module.training, checked_size(spec, request)
     with torch.inference_mode():
         outputs = module.eval()(torch.zeros(2, request.channels, *size))
     module.train(was_training)
@@ -165,6 +165,16 @@ def check_output(module: nn.Module, spec: ModelSpec, request: BuildRequest) -> N
             fix="make the module's forward return only the logits",
             code="wrong-output",
         )
+
+
+MAX_CHECKED_SIDE = 32  # of volumes
+
+
+def checked_size(spec: ModelSpec, request: BuildRequest) -> tuple[int, ...]:
+    """The sides of the images by which a module is checked: those of its runs, or a small volume."""
+    if request.dims == 2:
+        return (request.image_size, request.image_size)
+    return (min(request.image_size, max(MAX_CHECKED_SIDE, 2 * spec.size_multiple)),) * 3
 
 
 def read_stored(path: Path) -> Any:

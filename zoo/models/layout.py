@@ -24,6 +24,8 @@ def place(module: nn.Module, device: str, precision: str, image_size: int) -> nn
     """
     import torch
 
+    if any(parameter.ndim > 4 for parameter in module.parameters()):  # of volumes
+        return module.to(device)
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = device_kind(device)
     if kind == "cpu" and precision == "bf16":

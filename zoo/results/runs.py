@@ -81,6 +81,16 @@ class Run:
         }
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        """The shape of the patches that the network is trained on; () if it sees whole images."""
+        return self.protocol.patch_shape(2) if self.protocol.method == "finetune" else ()
+
+    @property
+    def input_size(self) -> int:
+        """The longest side of the network's input."""
+        return max(self.patch, default=self.image_size)
+
+    @property
     def shrunk_batch(self) -> int | None:
         """The number of training images if it is below the protocol's batch size, else None."""
         if self.protocol.method != "finetune" or self.num_train >= self.protocol.batch_size:
@@ -183,18 +193,21 @@ def find_wrong_overrides(run: Run) -> list[str]:
     except UsageError as error:
         return [f"protocol.overrides: {error.message}"]
     fields = resolved_fields(run.protocol)
-    wrong = [name for name in fields if labeled[name] != fields[name] and name not in run.tuned_fields]
-    return [f"protocol.overrides: {name}={labeled[name]}, but its protocol has {fields[name]}" for name in wrong]
+    candidates = sorted((fields.keys() | labeled.keys()) - set(run.tuned_fields))
+    wrong = [name for name in candidates if labeled.get(name) != fields.get(name)]
+    return [
+        f"protocol.overrides: {name}={labeled.get(name)}, but its protocol has {fields.get(name)}" for name in wrong
+    ]
 
 
 def find_undeclared(run: Run, published: Protocol) -> list[str]:
     """List fields that differ from the published protocol although they are neither overridden nor tuned."""
     fields = resolved_fields(run.protocol)
     expected = resolved_fields(override(published, settings_of(run.protocol)))
-    # Baselines use the image size of the other models.
-    planned = {"image_size"} if published.name == BASELINE.name else set()
-    candidates = fields.keys() - set(run.tuned_fields) - planned
-    return [name for name in sorted(candidates) if fields[name] != expected[name]]
+    # Baselines use the image size of the other models, and their volumes.
+    planned = {"image_size", "dims", "spacing"} if published.name == BASELINE.name else set()
+    candidates = (fields.keys() | expected.keys()) - set(run.tuned_fields) - planned
+    return [name for name in sorted(candidates) if fields.get(name) != expected.get(name)]
 
 
 def settings_of(protocol: Protocol) -> dict[str, str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.audit.external import describe_external, open_external
-from zoo.data.dataset import DecodedFold, describe_fold, open_fold
-from zoo.data.decoded import cache_images
+from zoo.data.dataset import DecodedFold, Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
 from zoo.errors import DataError, ZooError, dataset_subject, with_fix
@@ -57,17 +56,19 @@ class Decoding:
 
     context: Context
     faults: dict[str, DataError] = field(default_factory=dict)
-    datasets: dict[tuple[str, int, int], DecodedFold] = field(default_factory=dict)
+    datasets: dict[tuple[str, Resolution, int], DecodedFold] = field(default_factory=dict)
     images: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # `describe_images` by dataset
 
     def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
         """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
-        key = (run.data, run.image_size, run.fold)
+        resolution = resolution_of(run)
+        key = (run.data, resolution, run.fold)
         if key not in self.datasets and run.data not in self.faults:
-            counting = self.context.console.counting(f"decoding {run.data} at {run.image_size} px", "images")
+            at = f" at {run.image_size} px" if source.spec.dims == 2 else ""
+            counting = self.context.console.counting(f"decoding {run.data}{at}", "images")
             try:
                 with convert_failures(), counting as progress:
-                    images = cache_images(source, run.image_size, self.context.settings.cache, progress)
+                    images = cache_decoded(source, resolution, self.context.settings.cache, progress)
                     self.datasets[key] = open_images(images)
             except DataError as error:
                 self.faults[run.data] = error
@@ -79,6 +80,10 @@ class Decoding:
         if run.data not in self.images:
             self.images[run.data] = describe_images(source)
         return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
+
+
+def resolution_of(run: Run) -> Resolution:
+    return Resolution(run.image_size, run.protocol.spacing)
 
 
 def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
@@ -93,7 +98,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
     for run, tests in group_by_training(runs):
         source, split = plan.sources[run.dataset]
         source = read_by_train(source, split.folds[run.fold] == "train")
-        dataset = decoding.open(run, source, partial(open_fold, source, split, run.fold))
+        dataset = decoding.open(run, source, partial(open_fold, source, split, run.fold, patch=run.image_size))
         if dataset is None:
             continue
         if run.purpose == "shuffle":
@@ -198,7 +203,7 @@ def longest_first(assignments: Sequence[Assignment]) -> list[Assignment]:
         images = int((assignment.dataset.split_of == "train").sum())
         trains = protocol.method == "finetune" and not assignment.kept
         steps = plan_steps(protocol, images)[0] if trains else 0
-        return (steps * protocol.batch_size + images) * run.image_size**2
+        return int((steps * protocol.batch_size + images) * run.input_size**protocol.dims)
 
     return sorted(assignments, key=work, reverse=True)
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from zoo.data.decoded import cache_images
+from zoo.data.dataset import Resolution, cache_decoded
 from zoo.data.opening import OpenDataset, read_by_train
 from zoo.results.runs import Run
+from zoo.runner.assignments import resolution_of
 from zoo.runner.planning import Plan
 from zoo.system.settings import Settings
 from zoo.system.workers import end_with
@@ -59,24 +60,25 @@ def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settin
         ahead.end()
 
 
-def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, int]]:
-    """The datasets that the runs on one dataset read, each with an image size."""
+def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, Resolution]]:
+    """The datasets that the runs on one dataset read, each with a resolution."""
     source, split = plan.sources[runs[0].dataset]
     folds = sorted({run.fold for run in runs})
     own = [read_by_train(source, split.folds[fold] == "train") for fold in folds]
     others = [external.source for external in plan.externals.get(runs[0].dataset, ())]
-    return [(each, size) for size in sorted({run.image_size for run in runs}) for each in (*own, *others)]
+    resolutions = dict.fromkeys(resolution_of(run) for run in sorted(runs, key=lambda run: run.image_size))
+    return [(each, resolution) for resolution in resolutions for each in (*own, *others)]
 
 
 def decode_datasets(
-    groups: Sequence[Sequence[tuple[OpenDataset, int]]], settings: Settings, count: Any, parent: int
+    groups: Sequence[Sequence[tuple[OpenDataset, Resolution]]], settings: Settings, count: Any, parent: int
 ) -> None:
     """Decode groups of datasets; errors are ignored here, and reported when the bench needs the images."""
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for sources in groups:
-        for source, size in sources:
+        for source, resolution in sources:
             with suppress(Exception):
-                cache_images(source, size, settings.cache)
+                cache_decoded(source, resolution, settings.cache)
         count.value += 1

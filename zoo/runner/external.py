@@ -16,6 +16,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volumes import VolumePixels
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions
@@ -48,7 +49,7 @@ class FittedModel:
     """A model after its run, with the training dataset's pixels and predictions of val."""
 
     module: nn.Module
-    pixels: Pixels
+    pixels: Pixels | VolumePixels
     val: Predictions
     result: Result
     weights: str  # their origin: "its own", "kept", or "trained again"
@@ -61,8 +62,9 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
+    assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    images = open_pixels(dataset, mean, std, pixels.device)
+    images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)

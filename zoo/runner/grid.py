@@ -16,7 +16,11 @@ from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import SHUFFLED, Run, with_protocol
 from zoo.specs.deviation import Deviation
+from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, Protocol
+from zoo.tasks.task import Task
+
+ImageKind = tuple[Task, int]  # of a dataset: its task, and the axes of its images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class PlannedModel:
     protocol: Protocol
     seeds: tuple[int, ...]
     machine: Machine
-    by_task: Mapping[str, Protocol] = field(default_factory=dict)  # where a task has its own in place of `protocol`
+    by_kind: Mapping[ImageKind, Protocol] = field(default_factory=dict)  # those that replace `protocol`
     added: bool = False  # a baseline that nobody named: left out of datasets whose task it does not support
 
 
@@ -51,17 +55,26 @@ def plan_baselines(
     models: Sequence[PlannedModel],
     image_size: int | None,
     machine: Machine,
-    by_task: Mapping[str, Protocol] = MappingProxyType({}),
+    by_kind: Mapping[ImageKind, Protocol] = MappingProxyType({}),
 ) -> list[PlannedModel]:
     """Plan the baselines that are not among the models: one seed each, on the CPU.
 
-    `by_task` has the protocols of tasks with their own, whose image size is then theirs too.
+    `by_kind` has the protocols of the kinds of dataset, whose images are read in the same way for the baselines.
     """
     recipe, planned = replace(BASELINE, image_size=image_size), {model.choice.spec.name for model in models}
-    own = {task: replace(BASELINE, image_size=protocol.image_size) for task, protocol in by_task.items()}
+    own = {
+        kind: replace(
+            BASELINE,
+            image_size=protocol.image_size,
+            patch=protocol.patch,
+            dims=protocol.dims,
+            spacing=protocol.spacing,
+        )
+        for kind, protocol in by_kind.items()
+    }
     return [
         PlannedModel(
-            choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, by_task=own, added=True
+            choice=choice, weights=RANDOM, protocol=recipe, seeds=(0,), machine=machine.host, by_kind=own, added=True
         )
         for choice in baselines
         if choice.spec.name not in planned
@@ -79,14 +92,14 @@ def plan_runs(
         plan_run(model, source, split, fold, seed, primary_metric or source.task.primary_metric)
         for source, split in sources
         for model in models
-        if not model.added or source.task.name in model.choice.spec.tasks
+        if not model.added or supports(model.choice.spec, source)
         for seed, fold in itertools.product(model.seeds, range(len(split.folds)))
     ]
 
 
 def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, seed: int, primary_metric: str) -> Run:
     choice, weights, machine = model.choice, model.weights, model.machine
-    protocol = model.by_task.get(source.task.name, model.protocol)
+    protocol = model.by_kind.get((source.task, source.spec.dims), model.protocol)
     if source.task.name not in choice.spec.tasks:
         raise UsageError(
             f"model {choice.shown!r} does not support {source.task.name} tasks (dataset {source.spec.name!r}); "
@@ -94,8 +107,13 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
             fix="omit the model or the dataset",
             code="wrong-task",
         )
-    requested_size = protocol.image_size or source.spec.image_size or 224
-    size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
+    refuse_other_dims(choice, protocol, source)
+    requested_size = find_size(protocol, source)
+    if protocol.patch:
+        check_patch(protocol, choice, source)
+        size = requested_size
+    else:
+        size = nearest_size(choice.spec, requested_size, small_stem=protocol.stem == "small")
     deviations = []
     if weights.fallback:
         deviations.append(Deviation("no-weights"))
@@ -126,6 +144,55 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
         deviations=tuple(deviations),
     )
     return with_protocol(run, protocol)
+
+
+def supports(spec: ModelSpec, source: OpenDataset) -> bool:
+    return source.task.name in spec.tasks and source.spec.dims in spec.dims
+
+
+def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDataset) -> None:
+    """Raise UsageError for a model or a protocol of images if the dataset has volumes, or the reverse."""
+    dims, spec = source.spec.dims, choice.spec
+    if dims not in spec.dims:
+        raise UsageError(
+            f"model {choice.shown!r} is for images of {spec.dims[0]} dimensions, but dataset {source.spec.name!r} has "
+            f"{dims}",
+            fix="choose a model of volumes, such as unet3d" if dims == 3 else "choose a model of images",
+            code="wrong-dims",
+        )
+    if protocol.dims != dims:
+        raise UsageError(
+            f"protocol {protocol.name!r} is for images of {protocol.dims} dimensions, but dataset "
+            f"{source.spec.name!r} has {dims}",
+            fix="choose finetune, scratch or quick",
+            code="wrong-dims",
+        )
+
+
+def find_size(protocol: Protocol, source: OpenDataset) -> int:
+    """The size of the square that images are fitted into; at their own resolution if patches are cut from them."""
+    own = source.longest_side if protocol.patch else None
+    return protocol.image_size or source.spec.image_size or own or 224
+
+
+def check_patch(protocol: Protocol, choice: ModelChoice, source: OpenDataset) -> None:
+    """Raise UsageError for patches that the model or the dataset does not support."""
+    if source.spec.dims == 3:
+        raise UsageError(
+            "--set patch: patches of volumes have `image_size`", fix="use --set image_size", code="wrong-dims"
+        )
+    if not source.task.targets.spatial:
+        raise UsageError(
+            f"--set patch: dataset {source.spec.name!r} has no masks, so the network needs whole images",
+            fix="leave it out",
+            code="wrong-task",
+        )
+    for length in protocol.patch_shape(2):
+        fitting = nearest_size(choice.spec, length)
+        if protocol.method == "finetune" and fitting != length:
+            raise UsageError(
+                f"model {choice.shown!r} does not accept patches of {length} pixels", fix=f"use --set patch={fitting}"
+            )
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 from zoo.data.pixels import random_pixels
 from zoo.errors import with_fix
 from zoo.evaluation.predict import measure_forward
+from zoo.evaluation.tiles import tile_starts
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.models.building import build_model
 from zoo.models.layout import place
@@ -20,6 +22,7 @@ from zoo.registry.context import Context
 from zoo.registry.isolation import inherited, run_executor
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
+from zoo.results.runs import Run, read_run
 from zoo.results.store import Result, read_timing, save_timing
 from zoo.runner.trials import import_all, imports_of
 from zoo.specs.model import BuildRequest
@@ -39,7 +42,8 @@ class TimedNetwork:
     stem: str
     num_outputs: int
     channels: int
-    image_size: int
+    input_size: int
+    tiles: int  # of an image
     precision: str
     threads: int
 
@@ -100,18 +104,26 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
             continue
+        if run["protocol"].get("dims", 2) == 3:
+            continue  # a time per patch would not be the time per volume
         if "channels" in result.details and not read_timing(result.folder):  # older results do not store their channels
             network = TimedNetwork(
                 model=run["model"],
                 stem=run["protocol"]["stem"],
                 num_outputs=result.card().task.head.num_outputs(len(result.dataset["labels"])),
                 channels=result.details["channels"],
-                image_size=run["image_size"],
+                input_size=read_run(run).input_size,
+                tiles=count_tiles(read_run(run)),
                 precision=run["precision"],
                 threads=run["threads"],
             )
             folders.setdefault(network, []).append(result.folder)
     return [TimingTask(network=network, folders=tuple(paths), cache=cache) for network, paths in folders.items()]
+
+
+def count_tiles(run: Run) -> int:
+    """The tiles of an image that fills the square of a run; 1 for whole images."""
+    return math.prod(len(tile_starts(run.image_size, length)) for length in run.patch)
 
 
 def time_network(task: TimingTask, device: str, _: Notify, *, registry: Registry | None) -> None:
@@ -122,16 +134,22 @@ def time_network(task: TimingTask, device: str, _: Notify, *, registry: Registry
 
 
 def measure_network(network: TimedNetwork, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
-    """Measure the latency of one image and the throughput of batches of 32, from decoded pixels to host logits."""
+    """Measure the latency of one image and the throughput of batches of 32, from decoded pixels to host logits.
+
+    An image that is predicted by tiles takes as many times the mean of a tile in batches of 32.
+    """
     prepare_torch(network.threads)
     open_device(device).prepare()
     spec = find_model_spec(network.model, registry, cache)
-    request = BuildRequest(num_outputs=network.num_outputs, channels=network.channels, image_size=network.image_size)
+    request = BuildRequest(num_outputs=network.num_outputs, channels=network.channels, image_size=network.input_size)
     module = build_model(spec, request, stem=network.stem)
-    pixels = random_pixels(THROUGHPUT_BATCH, network.image_size, network.channels, spec.mean, spec.std, device)
-    module = place(module, device, network.precision, network.image_size)
-    seconds = [measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)]
+    pixels = random_pixels(THROUGHPUT_BATCH, network.input_size, network.channels, spec.mean, spec.std, device)
+    module = place(module, device, network.precision, network.input_size)
+    alone, together = (
+        measure_forward(module, pixels, size, precision=network.precision) for size in (1, THROUGHPUT_BATCH)
+    )
+    mean = together / THROUGHPUT_BATCH * network.tiles
     return {
-        "latency_seconds": float(f"{seconds[0]:.4g}"),
-        "inference_images_per_second": round(THROUGHPUT_BATCH / seconds[1], 1),
+        "latency_seconds": float(f"{alone if network.tiles == 1 else mean:.4g}"),
+        "inference_images_per_second": round(1 / mean, 1 if network.tiles == 1 else 3),
     }

@@ -18,7 +18,7 @@ from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import plan_externals
-from zoo.runner.grid import Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
+from zoo.runner.grid import ImageKind, Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
 from zoo.runner.precision import choose_precisions
 from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.trials import check_weights
@@ -31,7 +31,6 @@ from zoo.system.devices import device_kind, resolve_device, resolve_precision
 from zoo.system.machine import distributions_of
 from zoo.system.progress import Progress
 from zoo.system.settings import KeepWeights, Settings
-from zoo.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +76,21 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
-    tasks = list(dict.fromkeys(source.task for source, _ in sources.values()))
-    if any(task.targets.spatial for task in tasks):
+    kinds = list(dict.fromkeys((source.task, source.spec.dims) for source, _ in sources.values()))
+    if any(task.targets.spatial for task, _ in kinds):
         refuse_for_masks(protocols, suite)
     models = []
     for protocol in protocols:
         fallback = find_fallback(protocol, suite, registry)
         for choice, weights in zip(choices, initial[protocol.weights], strict=True):
             recipe = fallback if weights.fallback else protocol
-            own = recipes_of_tasks(recipe, tasks, suite, registry)
-            models.append(replace(plan_model(choice, weights, recipe, suite, machine), by_task=own))
-    own = recipes_of_tasks(protocols[0], tasks, suite, registry)
+            own = recipes_of_kinds(recipe, kinds, suite, registry)
+            models.append(replace(plan_model(choice, weights, recipe, suite, machine), by_kind=own))
+    own = recipes_of_kinds(protocols[0], kinds, suite, registry)
     models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine, own)
-    if tasks:
-        named = [(recipes_of_tasks(protocol, tasks, suite, registry), protocol) for protocol in protocols]
-        protocols = list(dict.fromkeys(own.get(task.name, protocol) for task in tasks for own, protocol in named))
+    if kinds:
+        named = [recipes_of_kinds(protocol, kinds, suite, registry) for protocol in protocols]
+        protocols = list(dict.fromkeys(own[kind] for kind in kinds for own in named))
     runs = plan_runs(models, sources.values(), suite.primary_metric)
     runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
@@ -149,12 +148,15 @@ def refuse_for_masks(protocols: Iterable[Protocol], suite: Suite) -> None:
             )
 
 
-def recipes_of_tasks(
-    protocol: Protocol, tasks: Iterable[Task], suite: Suite, registry: Registry
-) -> dict[str, Protocol]:
-    """The protocols of the tasks that have their own in place of `protocol`."""
-    names = {task.name: task.recipes[protocol.name] for task in tasks if protocol.name in task.recipes}
-    return {task: apply_settings(registry.find("protocol", name), suite) for task, name in names.items()}
+def recipes_of_kinds(
+    protocol: Protocol, kinds: Iterable[ImageKind], suite: Suite, registry: Registry
+) -> dict[ImageKind, Protocol]:
+    """The protocol of each kind of dataset: its own in place of `protocol`, or that one."""
+    names = {(task, dims): task.recipe(protocol.name, dims) for task, dims in kinds}
+    return {
+        kind: protocol if name == protocol.name else apply_settings(registry.find("protocol", name), suite)
+        for kind, name in names.items()
+    }
 
 
 def plan_model(
@@ -248,8 +250,9 @@ def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | 
 
 
 def resolve_keep_weights(run: Run, keep_weights: KeepWeights) -> KeepWeights:
-    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept."""
-    return "none" if run.protocol.name == "baseline" or run.purpose != "score" else keep_weights
+    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs, controls and volumes are not kept."""
+    is_left_out = run.protocol.name == "baseline" or run.purpose != "score" or run.protocol.dims == 3
+    return "none" if is_left_out else keep_weights
 
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:

@@ -45,14 +45,16 @@ def choose_precisions(
         is_open = protocol.precision == "auto" and protocol.method == "finetune" and run.num_train
         if not is_open or run.device_kind != "cpu" or run.precision != "bf16":
             return None
-        if plan_steps(protocol, run.num_train)[0] * protocol.batch_size < MIN_IMAGE_PASSES:
+        passes = plan_steps(protocol, run.num_train)[0] * protocol.batch_size
+        if passes < (MIN_IMAGE_PASSES if protocol.dims == 2 else MIN_VOLUME_PASSES):
             return None
         return TrainedNetwork(
             model=run.model,
             stem=run.protocol.stem,
             channels=sources[run.dataset][0].spec.channels,
-            image_size=run.image_size,
+            image_size=run.input_size,
             threads=run.threads,
+            dims=protocol.dims,
         )
 
     networks = [network(run) for run in runs]
@@ -67,6 +69,8 @@ def choose_precisions(
 
 
 BATCH, TIMED_STEPS = 8, 2
+MIN_VOLUME_PASSES = 200  # the same of volumes
+MAX_TIMED_SIDE = 48  # of the volumes that are timed
 MIN_IMAGE_PASSES = 2000  # image passes of a training; with fewer, it cannot save the time of the measurement
 MAX_TIME_SHARE = 0.95  # bf16 is chosen if it takes at most this share of the time of fp32, which is more exact
 TIMING_SECONDS = 300.0
@@ -81,6 +85,7 @@ class TrainedNetwork:
     channels: int
     image_size: int
     threads: int
+    dims: int = 2
 
 
 def find_precisions(
@@ -152,7 +157,7 @@ def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Reg
     """Report the CPU seconds of a training step in each precision, to which other processes do not contribute."""
     prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry or open_registry(), cache)
-    request = BuildRequest(num_outputs=2, channels=network.channels, image_size=network.image_size)
+    request = BuildRequest(num_outputs=2, channels=network.channels, image_size=network.image_size, dims=network.dims)
     seconds = {}
     for precision in ("fp32", "bf16"):
         module = build_model(spec, request, stem=network.stem)
@@ -163,8 +168,11 @@ def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Reg
 def time_step(module: nn.Module, network: TrainedNetwork, precision: str) -> float:
     import torch
 
-    images: Tensor = torch.rand(BATCH, network.channels, network.image_size, network.image_size)
-    images = images.contiguous(memory_format=torch.channels_last)
+    if network.dims == 3:
+        images: Tensor = torch.rand(1, network.channels, *(min(network.image_size, MAX_TIMED_SIDE),) * 3)
+    else:
+        images = torch.rand(BATCH, network.channels, network.image_size, network.image_size)
+        images = images.contiguous(memory_format=torch.channels_last)
     module.train()
     seconds = []
     for _ in range(1 + TIMED_STEPS):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters
@@ -27,6 +28,7 @@ from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
 from zoo.system.workers import Notify
+from zoo.tasks.overlaps import COUNTED
 from zoo.trained.keeping import Keepsake, model_files
 from zoo.trained.opening import load_module
 from zoo.training.checkpoints import Checkpoints, find_checkpoints
@@ -76,9 +78,9 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
 
     kept = assignment.kept
     module = load_module(kept, registry, assignment.cache)[2] if kept else build(spec, run, dataset, assignment.weights)
-    cost = measure_module_size(module, dataset)
+    pixels = open_input(spec, assignment, device)
+    cost = measure_module_size(module, pixels)
     notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
-    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device)
     checkpoints = open_checkpoints(assignment)
     if kept:
         fitted = reopen(module, pixels, run.precision)
@@ -94,6 +96,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
         fitted = fit(request)
@@ -102,6 +105,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "family": spec.family,
         "pretraining": assignment.weights.pretraining(spec),
         **describe_local(assignment.weights),
+        **(pixels.describe() if isinstance(pixels, VolumePixels) else {}),
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
@@ -129,6 +133,7 @@ def keepsake(
 ) -> Keepsake:
     """What the files of a finished run's model are made from."""
     run, details = assignment.run, model.result.details
+    assert isinstance(model.pixels, Pixels)  # models of volumes are not kept
     return Keepsake(
         run=run,
         spec=spec,
@@ -180,9 +185,10 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
     request = BuildRequest(
         num_outputs=dataset.task.head.num_outputs(len(dataset.labels)),
         channels=dataset.channels,
-        image_size=run.image_size,
+        image_size=run.input_size,
         weights=weights.path,
         tag=weights.build_tag,
+        dims=run.protocol.dims,
     )
     return build_model(
         spec,
@@ -202,9 +208,17 @@ def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[t
     return weights.normalization(spec)
 
 
-def measure_module_size(module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
-    shape = (1, dataset.channels, dataset.image_size, dataset.image_size)
-    return {"num_parameters": count_parameters(module), "flops": count_flops(module, shape)}
+def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels | VolumePixels:
+    """Open the decoded images of a run as its network reads them. A baseline reads whole volumes."""
+    run, dataset = assignment.run, assignment.dataset
+    if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
+        whole = run.protocol.method != "finetune"
+        return open_volumes(dataset.decoded, dataset.volumes, device, multiple=spec.size_multiple, whole=whole)
+    return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
+
+
+def measure_module_size(module: nn.Module, pixels: Pixels | VolumePixels) -> dict[str, Any]:
+    return {"num_parameters": count_parameters(module), "flops": count_flops(module, (1, *pixels.input_shape))}
 
 
 def open_checkpoints(assignment: Assignment) -> Checkpoints:
@@ -216,10 +230,10 @@ def open_checkpoints(assignment: Assignment) -> Checkpoints:
     return checkpoints
 
 
-def choose_features(assignment: Assignment, pixels: Pixels) -> GetFeatures:
+def choose_features(assignment: Assignment, pixels: Pixels | VolumePixels) -> GetFeatures:
     """Choose how to get a frozen network's features: with pretrained weights, cache them for other seeds and folds."""
     run = assignment.run
-    if run.init == "random":
+    if run.init == "random" or isinstance(pixels, VolumePixels):
         return extract_features
     relevant = {"torch", *assignment.libraries}
     library_versions = {name: version for name, version in versions(*assignment.libraries).items() if name in relevant}

@@ -63,7 +63,7 @@ def list_trials(
         request = BuildRequest(
             num_outputs=card.task.head.num_outputs(len(card.labels)),
             channels=card.channels,
-            image_size=run.image_size,
+            image_size=run.input_size,
             weights=initial.path,
             tag=initial.build_tag,
         )

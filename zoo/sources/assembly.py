@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import ReadTargets, understand_targets
+from zoo.sources.whole_volumes import volume_readers
 from zoo.specs.dataset import FACTS, SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
@@ -78,39 +79,58 @@ def assemble(
     """Assemble everything but the pixels. `origin` is the path the user named, for messages."""
     root, facts = listing.root, find_facts(card, listing, origin)
     files, headers = facts.joined.files, list(facts.headers.values())
-    reading, reading_notes = choose_reading(
-        card, [root / file for file in facts.headers], headers, facts.volume_reading
-    )
-    level_groups = find_level_groups(root, facts.headers, reading)
-    level_columns = {name: [groups.get(file, "") for file in files] for name, groups in level_groups.columns.items()}
     extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
-    measured = is_measured(card, headers)
-    image_notes = (
-        *reading_notes,
-        *([MEASURED_ON_TRAIN] if measured else []),
-        *level_groups.notes,
-        *describe_scans(card, headers),
-    )
+    readers = Readers(volume_readers(root, facts.targets.masks)) if card.dims == 3 else image_readers(card, root, facts)
     samples = Samples(
         table=build_table(card, facts.joined, facts.splits, facts.patients.texts).assign(
-            **extra_columns, **level_columns
+            **extra_columns, **readers.columns
         ),
         targets=facts.targets.targets,
-        masks=facts.targets.masks,
-        read=partial(read_below, root, reading),
-        spacing=partial(spacing_below, root, reading),
         files=tuple(root / file for file in files),
-        notes=(*notes, *describe_facts(facts), *image_notes),
-        reading=record_reading(reading),
-        read_by=partial(read_by, card, root, facts.headers, facts.volume_reading) if measured else None,
+        notes=(*notes, *describe_facts(facts), *readers.notes),
         tables=tuple(root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=root, card_root=root),
         doubts=(*doubts, *facts.patients.doubts),
         frames={name: part.model_dump() for name in ("slices", "frames") if (part := getattr(card, name))},
         patient=card.patient.model_dump(include={"regex", "tag"}, exclude_defaults=True) if card.patient else {},
+        **readers.fields,
     )
     spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
     return Assembled(spec, samples, describe_channels(headers))
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """How the images of a dataset are read: fields of Samples, columns of the table, and notes."""
+
+    fields: Mapping[str, Any]
+    columns: Mapping[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:
+    """Choose one reading for all images, slices and frames."""
+    files, headers = facts.joined.files, list(facts.headers.values())
+    reading, reading_notes = choose_reading(
+        card, [root / file for file in facts.headers], headers, facts.volume_reading
+    )
+    level_groups = find_level_groups(root, facts.headers, reading)
+    measured = is_measured(card, headers)
+    fields = {
+        "masks": facts.targets.masks,
+        "read": partial(read_below, root, reading),
+        "spacing": partial(spacing_below, root, reading),
+        "reading": record_reading(reading),
+        "read_by": partial(read_by, card, root, facts.headers, facts.volume_reading) if measured else None,
+    }
+    notes = (
+        *reading_notes,
+        *([MEASURED_ON_TRAIN] if measured else []),
+        *level_groups.notes,
+        *describe_scans(card, headers),
+    )
+    columns = {name: [groups.get(file, "") for file in files] for name, groups in level_groups.columns.items()}
+    return Readers(fields, columns, notes)
 
 
 def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
@@ -120,7 +140,7 @@ def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
     volume_reading = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, volume_reading) as headers:
         check_frame_sizes(joined, headers)
-        by_file = headers.sample(joined.images)
+        by_file = {} if card.dims == 3 else headers.sample(joined.images)  # volumes are read whole, later
         joined = expand_frames(card, joined, by_file)
         conflicts, mistakes = find_reading_conflicts(card, joined, listing)
         (targets, (splits, split_notes), patients) = attempt_all(

@@ -26,7 +26,7 @@ from zoo.sources.labeling import (
     patient_rank,
 )
 from zoo.sources.levels import are_people, guess_pattern
-from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, words_of
+from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, mask_key, words_of
 from zoo.sources.mask_targets import guess_masks
 from zoo.sources.masks import (
     box_columns,
@@ -36,8 +36,9 @@ from zoo.sources.masks import (
     other_task,
     outline_columns,
 )
+from zoo.sources.msd import read_msd_fields
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
-from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of
+from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of, stem_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
 from zoo.tasks.kinds import mask_task
@@ -131,6 +132,8 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
     mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
+    if whole.masks and (is_of_masks(card) or not labeled) and (card.dims == 3 or "dims" not in card.model_fields_set):
+        return guess_volumes(path, whole, listing, notes, card)
     if is_of_masks(card) or (mask_files and not labeled):
         masks = masks.model_copy(update={"masks": card.masks or guess_masks(path, listing.images, mask_files)})
         guess = guess_from_folders(listing, split_pattern(listing.images), tables, notes)
@@ -152,6 +155,28 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         guess = replace(guess, notes=(*guess.notes, lists))
     patients = {table.name: patient_columns(table.rows) for table in tables} | unmatched
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
+
+
+def guess_volumes(path: Path, whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
+    """Guess the card of volumes with a mask each; folders in which no volume has one are left out."""
+    stems = {mask_key(stem_of(mask)) for mask in whole.masks}
+    by_folder: dict[str, list[str]] = {}
+    for image in listing.images:
+        by_folder.setdefault(posixpath.dirname(image), []).append(image)
+    unlabeled = [folder for folder, own in by_folder.items() if not stems & {mask_key(stem_of(each)) for each in own}]
+    images = tuple(image for image in listing.images if posixpath.dirname(image) not in unlabeled)
+    for folder in unlabeled:
+        notes.append(f"{len(by_folder[folder])} volumes in {folder} are left out: none has a mask")
+    guess = guess_from_folders(replace(listing, images=images), split_pattern(images), [], notes)
+    guess = name_patients(replace(guess, listing=replace(listing, images=images)), card, {})
+    fields = {
+        "task": str(mask_task()),
+        "dims": 3,
+        "masks": card.masks or guess_masks(path, images, whole.masks),
+        "exclude": tuple(f"{folder}/**" for folder in unlabeled),
+        **read_msd_fields(whole.root),
+    }
+    return Guess(guess.card.model_copy(update=fields), whole, guess.notes)
 
 
 def split_pattern(images: Sequence[str]) -> str:

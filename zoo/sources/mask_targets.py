@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +14,21 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.formats import without_suffix
 from zoo.images.label_maps import HIGHEST_LABEL, WHITE, read_label_map
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
-from zoo.sources.selection import stem_of
+from zoo.sources.selection import split_of, stem_of
+from zoo.system.files import cache_root
+from zoo.system.memo import FileMemo
 
+VALUES_VERSION = 1  # of the stored values of masks; raise it when reading changes
 MAX_MASK_LABELS = 255  # of a label map of uint8
 MOST = 0.9  # a pattern is chosen only if so many of the images have a mask of it
+FURTHER_PART = re.compile(r"[-_ .(]*\d+\)?")  # the ending of a further part of a mask
+NUM_PAIRS_COMPARED = 8  # pairs of masks that are compared to tell parts of one from two readers
+SAME_AREA = 0.5  # Dice of two masks: two readers agree more, parts of one mask less
 NUM_IN_MESSAGE = 5  # files or values in a message
 NAMING = 'name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}'
 
@@ -31,6 +40,10 @@ class MaskReader:
     root: Path
     files: Mapping[str, tuple[str, ...]]  # by image
     values: tuple[int, ...]  # of label 0, label 1, ...
+
+    def paths(self, image: str) -> list[Path]:
+        """The files of the mask of an image."""
+        return [self.root / name for name in self.files[image]]
 
     def __call__(self, image: str) -> Array:
         """The label map of an image: uint8 (H, W), 0 for background, k + 1 for label k."""
@@ -77,7 +90,8 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     if isinstance(card.labels, dict):
         return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
-    values = sorted({value for name in dict.fromkeys(files) for value in read_label_map(root / name).values})
+    with closing(FileMemo(cache_root(), what=f"mask values:{VALUES_VERSION}", find=list_values)) as memo:
+        values = sorted({value for name in dict.fromkeys(files) for value in memo(root / name)})
     names = tuple(map(one_form, card.labels)) or tuple(map(str, values))
     if not values:
         raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
@@ -86,6 +100,10 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
         expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
         raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAMING, code="mask")
     return (("foreground",) if not card.labels and len(values) == 1 else names), tuple(values)
+
+
+def list_values(path: Path) -> list[int]:
+    return list(read_label_map(path).values)
 
 
 def read_named_values(labels: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -126,43 +144,96 @@ def check_masks(card: DatasetCard, joined: Joined) -> None:
         )
 
 
+MaskKind = tuple[str, str, str]  # of masks: their folder, and what stands before and after the image's name in theirs
+
+
 def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Masks:
-    """Guess from names which mask belongs to which image. Raises DataError if each image has masks of several kinds."""
+    """Guess from names which mask belongs to which image. Raises DataError if an image has masks of several readers."""
     stems = {stem_of(image) for image in images}
-    owners: dict[tuple[str, str, str], set[str]] = defaultdict(set)  # folder, start and ending of names -> their stems
+    owners: dict[MaskKind, dict[tuple[str, str], str]] = defaultdict(dict)  # folder and image's name -> mask
+    unpaired = []
     for mask in masks:
+        folder = posixpath.dirname(mask)
         if parts := split_name(stem_of(mask), stems):
             start, stem, ending = parts
-            owners[posixpath.basename(posixpath.dirname(mask)), start, ending].add(stem)
-    unpaired = [mask for mask in masks if split_name(stem_of(mask), stems) is None]
-    if len(unpaired) > (1 - MOST) * len(stems):
+            owners[mask_folder(folder), start, ending][folder, stem] = mask
+        else:
+            unpaired.append(mask)
+    if len(unpaired) > (1 - MOST) * len(images):
         raise DataError(
             f"{root}: {len(unpaired)} of {len(masks)} masks have the name of no image, first {unpaired[0]}",
             fix='in dataset.toml, set masks = {path = "masks/{stem}_mask.png"}',
             code="mask",
         )
-    whole = sorted((kind for kind, own in owners.items() if len(own) >= MOST * len(stems)), key=lambda kind: kind[::-1])
+    whole = sorted(
+        (kind for kind, own in owners.items() if len(own) >= MOST * len(images)), key=lambda kind: kind[::-1]
+    )
     if not whole:
         raise DataError(
             f"{root}: {len(masks)} masks beside {len(images)} images, but their names do not say which belong together",
             fix='in dataset.toml, set masks = {path = "masks/{stem}_mask.png"}',
             code="mask",
         )
-    (folder, start, ending), *others = whole
-    if others:
-        paths = [f"{kind[1]}{{stem}}{kind[2]}.*" for kind in whole]
+    first = whole[0]
+    others = {kind: both for kind, own in owners.items() if kind != first and (both := shared(owners[first], own))}
+    parts_of_it = {
+        kind for kind, both in others.items() if kind not in whole and are_parts_of_mask(root, first, kind, both)
+    }
+    if readers := [kind for kind in others if kind not in parts_of_it]:
+        paths = [f"{kind[1]}{{stem}}{kind[2]}.*" for kind in (first, *sorted(readers, key=lambda kind: kind[::-1]))]
+        most = len(images) if set(readers) <= set(whole) else max(len(others[kind]) for kind in readers)
+        what = "each image has" if most == len(images) else f"{most} of {len(images)} images have"
         raise DataError(
-            f"{root}: each image has {len(whole)} masks: {' and '.join(paths)}",
+            f"{root}: {what} {len(paths)} masks: {' and '.join(paths)}",
             fix=f'choose one in dataset.toml: masks = {{path = "**/{paths[0]}"}}',
             code="several-masks",
         )
-    # x_mask and x_mask_1 are parts of one mask
-    several = any(kind != whole[0] and kind[2].startswith(ending) and kind[:2] == (folder, start) for kind in owners)
-    place = f"**/{folder}/" if folder else "**/"
-    # {stem} matches as little as it can: before ".*" it would match "scan" of "scan.2.png".
-    suffixes = {posixpath.splitext(mask)[1] for mask in masks}
+    folder, start, ending = first
+    tops = {image.split("/")[0] for image in images}
+    in_splits = all(split_of(top) for top in tops) and all(mask.split("/")[0] in tops for mask in masks)
+    place = ("{split}/" if in_splits else "") + (f"**/{folder}/**/" if folder else "**/")
+    suffixes = {mask[len(without_suffix(mask)) :] for mask in masks}
     suffix = suffixes.pop() if len(suffixes) == 1 else ".*"
-    return Masks(path=f"{place}{start}{{stem}}{ending}{'*' * several}{suffix}", merge="union" if several else "none")
+    return Masks(
+        path=f"{place}{start}{{stem}}{ending}{'*' * bool(parts_of_it)}{suffix}",
+        merge="union" if parts_of_it else "none",
+    )
+
+
+def mask_folder(folder: str) -> str:
+    """The last folder of a path that is no split: "masks" of "masks/train"."""
+    return next((name for name in reversed(folder.split("/")) if not split_of(name)), "")
+
+
+def shared(first: Mapping[tuple[str, str], str], second: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """The masks of both kinds of each image that has both."""
+    by_stem = {stem: mask for (_, stem), mask in first.items()}
+    return [
+        (first.get((folder, stem)) or by_stem[stem], mask) for (folder, stem), mask in second.items() if stem in by_stem
+    ]
+
+
+def are_parts_of_mask(root: Path, first: MaskKind, second: MaskKind, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether masks of two kinds are parts of one: `x_mask` and `x_mask_1`, of areas that differ."""
+    if first[:2] != second[:2] or not second[2].startswith(first[2]):
+        return False
+    if not FURTHER_PART.fullmatch(second[2].removeprefix(first[2])):
+        return False
+    sample = pairs[:: max(1, len(pairs) // NUM_PAIRS_COMPARED)][:NUM_PAIRS_COMPARED]
+    dices = [dice for pair in sample if (dice := compare_areas(*(root / name for name in pair))) is not None]
+    return not dices or float(np.median(dices)) < SAME_AREA
+
+
+def compare_areas(first: Path, second: Path) -> float | None:
+    """The Dice of the areas of two masks; None if they cannot be compared."""
+    try:
+        areas = [read_label_map(path).labels > 0 for path in (first, second)]
+    except DataError:
+        return None  # reported when the dataset is read
+    total = areas[0].sum() + areas[1].sum()
+    if areas[0].shape != areas[1].shape or not total:
+        return None
+    return float(2 * (areas[0] & areas[1]).sum() / total)
 
 
 def split_name(name: str, stems: Collection[str]) -> tuple[str, str, str] | None:

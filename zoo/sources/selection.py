@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +85,9 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
             files[image] = captures
             continue
         left_out.add(image)
+    if card.dims == 3 and mask_pattern:
+        captured = {image: match_path(mask_pattern, image) for image in listing.masks}
+        masks |= {image: captures for image, captures in captured.items() if captures is not None}
     unread: list[str] = []
     for file in listing.unread:
         excluded = matching_files(excludes, file)
@@ -97,7 +100,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
         mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
-    if listing.masks:
+    if listing.masks and card.dims != 3:
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
@@ -186,9 +189,11 @@ def pair_masks(
         return (*(captures[name] for name in shared), stem if "stem" in names else "")
 
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for mask, captures in masks.items():
-        by_key[key(captures, captures.get("stem", ""))].append(mask)
     owners = {image: key(captures, stem_of(image)) for image, captures in files.items()}
+    stems, several = {stem_of(image) for image in files}, has_several_stems(card.masks.path)
+    for mask, captures in masks.items():
+        stem = captures.get("stem", "")
+        by_key[key(captures, longest_stem(card.masks.path, mask, stems) or stem if several else stem)].append(mask)
     pairs = {image: tuple(sorted(by_key[own], key=natural_key)) for image, own in owners.items() if own in by_key}
     orphans = [mask for own in by_key.keys() - set(owners.values()) for mask in by_key[own]]
     if len(orphans) == len(masks):
@@ -199,6 +204,22 @@ def pair_masks(
     if orphans:
         notes.append(f"{len(orphans)} masks belong to no image, first {min(orphans, key=natural_key)}")
     return pairs, notes, []
+
+
+def has_several_stems(pattern: str) -> bool:
+    """Whether {stem} can match several texts of one file name: another wildcard is in the same part of the path."""
+    part = next((part for part in pattern.split("/") if "{stem}" in part), "")
+    return bool(set("*?{") & set(part.replace("{stem}", "")))
+
+
+def longest_stem(pattern: str, mask: str, stems: Collection[str]) -> str:
+    """The longest name of an image with which a pattern matches a mask; "" without one."""
+    name = posixpath.basename(mask)
+    parts = {name[start:end] for start in range(len(name)) for end in range(start + 1, len(name) + 1)}
+    for stem in sorted(parts.intersection(stems), key=len, reverse=True):
+        if match_path(compile_pattern(pattern.replace("{stem}", stem)), mask) is not None:
+            return stem
+    return ""
 
 
 def stem_of(image: str) -> str:

@@ -110,6 +110,8 @@ class Samples:
     expression or tag of the patient.
     `masks(image)` returns the label map of an image, uint8 (H, W): 0 is background, k + 1 is label k. zoo then sets
     `targets`, float64 (N, L), to the pixels of each label.
+    `volumes(image)` returns a whole volume, if the spec has dims = 3: finite numbers (A, B, C) in the RAS+ order of
+    axes. Then `masks` has the same axes, `spacing` returns three numbers, and zoo sets `read` to a slice of the volume.
     `findings(image)` returns where each label's finding is, bool (L, H, W) of the image's own pixels, if that is known:
     `zoo explain` compares its maps with it.
     """
@@ -125,10 +127,11 @@ class Samples:
     origin: Origin | None = None
     doubts: tuple[AmbiguityNote, ...] = ()
     read_by: ReadBy | None = None
-    spacing: Callable[[Any], tuple[float, float] | None] | None = None
+    spacing: Callable[[Any], tuple[float, ...] | None] | None = None
     frames: Mapping[str, Any] = field(default_factory=dict)
     patient: Mapping[str, str] = field(default_factory=dict)
     masks: Callable[[Any], Array] | None = None
+    volumes: Callable[[Any], Array] | None = None
     findings: Callable[[Any], Array] | None = None
 
 
@@ -201,6 +204,9 @@ class DatasetSpec:
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
+    dims: Literal[2, 3] = fact(
+        "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
+    )
     known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels
     near_duplicates: Literal["group", "ignore"] = fact(

@@ -42,9 +42,10 @@ class BuildRequest:
 
     num_outputs: int
     channels: int
-    image_size: int
+    image_size: int  # of volumes: the longest side of a patch
     weights: Path | None = None
     tag: str = ""
+    dims: int = 2  # 3: the module maps volumes (N, channels, A, B, C)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class ModelSpec:
     the same way for every plugin, and `build` may ignore these two fields of the request. If they are empty, `build`
     must return a module of `num_outputs` outputs; without `first_conv`, gray images are repeated to `channels`. The
     module maps images float32 (N, channels, H, W) to logits (N, num_outputs), or (N, num_outputs, H, W) for tasks whose
-    head is dense.
+    head is dense. A model of volumes accepts any sides that are multiples of `size_multiple`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelSpec:
     title: str = ""
     family: str = ""
     tasks: tuple[str, ...] = IMAGE_TASKS
+    dims: tuple[int, ...] = (2,)  # 2: images; 3: volumes
     image_size: int = 224
     fixed_size: bool = False  # True: only `image_size` is accepted
     size_multiple: int = 1

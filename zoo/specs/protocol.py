@@ -29,6 +29,7 @@ class Protocol:
     title: str = ""
     method: Method = "finetune"
     demonstration: bool = False  # the board is titled "demonstration": not a recipe for publishable numbers
+    dims: Literal[2, 3] = 2  # of the images that it is for: 3 for volumes
 
     steps: int | None = only("finetune", None)
     epochs: int | None = only("finetune", None)
@@ -49,7 +50,13 @@ class Protocol:
     stem_to_head_ratio_no_batchnorm: float = only("finetune", 0.1)
     head_std: float = only("finetune", 0.01)
 
-    image_size: int | None = 224  # None: the dataset's own, else 224
+    # None: the dataset's own; else the longest side of its images if patches are cut from them, else 224. Of volumes:
+    # the longest side of a patch
+    image_size: int | None = 224
+    # Of tasks with masks: train on patches of this shape and predict by tiles of it. One number stands for all axes;
+    # (): whole images
+    patch: tuple[int, ...] = only("finetune", ())
+    spacing: float | None = None  # mm per voxel that volumes are resampled to; None: the median of the dataset's
     stem: Literal["own", "small"] = "own"  # small: 3x3 stride-1 first convolution and no max-pooling (28 px ResNets)
     normalization: Literal["model", "imagenet", "half"] = "model"
     symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
@@ -80,6 +87,15 @@ class Protocol:
         """`finetune@1`, or `finetune@1+epochs=3` if fields were overridden."""
         changes = (f"+{name}={text}" if text else f"+{name}" for name, text in self.overrides)
         return f"{self.name}@{self.version}{''.join(changes)}"
+
+    def patch_shape(self, num_axes: int) -> tuple[int, ...]:
+        """The patch in images of so many axes; () for whole images. Raises UsageError if it has other axes."""
+        if len(self.patch) not in (0, 1, num_axes):
+            raise UsageError(
+                f"--set patch={','.join(map(str, self.patch))}: {len(self.patch)} axes; the images have {num_axes}",
+                fix=f"give one number, or {num_axes}",
+            )
+        return self.patch * num_axes if len(self.patch) == 1 else self.patch
 
     def is_deterministic(self, init: str) -> bool:
         """Whether every seed has the same outcome from this kind of initial weights.
@@ -145,16 +161,45 @@ SEGMENT_SCRATCH = replace(
 )
 SEGMENT_QUICK = Protocol(
     name="segment-quick",
-    title="masks in minutes on a CPU: 240 steps of 16 images at the dataset's own size",
+    title="masks in minutes on a CPU: 600 steps of 8 images at the dataset's own size",
     demonstration=True,
-    steps=240,
+    steps=600,
     rounds=4,
-    batch_size=16,
+    batch_size=8,
     learning_rate=2e-3,
     image_size=None,
     stem_to_head_ratio_no_batchnorm=1.0,
     augmentation="none",
     select_by="best",
+)
+SEGMENT3D = replace(
+    SEGMENT,
+    name="segment3d",
+    title="masks of volumes: cross-entropy + Dice, AdamW 1e-3, cosine, 10,000 steps of 2 patches of up to 128 voxels",
+    dims=3,
+    steps=10_000,
+    batch_size=2,
+    learning_rate=1e-3,
+    image_size=128,
+    without_weights="",
+)
+SEGMENT3D_QUICK = replace(
+    SEGMENT3D,
+    name="segment3d-quick",
+    title="masks of volumes in minutes on a CPU: 600 steps of 2 patches of up to 48 voxels",
+    demonstration=True,
+    steps=600,
+    rounds=4,
+    learning_rate=2e-3,
+    image_size=48,
+)
+SEGMENT_PATCHES = replace(
+    SEGMENT_QUICK,
+    name="segment-patches",
+    title="fine structures on a CPU: 1,350 steps of 8 patches of 128 px at the images' own resolution",
+    steps=1_350,
+    rounds=5,
+    patch=(128,),
 )
 LINEAR_PROBE = Protocol(
     name="linear-probe",
@@ -236,10 +281,13 @@ PROTOCOLS = (
     SEGMENT,
     SEGMENT_SCRATCH,
     SEGMENT_QUICK,
+    SEGMENT3D,
+    SEGMENT3D_QUICK,
+    SEGMENT_PATCHES,
     BASELINE,
 )
 
-_FIXED = {"name", "version", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
+_FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 _PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
 
 
@@ -282,7 +330,7 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     for name, text in settings.items():
         if name not in settable:
             raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, settable) or ", ".join(settable))
-        values = (text,) if name in {"milestones", "regularizations"} else tuple(text.split(","))
+        values = (text,) if name in {"milestones", "regularizations", "patch"} else tuple(text.split(","))
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
             raise UsageError(f"--set {name}={text}: expected one value", fix="run zoo bench once per value")
@@ -305,7 +353,18 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=overrides)
 
 
-POSITIVE = {"steps", "epochs", "max_steps", "batch_size", "image_size", "neighbors", "temperature", "clip_norm"}
+POSITIVE = {
+    "steps",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "image_size",
+    "patch",
+    "spacing",
+    "neighbors",
+    "temperature",
+    "clip_norm",
+}
 MAX_IMAGE_SIZE = 8192  # larger than a mammogram; a million is a typing error and would take 3 TB per image
 MAX_BUDGET = 10**9  # more would take years on any device
 SHARES = ("warmup", "milestones")  # shares of the budget
@@ -316,7 +375,8 @@ MAX_VALUES: dict[str, float] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "temperature"), 100),
     **dict.fromkeys(("stem_to_head_ratio", "stem_to_head_ratio_no_batchnorm"), 100),
     **dict.fromkeys(SHARES, 1),
-    "image_size": MAX_IMAGE_SIZE,
+    **dict.fromkeys(("image_size", "patch"), MAX_IMAGE_SIZE),
+    "spacing": 1000,
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
     "head_std": 10,
@@ -364,6 +424,10 @@ def refuse_beyond(name: str, value: float) -> None:
         raise UsageError(f"--set {name}={text}: expected at most {MAX_VALUES[name]}{unit}", fix="use a smaller value")
 
 
+# Fields that were added when results existed, with the value that stands for their absence.
+ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None}
+
+
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:
     """The fields that affect the outcome of a run, for its identity."""
     fields = dataclasses.asdict(protocol)
@@ -371,4 +435,5 @@ def resolved_fields(protocol: Protocol) -> dict[str, Any]:
         name: fields[name]
         for name in sorted(fields)
         if name not in {"title", "overrides", "tune", "demonstration", "without_weights"}
+        and not (name in ADDED and fields[name] == ADDED[name])
     }

@@ -71,7 +71,7 @@ def rule_of(kind: type, part: dataclasses.Field[Any], hint: Any) -> Rule:
     item = get_args(hint)[0] if several else hint
     expected = f"{part.type}{condition}"
     if get_origin(item) is Literal:
-        expected = f"{'tuple[str, ...] of' if several else 'one of'} {', '.join(get_args(item))}"
+        expected = f"{'tuple[str, ...] of' if several else 'one of'} {', '.join(map(str, get_args(item)))}"
     if holds:
         nothing = frozenset[type]()
         return Rule(
@@ -106,7 +106,7 @@ def fits_type(hint: Any, value: Any) -> bool:
     if origin in (Union, UnionType):
         return any(fits_type(part, value) for part in parts)
     if origin is Literal:
-        return type(value) is str and value in parts
+        return any(type(value) is type(part) and value == part for part in parts)
     if origin is tuple and isinstance(value, tuple):
         kinds = parts[:1] * len(value) if parts[-1] is ... else parts
         return len(kinds) == len(value) and all(map(fits_type, kinds, value))

@@ -47,6 +47,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 AHEAD_SECONDS = 0.25
 FIRST_STRIDE, MAX_STRIDE = 4, 256  # steps between two marks
 BYTES_PER_WORKER = 16e9  # GPU memory for each run that shares a GPU
+MAX_DENSE_BYTES = 1 << 23  # of a batch of a dense network on the host: its maps take some 100 times as many
 MAX_SHARING = 4  # runs that share one GPU
 CORES_PER_WORKER = 2  # host cores for each run that shares a GPU
 
@@ -149,6 +150,10 @@ class Device:
     def prediction_batch(self, image_bytes: int) -> int:  # noqa: ARG002
         """Batch size for inference."""
         return 64
+
+    def dense_batch(self, image_bytes: int) -> int:
+        """Batch size for inference with networks that answer every pixel, whose maps are as large as the image."""
+        return max(1, min(64, MAX_DENSE_BYTES // image_bytes))
 
     def replace_where(
         self, mask: Tensor, function: Callable[..., Tensor], images: Tensor, *arguments: Tensor
@@ -320,6 +325,9 @@ class Cuda(Device):
         share = torch.cuda.get_device_properties(self.name).total_memory / MAX_SHARING
         fitting = int(share / (image_bytes * 128))
         return max(32, min(1024, 1 << max(0, fitting.bit_length() - 1)))
+
+    def dense_batch(self, image_bytes: int) -> int:
+        return self.prediction_batch(image_bytes)
 
     def replace_where(
         self, mask: Tensor, function: Callable[..., Tensor], images: Tensor, *arguments: Tensor

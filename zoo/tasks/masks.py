@@ -118,9 +118,8 @@ class MaskAnswers(Answers):
         return mean_where_known(statistic(answers, "dice"))
 
     def loss(self, answers: Array, targets: Array, spread: float) -> float:
-        dice = statistic(answers, "dice")
-        defined = ~np.isnan(dice)
-        return 1 - float(dice[defined].mean()) if defined.any() else np.nan
+        """The mean of 1 - Dice; 0 where both masks are empty: nothing was to be found, and nothing was drawn."""
+        return 1 - float(np.nan_to_num(statistic(answers, "dice"), nan=1.0).mean())
 
     def draw(self, rng: np.random.Generator, count: int, num_labels: int) -> Array:
         return rng.random((count, num_labels * len(STATISTICS)))
@@ -150,4 +149,5 @@ SEGMENTATION = Task(
         pictures=("lowest score", "median score"),
     ),
     recipes={"finetune": "segment", "scratch": "segment-scratch", "quick": "segment-quick"},
+    volume_recipes={"finetune": "segment3d", "scratch": "segment3d", "quick": "segment3d-quick"},
 )

@@ -22,6 +22,18 @@ STATISTICS = (
     "false_positive",
     "false_negative",
 )
+# Those that follow from the numbers of pixels, without distances or lesions.
+COUNTED = (
+    "dice",
+    "iou",
+    "volume_error",
+    "mask_sensitivity",
+    "mask_precision",
+    "missed",
+    "true_positive",
+    "false_positive",
+    "false_negative",
+)
 FRACTIONS = ("dice", "iou", "nsd", "nsd_surface", "lesion_f1", "mask_sensitivity", "mask_precision", "missed")  # 0 to 1
 
 

@@ -280,6 +280,11 @@ class Task:
     decisions: Decisions | None = field(default_factory=Decisions)
     presentation: Presentation
     recipes: Mapping[str, str] = field(default_factory=dict)  # requested protocol -> the one for this task
+    volume_recipes: Mapping[str, str] = field(default_factory=dict)  # the same for volumes
+
+    def recipe(self, protocol: str, dims: int) -> str:
+        """The name of the protocol for this task in place of a requested one, for images of two or three axes."""
+        return (self.volume_recipes if dims == 3 else self.recipes).get(protocol, protocol)
 
     @property
     def classes(self) -> bool:

@@ -29,23 +29,24 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
             f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
         )
     prior = label_shares(dataset)
-    val = dataset.masks[dataset.index("val")]
+    val = dataset.decoded.common_masks(dataset.index("val"))
     scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
     share = float(ATLAS_SHARES[int(np.argmax(scores))])
     logits = np.concatenate([np.full((1, *prior.shape[1:]), share), prior])
     with torch.no_grad():
-        module.get_buffer("logits").copy_(torch.from_numpy(logits))
+        buffer = module.get_buffer("logits")
+        module.logits = torch.from_numpy(logits).to(buffer)
     return {"share_of_masks": share}
 
 
 def label_shares(dataset: DecodedFold) -> Array:
-    """The share of the masks of train that have each label at each pixel: (L, size, size)."""
-    train = dataset.masks[dataset.index("train")]
+    """The share of the masks of train that have each label at each pixel: (L, size, size), or (L, A, B, C)."""
+    train = dataset.decoded.common_masks(dataset.index("train"))
     return np.stack([(train == number).mean(axis=0) for number in range(1, len(dataset.labels) + 1)])
 
 
 def draw_atlas(prior: Array, share: float) -> Array:
-    """The label of each pixel, 0 where no label has this share of the masks: (size, size)."""
+    """The label of each pixel, 0 where no label has this share of the masks."""
     decided: Array = np.where(prior.max(axis=0) > share, prior.argmax(axis=0) + 1, 0)
     return decided
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.building import feature_extractor
@@ -28,14 +29,16 @@ from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer
 from zoo.training.probes import fit_knn, fit_probe, join_head
+from zoo.training.sampling import BatchSource
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
+from zoo.training.volume_batches import VolumeBatches
 
 if TYPE_CHECKING:
     from torch import nn
 
 NotifyStep = Callable[[dict[str, Any]], None]
 
-USES = ("init", "order", "augmentation", "dropout")  # uses of a seed, each with its own random stream
+USES = ("init", "order", "augmentation", "dropout", "patches")  # uses of a seed, each with its own random stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +54,7 @@ class Fitted:
     deviations: tuple[Deviation, ...] = ()  # from the protocol, which arose during fitting
     on_features: tuple[nn.Module, Features] | None = None  # of a frozen network: its head and the head's input
 
-    def predict(self, dataset: DecodedFold, pixels: Pixels, split: str, precision: str) -> Predictions:
+    def predict(self, dataset: DecodedFold, pixels: Pixels | VolumePixels, split: str, precision: str) -> Predictions:
         """Predict a split; with a frozen network, apply only the head to the stored features."""
         if self.on_features:
             head, features = self.on_features
@@ -66,13 +69,14 @@ class FitRequest:
     spec: ModelSpec
     module: nn.Module
     dataset: DecodedFold
-    pixels: Pixels
+    pixels: Pixels | VolumePixels
     protocol: Protocol
     seed: int
     precision: str
     val_score: ValScore
     notify: NotifyStep
     get_features: GetFeatures = extract_features  # of a frozen network
+    counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
 
 
@@ -87,6 +91,7 @@ def fit(request: FitRequest) -> Fitted:
     if dataset.task.targets.spatial:
         details = fit_atlas(request.spec, module, dataset)
         return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
+    assert isinstance(request.pixels, Pixels)
     extract = feature_extractor(request.spec, module)
     features = request.get_features(extract, request.pixels, request.precision)
     details = {}
@@ -105,7 +110,7 @@ def fit(request: FitRequest) -> Fitted:
     )
 
 
-def reopen(module: nn.Module, pixels: Pixels, precision: str) -> Fitted:
+def reopen(module: nn.Module, pixels: Pixels | VolumePixels, precision: str) -> Fitted:
     """The module of a finished fine-tuning, with its kept weights."""
     return unfitted(place(module, pixels.device, precision, pixels.image_size))
 
@@ -147,7 +152,7 @@ def finetune(request: FitRequest) -> Fitted:
             module=module,
             task=dataset.task,
             precision=precision,
-            feed=Feed(Batches(dataset, pixels, protocol, seeds), optimizer, protocol, num_steps),
+            feed=Feed(open_batches(request, seeds), optimizer, protocol, num_steps),
             keeper=BestRound(module, select_last=selects_last(dataset, protocol)),
         )
         listening = checkpoints.listening() if checkpoints else contextlib.nullcontext()
@@ -159,7 +164,7 @@ def finetune(request: FitRequest) -> Fitted:
                 row: dict[str, Any] = {"step": training.step, "num_steps": num_steps}
                 if training.step % every == 0 or training.step == num_steps:
                     loss = training.end_round(training.step % every or every)
-                    val = predict(module, dataset, pixels, "val", precision=precision)
+                    val = predict(module, dataset, pixels, "val", precision=precision, counts_only=request.counts_only)
                     row |= {"loss": loss, **describe_val(val, dataset, request.val_score)}
                     training.history.append({**row, "train_seconds": training.seconds})
                     training.keeper.offer(training.step, row["val_score"], row["val_loss"])
@@ -169,6 +174,14 @@ def finetune(request: FitRequest) -> Fitted:
                 if checkpoints:
                     checkpoints.keep(training.state)
         return to_fitted(training, resumed_at)
+
+
+def open_batches(request: FitRequest, seeds: dict[str, int]) -> BatchSource:
+    """The batches of a training: whole images, or patches of volumes."""
+    dataset, pixels, protocol = request.dataset, request.pixels, request.protocol
+    if isinstance(pixels, VolumePixels):
+        return VolumeBatches(dataset, pixels, protocol, seeds)
+    return Batches(dataset, pixels, protocol, seeds)
 
 
 def to_fitted(training: Training, resumed_at: int) -> Fitted:

@@ -5,6 +5,7 @@ import torch
 
 from zoo import BuildRequest, ZooError
 from zoo.testing import check_model
+from zoo.training.loop import describe_hooks, python_state
 from zoo_segmentation import register_models
 from zoo_segmentation.encoders import encoder_first, find_maps
 
@@ -41,10 +42,18 @@ def test_any_convolutional_encoder_gives_logits_for_every_pixel(name):
 
 
 @pytest.mark.slow
-def test_maps_without_padding_have_the_level_of_their_size():
-    module = build("unet-inception_v3", size=299)
+@pytest.mark.parametrize("size", [96, 128, 299])
+def test_maps_without_padding_have_the_level_of_their_size(size):
+    module = build("unet-inception_v3", size=size)
     with torch.inference_mode():
-        assert module(torch.rand(1, 3, 299, 299)).shape == (1, 3, 299, 299)
+        assert module(torch.rand(1, 3, size, size)).shape == (1, 3, size, size)
+
+
+def test_nothing_in_a_network_keeps_a_gpu_from_capturing_its_steps():
+    module = build("unet-resnet18").train()
+    before = python_state(module)
+    module(torch.rand(2, 3, 64, 64))
+    assert describe_hooks(module) == "" and python_state(module) == before
 
 
 def test_the_maps_are_the_last_of_each_size():
@@ -80,6 +89,6 @@ def test_a_network_without_maps_is_refused():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["unet2d", "unet-resnet18"])
+@pytest.mark.parametrize("name", ["unet2d", "unet3d", "unet-resnet18"])
 def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])

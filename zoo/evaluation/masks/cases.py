@@ -142,6 +142,29 @@ def compare_label(case: MaskCase, name: str, place: tuple[int, VoxelBox | None],
     )
 
 
+def count_case(case: MaskCase, labels: Mapping[str, int]) -> list[CaseRow]:
+    """The rows of `compare_case` without what depends on surfaces and lesions: numbers of voxels, and volumes."""
+    size, volume = max(labels.values()) + 1, math.prod(case.voxel)
+    pairs = case.reference.ravel().astype(np.intp) * size + case.prediction.ravel()
+    table = np.bincount(pairs, minlength=size**2).reshape(size, size)  # by reference and prediction
+    drawn, predicted = table.sum(axis=1).tolist(), table.sum(axis=0).tolist()
+    return [
+        CaseRow(
+            case=case.case,
+            patient=case.patient,
+            label=name,
+            unit=case.unit,
+            is_predicted=case.is_predicted,
+            tp=int(table[value, value]),
+            fp=predicted[value] - int(table[value, value]),
+            fn=drawn[value] - int(table[value, value]),
+            ref_volume=drawn[value] * volume,
+            pred_volume=predicted[value] * volume,
+        )
+        for name, value in labels.items()
+    ]
+
+
 def measure_surfaces(case: MaskCase, reference: Array, prediction: Array, rule: MaskRule) -> dict[str, Any]:
     """The fields of a row that come from distances between the surfaces of two masks, at least one not empty."""
     voxel = case.voxel

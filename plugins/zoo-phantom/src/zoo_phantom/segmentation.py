@@ -8,21 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo import SEGMENTATION, Samples, SamplesRequest, written_whole
+from zoo import SEGMENTATION, Samples, SamplesRequest
 from zoo_phantom.datasets import CARD, DATASET_MULTILABEL, PARAMETERS, open_samples
 from zoo_phantom.exact import Array
 from zoo_phantom.scenes import Scenes, draw
+from zoo_phantom.storage import keep_array
 from zoo_phantom.truth import masks
 
 SCENES = "phantom_multilabel"  # some of whose slices have no lesion
+SHA256_OF_MASKS = "3e6a83382528366f52ea6eeda8d7cebe27ca6eaad2be86bd22e7c8307c83c828"  # by `storage.digest`
 
 
 def open_masks(request: SamplesRequest) -> Samples:
-    """The slices of `phantom_multilabel` with a mask of each, drawn the first time."""
-    samples, path = open_samples(request, SCENES), request.folder / "masks.npy"
-    if not path.exists():
-        with written_whole(path) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, draw_masks(draw(PARAMETERS[SCENES]), request), allow_pickle=False)
+    """The slices of `phantom_multilabel` with a mask of each, drawn the first time and verified every time."""
+    samples = open_samples(request, SCENES)
+    path = keep_array(
+        request.folder / "masks.npy", SHA256_OF_MASKS, lambda: draw_masks(draw(PARAMETERS[SCENES]), request)
+    )
     return replace(samples, targets=None, masks=partial(read_mask, path))
 
 

@@ -36,10 +36,15 @@ def is_sound(path: Path, sha256: str) -> bool:
 
 def keep_slices(path: Path, scenes: Scenes, sha256: str, progress: Callable[[int, int | None], None] | None) -> Path:
     """Paint `scenes` to `path`, unless it already holds slices with this digest."""
+    return keep_array(path, sha256, lambda: paint(scenes, progress).astype("<u2"))
+
+
+def keep_array(path: Path, sha256: str, make: Callable[[], Array]) -> Path:
+    """Write the array that `make` returns to `path`, unless it already holds one with this digest."""
     if is_sound(path, sha256):
         return path
-    images = paint(scenes, progress)
-    actual = digest(images)
+    array = make()
+    actual = digest(array)
     if actual != sha256:
         raise DataError(
             f"{path.name}: expected slices with sha256 {sha256}, this machine painted {actual}",
@@ -47,5 +52,5 @@ def keep_slices(path: Path, scenes: Scenes, sha256: str, progress: Callable[[int
             code="checksum",
         )
     with written_whole(path) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, images.astype("<u2"), allow_pickle=False)
+        np.save(stream, array, allow_pickle=False)
     return path

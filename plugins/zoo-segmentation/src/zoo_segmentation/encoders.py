@@ -6,8 +6,9 @@ The maps that the decoder takes are found by one run of the encoder: the last on
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo import BuildRequest, ModelSpec, ZooError
 
@@ -38,35 +39,41 @@ def build_on_encoder(spec: ModelSpec, request: BuildRequest) -> nn.Module:
                     fix="choose a convolutional encoder, such as unet-resnet18",
                     code="wrong-output",
                 )
-            self.maps: list[Tensor] = []
+            self.maps: dict[str, Tensor] = {}
+            self.taps = tuple(taps)
             for name in taps:
-                self.encoder.get_submodule(name).register_forward_hook(partial(keep_map, maps=self.maps))
+                # A hook would keep a GPU from capturing the step: what hooks do is unknown.
+                tapped = self.encoder.get_submodule(name)
+                tapped.forward = partial(keep_map, tapped.forward, self.maps, name)  # type: ignore[method-assign]
             channels = list(taps.values())
             self.decoder = Decoder(channels, list(WIDTHS[: len(channels) - 1]), nn.BatchNorm2d)
             last = WIDTHS[len(channels) - 1]
-            self.last = two_convolutions(WIDTHS[len(channels) - 2], last, nn.BatchNorm2d)
+            self.last = two_convolutions(WIDTHS[len(channels) - 2] + request.channels, last, nn.BatchNorm2d)
             self.head = nn.Conv2d(last, request.num_outputs, 1)
 
         def forward(self, images: Tensor) -> Tensor:
-            self.maps.clear()
             self.encoder(images)
-            decoded = self.decoder(sorted(self.maps, key=lambda each: -each.shape[-1]))
+            decoded = self.decoder([self.maps[name] for name in self.taps])
             self.maps.clear()
-            logits: Tensor = self.head(self.last(enlarge(decoded, images)))
+            # The largest map has half the image's side: small labels need the image itself.
+            logits: Tensor = self.head(self.last(torch.cat([enlarge(decoded, images), images], dim=1)))
             return logits
 
     return UNet()
 
 
-def keep_map(module: nn.Module, inputs: object, output: Tensor, *, maps: list[Tensor]) -> None:  # noqa: ARG001
-    maps.append(output)
+def keep_map(forward: Callable[..., Tensor], maps: dict[str, Tensor], name: str, *inputs: Any) -> Tensor:
+    """Call a submodule's forward and keep what it returns."""
+    maps[name] = forward(*inputs)
+    return maps[name]
 
 
 def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     """The submodule that computes the last map of each level, the largest first, and its channels.
 
     A map of level k has 1/2^k of the image's side. Without padding it is some pixels smaller: 147 of 299 is level 1.
-    The modules that the encoder calls after the last of these maps, its classifier, become the identity.
+    The modules that the encoder calls after the last of these maps, its classifier, become the identity, unless the
+    encoder fails without them: branches of a map beyond the last level must fit each other.
     """
     import torch
     from torch import nn
@@ -90,14 +97,23 @@ def find_maps(encoder: nn.Module, images: Tensor) -> dict[str, int]:
     try:
         with torch.inference_mode():
             encoder.eval()(images)
+            for hook in hooks:
+                hook.remove()
+            replaced = {name: encoder.get_submodule(name) for name in later}
+            set_submodules(encoder, {name: nn.Identity() for name in later})
+            try:
+                encoder(images)
+            except RuntimeError:
+                set_submodules(encoder, replaced)
     finally:
         encoder.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    for name in later:
-        parent, _, own = name.rpartition(".")
-        setattr(encoder.get_submodule(parent), own, nn.Identity())
     return {name: channels for _, (name, channels) in sorted(last.items())}
+
+
+def set_submodules(module: nn.Module, parts: Mapping[str, nn.Module]) -> None:
+    for name, part in parts.items():
+        parent, _, own = name.rpartition(".")
+        setattr(module.get_submodule(parent), own, part)
 
 
 def has_convolution(module: nn.Module) -> bool:

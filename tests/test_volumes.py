@@ -1,0 +1,312 @@
+"""Volumes as volumes: reading, the cache, patches, windows, the native grid, and a board of `unet3d`."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from factories import make_dataset_spec, make_samples
+from folders import open_source
+from torch.nn import functional
+
+from zoo import SEGMENTATION
+from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.opening import open_dataset
+from zoo.data.splits import draw_split
+from zoo.data.volumes import open_volumes
+from zoo.errors import DataError
+from zoo.evaluation.predict_volumes import decide_planes, predict_planes
+from zoo.sources.opening import write_card
+from zoo.specs.protocol import PROTOCOLS, SEGMENT3D_QUICK, override, resolved_fields
+from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
+from zoo.training.volume_batches import VolumeBatches
+
+LABELS = {"0": "background", "1": "front", "2": "back"}
+SPACING = (1.0, 1.5, 2.0)
+
+
+def ball(random, shape):
+    """A volume of noise with a bright ball, whose two halves are labels."""
+    values = random.normal(100, 10, shape).astype(np.float32)
+    center = random.uniform(0.4, 0.6, 3) * shape
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    inside = np.linalg.norm(grid - center, axis=-1) < min(shape) / 3
+    mask = np.where(inside, np.where(grid[..., 1] < center[1], 1, 2), 0).astype(np.uint8)
+    return values + 40 * inside, mask
+
+
+def save(path, array, spacing=SPACING):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([*spacing, 1.0])), path)
+
+
+def msd(root, count=35, spacing=SPACING):
+    """A set as the Medical Segmentation Decathlon publishes them: ragged volumes, and a test folder without masks."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        values, mask = ball(random, random.integers(14, 22, 3))
+        save(root / "imagesTr" / f"ball_{number:03}.nii.gz", values, spacing)
+        save(root / "labelsTr" / f"ball_{number:03}.nii.gz", mask, spacing)
+    save(root / "imagesTs" / "ball_900.nii.gz", values, spacing)
+    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "modality": {"0": "MRI"}, "licence": "CC BY 4.0"}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return msd(tmp_path_factory.mktemp("balls"))
+
+
+@pytest.fixture(scope="module")
+def source(folder, tmp_path_factory):
+    spec, _ = open_source(folder)
+    return open_dataset(spec, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def fold(source, tmp_path_factory):
+    images = cache_decoded(source, Resolution(16, None), tmp_path_factory.mktemp("decoded"))
+    return open_fold(source, draw_split(source), 0, images, patch=16)
+
+
+def open_patches(fold, **options):
+    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"multiple": 8, "whole": False, **options})
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def test_volumes_with_masks_are_a_set_of_volumes(folder):
+    spec, samples = open_source(folder)
+    assert (spec.task, spec.dims, spec.labels, spec.channels) == (SEGMENTATION, 3, ("front", "back"), 1)
+    assert (len(samples.table), spec.modality) == (35, "MRI")
+    assert "1 volumes in imagesTs are left out: none has a mask" in samples.notes
+    image = samples.table["image"][3]
+    assert samples.volumes(image).shape == samples.masks(image).shape
+    assert samples.spacing(image) == SPACING
+
+
+def test_the_written_card_of_volumes_reads_the_same(folder, tmp_path):
+    path = write_card(folder, tmp_path / "balls.toml")
+    spec, samples = open_source(path)
+    assert "dims = 3" in path.read_text() and spec.labels == ("front", "back")
+    assert samples.table.equals(open_source(folder)[1].table)
+
+
+def test_volumes_are_read_in_one_orientation(tmp_path):
+    values, mask = ball(np.random.default_rng(1), np.array([12, 14, 16]))
+    save(tmp_path / "imagesTr" / "a.nii.gz", values)
+    save(tmp_path / "labelsTr" / "a.nii.gz", mask)
+    flipped = np.diag([-1.0, 1.5, 2.0, 1.0])
+    for folder, array in (("imagesTr", values), ("labelsTr", mask)):
+        turned = nibabel.Nifti1Image(array[::-1], flipped @ np.diag([1, 1, 1, 1.0]))
+        nibabel.save(turned, tmp_path / folder / "b.nii.gz")
+    samples = open_source(tmp_path)[1]
+    for read in (samples.volumes, samples.masks):
+        np.testing.assert_array_equal(read("imagesTr/a.nii.gz"), read("imagesTr/b.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "fact"), [((14, 14, 15), SPACING, "shape"), ((14, 14, 14), (1.0, 1.5, 2.5), "spacing")]
+)
+def test_a_mask_on_another_grid_is_refused_with_both_values(tmp_path, shape, spacing, fact):
+    msd(tmp_path, count=3)
+    save(tmp_path / "imagesTr" / "odd.nii.gz", np.ones((14, 14, 14), np.float32))
+    save(tmp_path / "labelsTr" / "odd.nii.gz", np.ones(shape, np.uint8), spacing)
+    spec, _ = open_source(tmp_path)
+    with pytest.raises(DataError, match=f"labelsTr/odd.nii.gz: its {fact} is .*imagesTr/odd.nii.gz is") as caught:
+        open_dataset(spec, tmp_path / "cache")
+    assert caught.value.code == "geometry"
+
+
+def test_a_volume_with_nan_is_refused_by_name(tmp_path):
+    msd(tmp_path, count=3)
+    save(tmp_path / "imagesTr" / "ball_001.nii.gz", np.full((14, 14, 14), np.nan, np.float32))
+    samples = open_source(tmp_path)[1]
+    with pytest.raises(DataError, match=r"ball_001.nii.gz: NaN"):
+        samples.volumes("imagesTr/ball_001.nii.gz")
+
+
+def test_a_fourth_axis_is_that_of_channels(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(35):
+        values, mask = ball(random, np.array([12, 14, 13]))
+        save(tmp_path / "imagesTr" / f"{number}.nii.gz", np.stack([values, 3 * values + 7], axis=-1))
+        save(tmp_path / "labelsTr" / f"{number}.nii.gz", mask)
+    source = open_dataset(open_source(tmp_path)[0], tmp_path / "cache")
+    images = cache_decoded(source, Resolution(16, None), tmp_path / "cache")
+    fold = open_fold(source, draw_split(source), 0, images, patch=16)
+    assert fold.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
+    drawn = batches(fold, augmentation="none")
+    part = {name: tensor[0] for name, tensor in drawn.plan(1).tensors().items()}
+    volumes, _ = drawn.compute(drawn.unpack(part))
+    assert volumes.shape == (4, 2, *drawn.pixels.patch)
+    torch.testing.assert_close(volumes[:, 0], volumes[:, 1], atol=0.02, rtol=0)
+
+
+def test_a_slice_stands_for_a_volume_where_it_is_shown(source):
+    shown = source.samples.read(source.samples.table["image"][0])
+    volume = source.samples.volumes(source.samples.table["image"][0])
+    assert shown.dtype == np.uint8 and shown.shape == volume.shape[1::-1]
+
+
+def test_volumes_of_a_plugin_are_hashed_whole(tmp_path):
+    arrays = [ball(np.random.default_rng(row), np.array([8, 8, 8])) for row in range(6)]
+    samples = replace(
+        make_samples(6, np.empty(0)), read=None, volumes=lambda row: arrays[row][0], masks=lambda row: arrays[row][1]
+    )
+    spec = make_dataset_spec(samples, SEGMENTATION, labels=("front", "back"), dims=3)
+    before = open_dataset(spec, tmp_path).content_hash
+    arrays[2][0][0, 0, 0] += 1  # not in the slice that is shown
+    assert open_dataset(spec, tmp_path).content_hash != before
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+def test_decoded_volumes_are_standardized_and_keep_their_native_masks(source, fold):
+    for row in (0, 7):
+        image = source.samples.table["image"][row]
+        start, shape = fold.decoded.starts[row], fold.decoded.shapes[row]
+        own = fold.decoded.voxels[start : start + shape.prod(), 0].reshape(shape).astype(np.float64)
+        values = source.samples.volumes(image)
+        np.testing.assert_allclose(own, (values - values.mean()) / values.std(), atol=2e-3)
+        np.testing.assert_array_equal(fold.label_maps[row], source.samples.masks(image))
+    assert fold.boundary_rule == (1.5, "mm")
+
+
+def test_volumes_are_resampled_to_the_spacing_of_the_protocol(source, tmp_path):
+    images = cache_decoded(source, Resolution(16, 2.0), tmp_path)
+    fold = open_fold(source, draw_split(source), 0, images, patch=16)
+    native = fold.label_maps.shapes
+    np.testing.assert_array_equal(fold.decoded.shapes, np.rint(native * np.array(SPACING) / 2))
+    share = [(fold.decoded.mask(row) == 1).mean() / (fold.label_maps[row] == 1).mean() for row in range(35)]
+    assert np.mean(share) == pytest.approx(1, abs=0.1)
+
+
+def test_the_window_of_ct_comes_from_the_labeled_voxels_of_train(source, tmp_path):
+    ct = replace(source, spec=replace(source.spec, modality="CT of the chest"))
+    images = cache_decoded(ct, Resolution(16, None), tmp_path)
+    fold = open_fold(ct, draw_split(ct), 0, images, patch=16)
+    inside = [
+        source.samples.volumes(image)[source.samples.masks(image) > 0]
+        for image in source.samples.table["image"][fold.index("train")]
+    ]
+    np.testing.assert_allclose(fold.intensity, np.percentile(np.concatenate(inside), [0.5, 99.5]), atol=0.5)
+    pixels, row = open_patches(fold), int(fold.index("test")[0])
+    values = pixels.to_input(pixels.stored(row), row)
+    assert values.min() == -2 and values.max() == 2
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------
+def batches(fold, **changes):
+    protocol = replace(SEGMENT3D_QUICK, batch_size=4, **changes)
+    return VolumeBatches(fold, open_patches(fold), protocol, {"order": 1, "augmentation": 2, "patches": 3})
+
+
+def test_a_patch_is_cut_from_its_volume_with_its_mask(fold):
+    drawn = batches(fold, augmentation="none")
+    planned = drawn.plan(2).tensors()
+    part = {name: tensor[1] for name, tensor in planned.items()}
+    volumes, masks = drawn.compute(drawn.unpack(part))
+    assert volumes.shape == (4, 1, *drawn.pixels.patch) and masks.shape == (4, *drawn.pixels.patch)
+    for number, (row, corner) in enumerate(zip(part["rows"].tolist(), part["corners"].tolist(), strict=True)):
+        whole = drawn.pixels.to_input(drawn.pixels.stored(row), row)[0, 0].numpy()
+        padded, mask = np.pad(whole, 16), np.pad(fold.decoded.mask(row), 16)
+        place = tuple(slice(16 + at, 16 + at + side) for at, side in zip(corner, drawn.pixels.patch, strict=True))
+        np.testing.assert_array_equal(volumes[number, 0], padded[place])
+        np.testing.assert_array_equal(masks[number], mask[place])
+
+
+def test_the_mask_is_moved_with_its_volume():
+    mask = torch.zeros(2, 1, 20, 20, 20)
+    mask[:, :, 6:13, 5:11, 8:15] = 1
+    identity = torch.tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 1])
+    same, _ = augment_volumes(mask.clone(), mask, identity.repeat(2, 1))
+    torch.testing.assert_close(same, mask, atol=1e-5, rtol=0)
+    drawn = torch.stack([draw_parameters(2, torch.Generator().manual_seed(seed)) for seed in range(9)]).flatten(0, 1)
+    assert drawn.shape == (18, NUM_PARAMETERS)
+    drawn[:, 12:] = torch.tensor([1.0, 0.0, 1.0])
+    volumes, masks = augment_volumes(mask[:1].repeat(18, 1, 1, 1, 1), mask[:1].repeat(18, 1, 1, 1, 1), drawn)
+    assert ((volumes > 0.5).float() - masks).abs().mean() < 0.01
+    assert (masks != mask[:1]).float().mean() > 0.005  # some are moved
+
+
+def test_an_interrupted_training_draws_the_same_patches(fold):
+    whole, resumed = batches(fold), batches(fold)
+    whole.plan(3)
+    resumed.restore(whole.state())
+    expected, found = whole.plan(2).tensors(), resumed.plan(2).tensors()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor)
+
+
+# --- prediction ------------------------------------------------------------------------------------------------------
+class Pointwise(torch.nn.Module):
+    """Logits that depend on the voxel alone."""
+
+    def forward(self, volumes):
+        return torch.cat([volumes, -volumes, volumes.square() - 1], dim=1)
+
+
+def test_windows_and_one_pass_agree_where_a_voxel_answers_alone(fold):
+    row = 4
+    once = torch.stack(list(predict_planes(Pointwise(), open_patches(fold, whole=True), row)))
+    pixels = replace(open_patches(fold), patch=(8, 8, 8))
+    parts = torch.stack(list(predict_planes(Pointwise(), pixels, row)))
+    assert once.shape == (fold.decoded.shapes[row][0], 3, *fold.decoded.shapes[row][1:])
+    torch.testing.assert_close(parts, once, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("new", [(5, 6, 7), (11, 9, 15), (5, 12, 3), (1, 1, 1)])
+def test_logits_are_interpolated_trilinearly_on_the_native_grid(new):
+    logits = torch.randn(1, 3, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(logits, new, mode="trilinear", align_corners=False)[0].argmax(0)
+    np.testing.assert_array_equal(decide_planes(logits[0].unbind(1), (5, 6, 7), new), expected)
+
+
+def test_logits_that_are_not_finite_are_noticed():
+    logits = torch.zeros(2, 4, 4, 4)
+    logits[1, 2, 0, 0] = float("nan")
+    assert decide_planes(logits.unbind(1), (4, 4, 4), (4, 4, 4)) is None
+
+
+# --- the identity of runs --------------------------------------------------------------------------------------------
+def test_protocols_of_images_have_the_identity_they_had_before_volumes():
+    for protocol in PROTOCOLS:
+        assert ({"dims", "spacing"} & resolved_fields(protocol).keys() != set()) == (protocol.dims == 3)
+    assert resolved_fields(override(SEGMENT3D_QUICK, {"spacing": "1.5"}))["spacing"] == 1.5
+
+
+# --- a board ---------------------------------------------------------------------------------------------------------
+def zoo(*command, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "zoo", *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
+    bench = ("bench", "--datasets", folder, "--models", "unet3d", "--protocol", "quick", "--weights", "none")
+    bench += ("--set", "steps=4", "--set", "image_size=16", "--seeds", "1", "--folds", "1", "--results", "r")
+    done = zoo(*bench, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs" in done.stderr and "atlas" in done.stdout and "unet3d" in done.stdout
+    again = zoo(*bench, cwd=tmp_path)
+    assert "[1 of" not in again.stderr and again.stdout == done.stdout
+    page = zoo("report", "--results", "r", "--format", "html", "--data", folder, "--output", "b.html", cwd=tmp_path)
+    assert page.returncode == 0 and "data:image" in (tmp_path / "b.html").read_text(), page.stderr
+    shared = zoo("bundle", "b.zip", "--results", "r", cwd=tmp_path)
+    assert shared.returncode == 0, shared.stderr
+    checked = zoo("verify", "b.zip", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.integration
+def test_models_of_images_are_refused_for_volumes(folder, tmp_path):
+    done = zoo(
+        "bench", "--datasets", folder, "--models", "unet2d", "--protocol", "quick", "--results", "r", cwd=tmp_path
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "error[wrong-dims]" in last and "'unet2d'" in last and "fix:" in last

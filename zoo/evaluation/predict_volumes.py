@@ -1,0 +1,91 @@
+"""Predict the masks of volumes by overlapping windows, on their native grids, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.dataset import DecodedFold
+from zoo.data.volumes import VolumePixels
+from zoo.evaluation.forward import refuse_infinite
+from zoo.evaluation.tiles import predict_by_tiles
+from zoo.system.devices import open_device
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MAX_WHOLE_PATCHES = 2.5  # a volume of at most so many patches is predicted in one pass
+
+
+def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels, row: int, precision: str) -> Array:
+    """The label map of a row on its native grid. Raises RunError if an output is not finite."""
+    import torch
+
+    shape = tuple(dataset.label_maps.shapes[row].tolist())
+    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
+        planes = predict_planes(module, pixels, row)
+        decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+    refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
+    assert decided is not None
+    return decided
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterator[Tensor]:
+    """Yield the logits (O, B, C') of each plane of a volume, along its first axis."""
+    stored = pixels.stored(row)
+    shape = tuple(stored.shape[:3])
+    padded = [pixels.multiple * math.ceil(side / pixels.multiple) for side in shape]
+
+    def predict(corners: Array, size: Sequence[int]) -> Tensor:
+        """The logits (1, O, *size) of one part."""
+        (corner,) = corners.tolist()
+        part = stored[tuple(slice(at, at + side) for at, side in zip(corner, size, strict=True))]
+        logits: Tensor = module(pad_to(pixels.to_input(part, row), size)).float()
+        return logits
+
+    if pixels.whole or math.prod(padded) <= MAX_WHOLE_PATCHES * math.prod(pixels.patch):
+        logits = predict(np.zeros((1, 3), np.int64), padded)[0]
+        yield from logits[:, : shape[0], : shape[1], : shape[2]].unbind(dim=1)
+        return
+    for _, slab in predict_by_tiles(partial(predict, size=pixels.patch), shape, pixels.patch, tiles_at_once=1):
+        yield from slab.unbind(dim=1)
+
+
+def pad_to(volumes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Append zeros to volumes (1, channels, A, B, C')."""
+    from torch.nn.functional import pad
+
+    missing = [(0, new - old) for old, new in zip(volumes.shape[2:], shape, strict=True)]
+    return pad(volumes, [length for pair in reversed(missing) for length in pair])
+
+
+# --- the native grid -------------------------------------------------------------------------------------------------
+def decide_planes(planes: Iterable[Tensor], old: tuple[int, ...], new: tuple[int, ...]) -> Array | None:
+    """The label map (A, B, C') on the native grid from planes of logits on the grid `old`; None if one is not finite.
+
+    The logits are interpolated trilinearly, plane by plane, and each voxel takes the label of the largest.
+    """
+    from torch.nn.functional import interpolate
+
+    decided = np.empty(new, np.uint8)
+    given = enumerate(planes)
+    last, (at, current) = None, next(given)
+    for number in range(new[0]):
+        place = min(max((number + 0.5) * old[0] / new[0] - 0.5, 0.0), old[0] - 1.0)
+        upper = math.ceil(place)
+        while at < upper:
+            last, (at, current) = current, next(given)
+        share = upper - place  # of the plane below
+        mixed = current if last is None or share == 0 else current.lerp(last, share)
+        if tuple(mixed.shape[1:]) != new[1:]:
+            mixed = interpolate(mixed[None], new[1:], mode="bilinear", align_corners=False)[0]
+        if not bool(mixed.isfinite().all()):
+            return None
+        decided[number] = mixed.argmax(dim=0).to("cpu").numpy()
+    return decided

@@ -1,0 +1,93 @@
+"""Read whole volumes of a folder, and the mask of each on the same grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.errors import DataError
+from zoo.images.label_maps import describe_fact, is_near, read_grid
+from zoo.images.placement import Spacing
+from zoo.images.reading import check_regular, damaged
+from zoo.images.recent import Recent
+from zoo.images.volumes import RECENT_VOLUME_BYTES, Volume, open_volume_file, read_nifti
+from zoo.sources.mask_targets import MaskReader
+
+
+def read_whole_volume(root: Path, image: str) -> Array:
+    """The values of a volume (A, B, C) in the RAS+ order of axes, with the scaling of its file.
+
+    A fourth axis of a NIfTI is that of channels, as in the Medical Segmentation Decathlon.
+    """
+    path = root / image
+    volume = RECENT_WHOLE(path)
+    values = volume.array
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{path}: NaN or infinite values", fix="replace them, or leave it out", code="image")
+    if (volume.slope, volume.intercept) == (1.0, 0.0):
+        return values
+    scaled: Array = values.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
+    return scaled
+
+
+def open_whole(path: Path) -> tuple[Volume, int]:
+    """The volume in a file and its size in memory, in bytes."""
+    check_regular(path)
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return open_volume_file(path)
+    try:
+        volume = read_nifti(path, max_axes=4)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        raise damaged(path, error) from error
+    return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
+
+
+RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
+
+
+def read_voxel_size(root: Path, image: str) -> Spacing | None:
+    """mm per voxel along the axes of `read_whole_volume`, from the header."""
+    return read_grid(root / image).spacing
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeMaskReader(MaskReader):
+    """Read the mask of a volume, and refuse one on another grid. It can be pickled."""
+
+    def paths(self, image: str) -> list[Path]:
+        """The files that a mask depends on: its own, and the volume, whose grid it must have."""
+        return [*super().paths(image), self.root / image]
+
+    def __call__(self, image: str) -> Array:
+        """The label map of a volume: uint8 (A, B, C)."""
+        root = self.root
+        grid = read_grid(root / image)
+        for name in self.files[image]:
+            mask = read_grid(root / name)
+            for fact in ("shape", "spacing", "affine"):
+                expected, found = getattr(grid, fact), getattr(mask, fact)
+                if not is_near(expected, found):
+                    raise DataError(
+                        f"{root / name}: its {fact} is {describe_fact(found)}, that of {root / image} is "
+                        f"{describe_fact(expected)}",
+                        fix="give the mask that was drawn on this volume, with its header",
+                        code="geometry",
+                    )
+        return super().__call__(image)
+
+
+def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:
+    """The fields of Samples that read volumes."""
+    return {
+        "volumes": partial(read_whole_volume, root),
+        "spacing": partial(read_voxel_size, root),
+        "masks": masks and VolumeMaskReader(masks.root, masks.files, masks.values),
+    }

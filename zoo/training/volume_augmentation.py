@@ -1,0 +1,80 @@
+"""Augment batches of volumes and their masks, with separate random parameters for each.
+
+The parameters are drawn on the CPU, so they are the same on all devices. The device computes with fixed shapes and
+without reading anything back to the host.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+MAX_TURN, VOLUME_ZOOM = 15.0, (0.85, 1.15)  # about and along each axis
+GAINS, VALUE_SHIFT, GAMMAS = (0.75, 1.25), 0.2, (0.7, 1.5)  # of standardized values
+MOVED_SHARE, TONED_SHARE = 0.5, 0.5  # of the patches
+PARTS = {"map": 12, "gain": 1, "shift": 1, "gamma": 1}
+NUM_PARAMETERS = sum(PARTS.values())
+
+
+def draw_parameters(count: int, generator: Generator) -> Tensor:
+    """Draw an affine map from output to input coordinates, a gain, a shift and an exponent for each of `count` patches.
+
+    Returns float32 (count, NUM_PARAMETERS), the identity for those that are not moved or not toned.
+    """
+    import torch
+
+    share = torch.rand(count, 9, generator=generator)
+    is_moved, is_toned = torch.rand(count, 2, generator=generator).lt(torch.tensor([MOVED_SHARE, TONED_SHARE])).T
+    angles = (2 * share[:, :3] - 1) * math.radians(MAX_TURN)
+    zooms = VOLUME_ZOOM[0] + (VOLUME_ZOOM[1] - VOLUME_ZOOM[0]) * share[:, 3:6]
+    turned = torch.eye(3).expand(count, 3, 3)
+    for axis in range(3):
+        turned = turned @ rotation(angles[:, axis], axis)
+    matrix = torch.where(is_moved[:, None, None], turned / zooms[:, None], torch.eye(3))
+    maps = torch.cat([matrix, torch.zeros(count, 3, 1)], dim=2).flatten(1)
+    tone = torch.stack(
+        [
+            GAINS[0] + (GAINS[1] - GAINS[0]) * share[:, 6],
+            (2 * share[:, 7] - 1) * VALUE_SHIFT,
+            log_between(GAMMAS, share[:, 8]),
+        ],
+        1,
+    )
+    return torch.cat([maps, torch.where(is_toned[:, None], tone, torch.tensor([1.0, 0.0, 1.0]))], dim=1)
+
+
+def log_between(bounds: tuple[float, float], share: Tensor) -> Tensor:
+    """Values between two bounds, evenly on a logarithmic scale."""
+    return bounds[0] * (bounds[1] / bounds[0]) ** share
+
+
+def rotation(angles: Tensor, axis: int) -> Tensor:
+    """Matrices (N, 3, 3) that rotate about an axis."""
+    import torch
+
+    first, second = (other for other in range(3) if other != axis)
+    matrices = torch.eye(3).repeat(len(angles), 1, 1)
+    matrices[:, first, first] = matrices[:, second, second] = torch.cos(angles)
+    matrices[:, first, second], matrices[:, second, first] = -torch.sin(angles), torch.sin(angles)
+    return matrices
+
+
+def augment_volumes(volumes: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Augment standardized volumes (B, C, ...), float32, and move their masks (B, 1, ...) with them.
+
+    Voxels from outside the patch are 0, the mean of the volume, and background.
+    """
+    from torch.nn.functional import affine_grid, grid_sample
+
+    maps, gain, shift, gamma = parameters.split(list(PARTS.values()), dim=1)  # type: ignore[no-untyped-call]
+    grid = affine_grid(maps.reshape(-1, 3, 4), [len(volumes), 1, *volumes.shape[2:]], align_corners=False)
+    volumes = grid_sample(volumes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    masks = grid_sample(masks, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    gain, shift, gamma = (part.reshape(-1, 1, 1, 1, 1) for part in (gain, shift, gamma))
+    low, high = volumes.amin(dim=(1, 2, 3, 4), keepdim=True), volumes.amax(dim=(1, 2, 3, 4), keepdim=True)
+    spread = (high - low).clamp(min=1e-6)
+    toned = ((volumes - low) / spread).clamp(0, 1) ** gamma * spread + low
+    return toned * gain + shift, masks

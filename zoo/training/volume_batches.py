@@ -1,0 +1,83 @@
+"""Plan and compute the batches of volumes: a patch of each, with its mask, and their augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoo.data.dataset import DecodedFold
+from zoo.data.volumes import DecodedVolumes, VolumePixels
+from zoo.specs.protocol import Protocol
+from zoo.system.machine import torch_generator
+from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
+from zoo.training.sampling import BatchSource
+from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedPatches:
+    """Patches (n, B) that are drawn but not cut."""
+
+    rows: Tensor  # int64, indices into the dataset
+    corners: Tensor  # int64 (n, B, 3): the first voxel of each patch
+    parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters}
+
+
+class VolumeBatches(BatchSource):
+    """An endless sequence of batches of patches; each volume gives one patch per pass over train."""
+
+    pixels: VolumePixels
+
+    def __init__(self, dataset: DecodedFold, pixels: VolumePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+        import torch
+
+        super().__init__(dataset, protocol, seeds)
+        volumes = dataset.decoded
+        assert isinstance(volumes, DecodedVolumes)
+        shapes, counts = (torch.from_numpy(each) for each in (volumes.shapes, volumes.columns["counts"]))
+        ends = counts.flatten().cumsum(0).reshape(counts.shape)
+        foreground = Foreground(torch.from_numpy(volumes.columns["places"]), ends - counts, ends)
+        self.generators["places"] = torch_generator(seeds["patches"])
+        self.pixels = pixels
+        self.patches = PatchPlan(pixels.patch, torch.zeros_like(shapes), shapes, foreground)
+        self.augments = protocol.augmentation != "none"
+
+    def plan(self, count: int) -> PlannedPatches:
+        """Draw the next `count` batches on the host."""
+        import torch
+
+        rows = self.rows[self.choose(count)]
+        corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
+        if self.augments:
+            parameters = torch.stack([draw_parameters(self.size, self.generators["draws"]) for _ in rows])
+        else:
+            parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
+        return PlannedPatches(rows=rows, corners=corners, parameters=parameters)
+
+    def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
+        """Reverse `PlannedPatches.tensors`."""
+        return PlannedPatches(**parts)
+
+    def gather(self, planned: PlannedPatches) -> list[Tensor]:
+        """Cut the patches of one batch: voxels, float16 (B, *patch, channels), and masks, uint8 (B, *patch).
+
+        Voxels outside a volume are 0, which is its mean, and background.
+        """
+        rows, pixels = planned.rows, self.pixels
+        places = locate_patches(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
+        return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
+
+    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the network's input and the masks of one batch, from what `gather` read."""
+        voxels, labels = gathered or self.gather(planned)
+        volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
+        if self.augments:
+            volumes, masks = augment_volumes(volumes, masks, planned.parameters)
+        return volumes.contiguous(), masks[:, 0].long()
