@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 
 if TYPE_CHECKING:
     from zoo.report.new_answers import AnswerWriter
     from zoo.trained.predicting import NewAnswer
-
-NAME_TAGS = ("PatientID", "PatientName")
 
 
 @click.command("predict")
@@ -29,7 +27,8 @@ NAME_TAGS = ("PatientID", "PatientName")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
-@click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def predict_command(
     model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
 ) -> int:
@@ -47,7 +46,7 @@ def predict_command(
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
     from zoo.trained.card import read_model_card
-    from zoo.trained.inputs import list_images
+    from zoo.trained.inputs import NAME_TAGS, list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
     from zoo.trained.segmenting import by_image, segment_images
