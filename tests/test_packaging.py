@@ -3,11 +3,9 @@
 import ast
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -162,26 +160,6 @@ def test_no_tracked_file_names_the_host_of_a_package_registry():
         if host.encode() in path.read_bytes()
     ]
     assert not found
-
-
-@pytest.mark.integration
-@pytest.mark.slow
-def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "zoo", source / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and ("No module named pip" in done.stderr or "flit_core" in done.stderr):
-        pytest.skip("no pip here, or it cannot bring flit_core")
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    suffixes = (".html", ".css", ".js", ".toml", ".jinja")
-    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in suffixes]
-    assert len(read) >= 5
-    assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
 
 
 @pytest.mark.integration
