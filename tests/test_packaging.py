@@ -180,11 +180,31 @@ def test_every_change_has_one_news_fragment_with_a_name_that_can_be_sorted():
     assert not [name for name in names if not re.fullmatch(rf"[0-9]+\.({kinds})\.md", name)]
 
 
+def load_script(name: str):
+    """The module of a script in docs/."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.integration
+def test_the_gallery_has_a_row_for_every_plugin():
+    reference = load_script("make_reference")
+    page = reference.GALLERY.read_text(encoding="utf-8")
+    assert page == reference.gallery_text(page), "run `python docs/make_reference.py`"
+    assert all(f"`pip install {folder.name}`" in page for folder in PLUGINS)
+
+
+def test_the_release_workflow_builds_with_the_target_that_is_tested():
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"run: make dist REPOSITORY=", workflow) and "\ndist: setup-dev" in makefile
+    assert "id-token: write" in workflow and "password" not in workflow
+
+
 def test_the_changelog_holds_every_news_fragment():
-    path = ROOT / "docs" / "make_changelog.py"
-    specification = importlib.util.spec_from_file_location("make_changelog", path)
-    make_changelog = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(make_changelog)
+    make_changelog = load_script("make_changelog")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert changelog == make_changelog.update(changelog), "run `make changelog`"
     fragments = [path.read_text(encoding="utf-8") for path in (ROOT / "changes").glob("*.*.md")]
