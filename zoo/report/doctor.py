@@ -148,5 +148,5 @@ def advise_on_plugins(registry: Registry) -> Iterator[str]:
 
 def advise_on_namesakes() -> Iterator[str]:
     """Report other distributions that overwrite or hide the package `zoo`."""
-    for name in find_namesakes():
-        yield f"{describe_namesake(name)}, which overwrites or hides that of zoo-bench: {how_to_restore([name])}"
+    for name, version in find_namesakes().items():
+        yield f"{describe_namesake(name, version)}, which overwrites or hides that of zoo-bench: {how_to_restore([name])}"
