@@ -149,4 +149,5 @@ def advise_on_plugins(registry: Registry) -> Iterator[str]:
 def advise_on_namesakes() -> Iterator[str]:
     """Report other distributions that overwrite or hide the package `zoo`."""
     for name, version in find_namesakes().items():
-        yield f"{describe_namesake(name, version)}, which overwrites or hides that of zoo-bench: {how_to_restore([name])}"
+        fix = how_to_restore([name])
+        yield f"{describe_namesake(name, version)}, which overwrites or hides that of zoo-bench: {fix}"
