@@ -13,7 +13,7 @@ WORKERS ?= 2
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu leaderboard leaderboard-check check format \
+.PHONY: help setup setup-dev bench dist test-unit test golden test-slow speed speed-gpu leaderboard leaderboard-check check format \
   notebook changelog clean
 
 help:  ## List the targets.
@@ -72,6 +72,9 @@ check: setup-dev  ## Format, lint, types, floors.
 format: setup-dev  ## Put the code into the one format, and mend what the linter can.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+dist: setup-dev  ## Build the wheels and sdists of zoo and its plugins into dist/, check them, and try them out in a new environment.
+	$(BIN)/python releasing/make_dist.py $(if $(REPOSITORY),--repository $(REPOSITORY))
 
 notebook: setup  ## Execute docs/python.ipynb anew and store its outputs.
 	$(PIP) install -q nbclient ipykernel

@@ -1,4 +1,4 @@
-"""Write the tables and the JSON schemas made from fields: of `dataset.toml`, a suite's file and a report.
+"""Write the tables and the JSON schemas made from fields: of `dataset.toml`, a suite's file, a report and plugins.
 
     python docs/make_reference.py
 
@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tomllib
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from zoo.conformance.catalogue import checks_of
+from zoo.registry.finding import InstalledPlugin
+from zoo.registry.loading import load_plugin
 from zoo.report.json_records import SCHEMA_NAME, report_schema
 from zoo.sources.opening import card_json_schema
-from zoo.specs.hooks import KINDS
+from zoo.specs.hooks import HOOKS, KINDS
 from zoo.specs.suite import suite_keys
 
 DOCS = Path(__file__).resolve().parent
@@ -25,6 +31,9 @@ TABLE = re.compile(r"(?<=<!-- keys of )(\w+)( -->\n)(?:\|.*\n)*")
 COMMANDS = DOCS / "command-line.md"
 PLUGINS = DOCS / "write-a-plugin.md"
 CHECK_TABLE = re.compile(r"(?<=<!-- checks -->\n)(?:\|.*\n)*")
+GALLERY = DOCS / "plugins.md"
+GALLERY_TABLE = re.compile(r"(?<=<!-- plugins -->\n)(?:\|.*\n)*")
+NUM_NAMES = 4  # of a plugin's specs of one kind
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
@@ -93,6 +102,38 @@ def plugins_text(page: str) -> str:
     return CHECK_TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
 
 
+def gallery_text(page: str) -> str:
+    """The gallery with the table of the plugins of this repository rewritten from their metadata and hooks."""
+    rows = ["| plugin | what it is | hooks | what it adds | install |", "|---|---|---|---|---|"]
+    for path in sorted(DOCS.parent.glob("plugins/*/pyproject.toml")):
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        name = project["name"]
+        specs = register(path.parent, name)
+        hooks = ", ".join(f"`{HOOKS[kind]}`" for kind in specs)
+        added = "; ".join(list_added(kind, [spec.name for spec in specs[kind]]) for kind in specs)
+        page_of = f"[{name}](../plugins/{name}/README.md)"
+        rows.append(f"| {page_of} | {project['description']} | {hooks} | {added} | `pip install {name}` |")
+    return GALLERY_TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
+
+
+def register(folder: Path, name: str) -> dict[str, list[Any]]:
+    """What a plugin registers, by kind, whether it is installed or not."""
+    if str(folder / "src") not in sys.path:
+        sys.path.append(str(folder / "src"))
+    module = name.replace("-", "_")
+    specs, mistakes = load_plugin(InstalledPlugin(name=name, module=module, load=partial(import_module, module)))
+    if mistakes:
+        raise ValueError(f"{name}: {mistakes}")
+    return {kind: each for kind, each in specs.items() if each}
+
+
+def list_added(kind: str, names: list[str]) -> str:
+    """Specs of one kind in words: "2 metrics: `a`, `b`"."""
+    listed = ", ".join(f"`{name}`" for name in names[:NUM_NAMES])
+    more = f" and {len(names) - NUM_NAMES:,} more" if len(names) > NUM_NAMES else ""
+    return f"{len(names):,} {kind}{'s' if len(names) > 1 else ''}: {listed}{more}"
+
+
 def key_table(section: dict[str, Any]) -> str:
     required = section.get("required", [])
     rows = ["| key | value | meaning |", "|---|---|---|"]
@@ -133,3 +174,4 @@ if __name__ == "__main__":
     PLUGINS.write_text(plugins_text(PLUGINS.read_text(encoding="utf-8")), encoding="utf-8")
     COMMANDS.write_text(commands_text(COMMANDS.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    GALLERY.write_text(gallery_text(GALLERY.read_text(encoding="utf-8")), encoding="utf-8")

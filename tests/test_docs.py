@@ -84,7 +84,8 @@ def find_usage_error(line: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_commands_of_a_page_can_be_typed(page):
+def test_the_commands_of_a_page_can_be_typed(page, monkeypatch):
+    monkeypatch.setenv("ZOO_PLUGINS", "")  # `--plugin` sets it
     assert not {line: error for line in shell_lines(page, "zoo") if (error := find_usage_error(line))}
 
 

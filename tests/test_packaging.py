@@ -3,11 +3,9 @@
 import ast
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -165,26 +163,6 @@ def test_no_tracked_file_names_the_host_of_a_package_registry():
 
 
 @pytest.mark.integration
-@pytest.mark.slow
-def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "zoo", source / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and ("No module named pip" in done.stderr or "flit_core" in done.stderr):
-        pytest.skip("no pip here, or it cannot bring flit_core")
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    suffixes = (".html", ".css", ".js", ".toml", ".jinja")
-    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in suffixes]
-    assert len(read) >= 5
-    assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
-
-
-@pytest.mark.integration
 def test_no_lock_file_is_tracked():
     locks = {"uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"}
     assert not [path for path in tracked_files() if path.name in locks]
@@ -202,11 +180,31 @@ def test_every_change_has_one_news_fragment_with_a_name_that_can_be_sorted():
     assert not [name for name in names if not re.fullmatch(rf"[0-9]+\.({kinds})\.md", name)]
 
 
+def load_script(name: str):
+    """The module of a script in docs/."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.integration
+def test_the_gallery_has_a_row_for_every_plugin():
+    reference = load_script("make_reference")
+    page = reference.GALLERY.read_text(encoding="utf-8")
+    assert page == reference.gallery_text(page), "run `python docs/make_reference.py`"
+    assert all(f"`pip install {folder.name}`" in page for folder in PLUGINS)
+
+
+def test_the_release_workflow_builds_with_the_target_that_is_tested():
+    workflow = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"run: make dist REPOSITORY=", workflow) and "\ndist: setup-dev" in makefile
+    assert "id-token: write" in workflow and "password" not in workflow
+
+
 def test_the_changelog_holds_every_news_fragment():
-    path = ROOT / "docs" / "make_changelog.py"
-    specification = importlib.util.spec_from_file_location("make_changelog", path)
-    make_changelog = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(make_changelog)
+    make_changelog = load_script("make_changelog")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert changelog == make_changelog.update(changelog), "run `make changelog`"
     fragments = [path.read_text(encoding="utf-8") for path in (ROOT / "changes").glob("*.*.md")]

@@ -103,6 +103,10 @@ BROKEN = {
         "def register_models(): return [ModelSpec(name='a', clasifier='fc')]",
         "ModelSpec has no field 'clasifier'; fix: Did you mean 'classifier'? Else zoo-bench ",
     ),
+    "zoo-missing-name": (
+        "from zoo import ModelSpek",
+        "zoo has no 'ModelSpek'; fix: Did you mean 'ModelSpec'? Else zoo-bench ",
+    ),
     "zoo-bad-name": (GIVES.format(name="../up"), "model name '../up'"),
     "zoo-no-hooks": ("x = 1", "no function is marked @hookimpl"),
     "zoo-bad-card": (

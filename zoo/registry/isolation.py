@@ -18,7 +18,7 @@ from zoo.errors import PluginError, ZooError, clean
 from zoo.registry.lookup import Registry
 from zoo.specs.executor import ExecutorSpec
 from zoo.system.machine import can_fork
-from zoo.system.workers import Event, Notify, Work, execute
+from zoo.system.workers import Event, ExecutorOptions, Notify, Work, execute
 
 
 def inherited(registry: Registry, spec: ExecutorSpec) -> Registry | None:
@@ -31,8 +31,11 @@ def run_executor(
 ) -> Generator[Event[Work], None, None]:
     """Yield the events of an executor. Raises PluginError if an executor of a plugin fails.
 
-    `settings` are the fields of `ExecutorOptions`, and `results`, the results folder.
+    `settings` are fields of `ExecutorOptions`, and `results`, the results folder. The executor receives all of
+    `EXECUTOR_OPTIONS`.
     """
+    defaults: ExecutorOptions[Work] = ExecutorOptions(devices=(), reuse=False)
+    settings = {name: getattr(defaults, name) for name in EXECUTOR_OPTIONS} | settings
     results = settings.pop("results", Path("results"))
     if spec.remote:
         settings["folder"] = results / JOBS
@@ -58,6 +61,7 @@ def run_executor(
         ) from error
 
 
+EXECUTOR_OPTIONS = ("devices", "reuse", "timeout", "fail_fast", "fits", "more")
 JOBS = ".jobs"  # files of remote executors, in the results folder
 PATCHED = ("builtins", "os", "numpy", "numpy.random")
 

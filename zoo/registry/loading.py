@@ -32,6 +32,7 @@ from zoo.tasks.kinds import TASKS
 CORE = "zoo-bench"
 # Python reports an unknown field only in the message of a TypeError.
 UNKNOWN_FIELD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*")
+MISSING_NAME = re.compile(r"cannot import name '(\w+)' from 'zoo' ")
 SPECS_BY_NAME = {kind.__name__: kind for kind in (*KINDS.values(), Weights)}
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # used as a folder name; a leading "-" would look like a flag
 
@@ -91,7 +92,7 @@ def load_plugin(installed: InstalledPlugin) -> tuple[dict[Kind, list[Any]], list
             f"needs contract {installed.group}, but this zoo supports v{CONTRACT}",
             fix=f"upgrade {CORE if newer else installed.name}",
         )
-    plugin = installed.load()
+    plugin = import_plugin(installed)
     if not check_hooks(plugin):
         plugin = plugin_of_cards(plugin)
     # One manager per plugin: pluggy drops or mixes up the hooks of others when a registration fails.
@@ -109,6 +110,25 @@ def load_plugin(installed: InstalledPlugin) -> tuple[dict[Kind, list[Any]], list
     if mistakes and not any(specs.values()):
         raise mistakes[0] if len(mistakes) == 1 else join_mistakes(mistakes)
     return specs, [mistake.message for mistake in mistakes]
+
+
+def import_plugin(installed: InstalledPlugin) -> object:
+    """Import a plugin. Raises PluginError if it imports a name from `zoo` that this version does not have."""
+    try:
+        return installed.load()
+    except ImportError as error:
+        missing = MISSING_NAME.match(str(error))
+        if missing is None:
+            raise
+        fix = spelling_or_upgrade(missing[1], sys.modules[PROJECT].__all__)
+        raise PluginError(f"zoo has no {missing[1]!r}", fix=fix) from error
+
+
+def spelling_or_upgrade(name: str, names: Iterable[str]) -> str:
+    """The fix for a name that this zoo does not know: a similar one, or a newer zoo."""
+    upgrade = f"{CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it"
+    guess = nearest(name, names)
+    return f"{guess} Else {upgrade}" if guess else upgrade
 
 
 def join_mistakes(mistakes: Sequence[PluginError]) -> PluginError:
@@ -204,9 +224,7 @@ def explain_unknown_field(error: TypeError) -> PluginError | None:
     if match is None or kind is None:
         return None
     names = [part.name for part in dataclasses.fields(kind)]
-    upgrade = f"{CORE} {metadata.version(CORE)} is too old for this plugin: upgrade it"
-    guess = nearest(match[2], names)
-    return PluginError(f"{match[1]} has no field {match[2]!r}", fix=f"{guess} Else {upgrade}" if guess else upgrade)
+    return PluginError(f"{match[1]} has no field {match[2]!r}", fix=spelling_or_upgrade(match[2], names))
 
 
 def describe_object(value: object) -> str:

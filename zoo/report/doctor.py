@@ -17,6 +17,7 @@ from zoo.results.store import load_results
 from zoo.system.devices import describe_compute, resolve_device
 from zoo.system.locks import locked
 from zoo.system.machine import available_memory_bytes, num_cores, requirements_of, versions
+from zoo.system.namesakes import describe_namesake, find_namesakes, how_to_restore
 from zoo.training.check import check_device
 
 MIN_FREE_BYTES = 2e9  # decoded images and weights of one medium dataset
@@ -41,6 +42,7 @@ def examine_machine(registry: Registry, cache: Path, results: Path, device: str 
         *advise_on_results(results),
         *advise_on_machine(own, memory),
         *advise_on_plugins(registry),
+        *advise_on_namesakes(),
         *check.pop("advice", ()),
     ]
     return {
@@ -142,3 +144,10 @@ def advise_on_plugins(registry: Registry) -> Iterator[str]:
     if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
         names = [name for name, kind in OUR_PLUGINS.items() if kind == "model"]
         yield f"no model plugin is installed: pip install {' '.join(names)}"
+
+
+def advise_on_namesakes() -> Iterator[str]:
+    """Report other distributions that overwrite or hide the package `zoo`."""
+    for name, version in find_namesakes().items():
+        fix = how_to_restore([name])
+        yield f"{describe_namesake(name, version)}, which overwrites or hides that of zoo-bench: {fix}"
