@@ -17,7 +17,7 @@ from zoo import SEGMENTATION
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volumes import open_volumes
+from zoo.data.volumes import Sides, open_volumes
 from zoo.errors import DataError
 from zoo.evaluation.predict_volumes import decide_planes, predict_planes
 from zoo.sources.opening import write_card
@@ -74,7 +74,7 @@ def fold(source, tmp_path_factory):
 
 
 def open_patches(fold, **options):
-    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"multiple": 8, "whole": False, **options})
+    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"sides": Sides(8, 8), "whole": False, **options})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
