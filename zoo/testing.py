@@ -104,7 +104,10 @@ def check_modules(spec: ModelSpec, dims: int) -> None:
     import torch
 
     first, second = sizes_to_try(spec, dims)
-    same, other = (first,) * dims, (second, second) if dims == 2 else (second, first, first)  # volumes have unequal sides
+    same, other = (
+        (first,) * dims,
+        (second, second) if dims == 2 else (second, first, first),
+    )  # volumes have unequal sides
     num_images = 4 if dims == 2 else 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -39,7 +39,9 @@ def test_the_module_imports_neither_torch_nor_monai():
 
 
 def test_every_network_has_a_name_in_two_and_in_three_dimensions():
-    assert [name for name in SPECS if name.replace("3d", "2d") not in SPECS or name.replace("2d", "3d") not in SPECS] == []
+    assert [
+        name for name in SPECS if name.replace("3d", "2d") not in SPECS or name.replace("2d", "3d") not in SPECS
+    ] == []
     assert {spec.dims for spec in SPECS.values() if "3d" in spec.name} == {(3,)}
 
 
