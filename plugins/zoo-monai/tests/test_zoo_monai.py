@@ -14,9 +14,10 @@ from zoo.testing import check_model
 from zoo.trained.modules import state_of
 from zoo_monai import register_models
 
+pytestmark = pytest.mark.integration  # MONAI starts a process when it is imported
 SPECS = {spec.name: spec for spec in register_models()}
 SMALL = ("segresnet2d-16", "segresnet3d-16", "dynunet2d", "swinunetr2d-24")
-ALL = [pytest.param(name, marks=pytest.mark.integration if name in SMALL else pytest.mark.slow) for name in SPECS]
+ALL = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SPECS]
 
 
 def smallest(name):
@@ -31,7 +32,6 @@ def build(name, seed=0, channels=1):
     return build_model(spec, request, seed=seed)
 
 
-@pytest.mark.integration
 def test_the_module_imports_neither_torch_nor_monai():
     code = "import sys, zoo_monai; zoo_monai.register_models(); print({'torch', 'monai'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -39,13 +39,12 @@ def test_the_module_imports_neither_torch_nor_monai():
 
 
 def test_every_network_has_a_name_in_two_and_in_three_dimensions():
-    assert [
-        name for name in SPECS if name.replace("3d", "2d") not in SPECS or name.replace("2d", "3d") not in SPECS
-    ] == []
-    assert {spec.dims for spec in SPECS.values() if "3d" in spec.name} == {(3,)}
+    flat, deep = ({name for name in SPECS if SPECS[name].dims == (dims,)} for dims in (2, 3))
+    assert {name.replace("2d", "3d") for name in flat} == deep and len(flat) == len(deep) == len(SPECS) / 2
 
 
-@pytest.mark.parametrize("name", ALL)
+# swinunetr3d differs from swinunetr3d-24 in width alone, and would need 14 GB here.
+@pytest.mark.parametrize("name", [each for each in ALL if each.values != ("swinunetr3d",)])
 def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])
 
@@ -61,9 +60,9 @@ def test_the_title_states_the_number_of_parameters(name):
 def test_training_steps_lower_the_loss(name, precision):
     module = build(name).train()
     generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(2, *smallest(name), dtype=torch.long)
+    masks = torch.zeros(1, *smallest(name), dtype=torch.long)
     masks[:, 2:9, 3:12] = 1
-    images = masks.unsqueeze(1) + 0.1 * torch.randn(2, 1, *smallest(name), generator=generator)
+    images = masks.unsqueeze(1) + 0.1 * torch.randn(1, 1, *smallest(name), generator=generator)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
@@ -90,7 +89,6 @@ def test_stored_weights_give_the_same_outputs(name, tmp_path):
         assert torch.equal(first(images), second(images))
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_unetr_equals_that_of_monai_at_its_own_size(dims):
     from monai.networks.nets import UNETR

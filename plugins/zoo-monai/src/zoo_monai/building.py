@@ -58,7 +58,7 @@ def build_unetr(request: BuildRequest) -> nn.Module:
     """
     import torch
     from monai.networks.nets import UNETR
-    from torch import Tensor, nn
+    from torch import nn
 
     class AnySizeUNETR(UNETR):  # type: ignore[misc]
         def forward(self, images: Tensor) -> Tensor:
