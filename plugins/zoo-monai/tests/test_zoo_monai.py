@@ -26,9 +26,9 @@ def smallest(name):
     return (max(spec.min_image_size, 16),) * spec.dims[0]
 
 
-def build(name, seed=0, channels=1):
+def build(name, seed=0):
     spec, sides = SPECS[name], smallest(name)
-    request = BuildRequest(num_outputs=3, channels=channels, image_size=sides[0], dims=spec.dims[0])
+    request = BuildRequest(num_outputs=3, channels=1, image_size=sides[0], dims=spec.dims[0])
     return build_model(spec, request, seed=seed)
 
 
@@ -49,10 +49,12 @@ def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", SPECS)
 def test_the_title_states_the_number_of_parameters(name):
-    count = sum(parameter.numel() for parameter in build(name, channels=SPECS[name].channels).parameters())
-    assert f" {count / 1e6:.1f} M parameters" in SPECS[name].title
+    spec = SPECS[name]
+    request = BuildRequest(num_outputs=2, channels=spec.channels, image_size=spec.image_size, dims=spec.dims[0])
+    count = sum(parameter.numel() for parameter in spec.build(request).parameters())
+    assert f" {count / 1e6:.1f} M parameters" in spec.title
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
