@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 MEGABYTE = 1024 * 1024
 # import name -> distribution, where they differ
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "mlflow": "mlflow-skinny", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 def read_toml(path: Path) -> dict:

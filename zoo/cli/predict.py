@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
-
-NAME_TAGS = ("PatientID", "PatientName")
 
 
 @click.command("predict")
@@ -20,7 +18,8 @@ NAME_TAGS = ("PatientID", "PatientName")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
-@click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def predict_command(
     model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
 ) -> int:
@@ -36,7 +35,7 @@ def predict_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
-    from zoo.trained.inputs import list_images
+    from zoo.trained.inputs import NAME_TAGS, list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
 

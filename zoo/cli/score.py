@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Number, several
+from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Number, plugin_option, several
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError
 
@@ -28,6 +28,7 @@ IOU = Number(min=0, max=1, max_open=True)
 @click.option("--lesion-iou", type=IOU, metavar="IOU", help="Lesions match above it. Default: any overlap.")
 @click.option("--cldice", is_flag=True, default=None, help="Add clDice, for vessels (needs scikit-image).")
 @click.option("-o", "--output", type=FILE_TYPE, metavar="FILE", help="Write the case table: a .csv or .npz file.")
+@plugin_option
 def score_command(results: Path, metrics: tuple[str, ...], masks: str | None, **options: Any) -> int:
     """Recompute scores from stored predictions, or score masks of any tool; without training or a GPU.
 

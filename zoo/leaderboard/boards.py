@@ -20,7 +20,7 @@ from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score, seed_deviations
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Runs, Score
-from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
+from zoo.leaderboard import calibration, cases, ensembles, external, operating_points, subgroups
 from zoo.leaderboard.ranking_metrics import find_rank_fault
 from zoo.leaderboard.records import MissingRun, RunsRecord, list_missing, record_runs
 from zoo.leaderboard.sanity_checks import (
@@ -56,6 +56,7 @@ KEPT_APART = ("model", "network", "weights_digest", "image_size", "precision", "
 SECTIONS: tuple[SectionBuilder, ...] = (
     calibration.build_section,
     operating_points.build_section,
+    cases.build_section,
     subgroups.build_section,
     ensembles.build_section,
 )
