@@ -123,3 +123,33 @@ def test_times_are_plain_json(registry, tmp_path):
     find_precisions([network("slow_in_bf16")], registry, tmp_path)
     path = next((tmp_path / "precision").glob("*.json"))
     assert json.loads(path.read_text())["seconds"]["bf16"] > json.loads(path.read_text())["seconds"]["fp32"]
+
+
+class Multiple(nn.Module):
+    """A network of volumes that accepts multiples of 32, from 64 on."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.conv = nn.Conv3d(1, outputs, 1)
+
+    def forward(self, volumes):
+        if any(side % 32 or side < 64 for side in volumes.shape[2:]):
+            raise ValueError(f"sides {tuple(volumes.shape[2:])}")
+        return self.conv(volumes)
+
+
+def test_volumes_are_timed_at_sides_that_the_network_accepts(monkeypatch):
+    spec = ModelSpec(
+        name="multiple",
+        build=lambda request: Multiple(request.num_outputs),
+        tasks=("segmentation",),
+        dims=(3,),
+        channels=1,
+        size_multiple=32,
+        min_image_size=64,
+    )
+    monkeypatch.setattr(precision, "find_model_spec", lambda *_: spec)
+    reports = []
+    timed = network("multiple", image_size=128, dims=3)
+    precision.time_steps(timed, "cpu", reports.append, registry=Registry(), cache=None)
+    assert set(reports[0]["seconds"]) == {"fp32", "bf16"}

@@ -168,6 +168,21 @@ def test_an_invalid_model_fails_with_the_reason(changes, words):
     assert words in str(caught.value)
 
 
+class Transpose(nn.Module):
+    def forward(self, volumes):
+        return volumes.transpose(2, 3)
+
+
+def build_for_cubes(request):
+    return nn.Sequential(nn.Conv3d(request.channels, request.num_outputs, 1), Transpose())
+
+
+def test_a_model_of_volumes_accepts_unequal_sides():
+    spec = ModelSpec(name="cubes", build=build_for_cubes, tasks=("segmentation",), dims=(3,), image_size=32)
+    with pytest.raises(AssertionError, match=r"returns \(2, 2, 16, 24, 16\), expected .* \(2, 2, 24, 16, 16\)"):
+        check_model(spec)
+
+
 @pytest.mark.parametrize(
     ("bound", "words"),
     [

@@ -17,7 +17,7 @@ from zoo import SEGMENTATION
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volumes import open_volumes
+from zoo.data.volumes import Sides, open_volumes
 from zoo.errors import DataError
 from zoo.evaluation.predict_volumes import decide_planes, predict_planes
 from zoo.sources.opening import write_card
@@ -74,7 +74,7 @@ def fold(source, tmp_path_factory):
 
 
 def open_patches(fold, **options):
-    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"multiple": 8, "whole": False, **options})
+    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"sides": Sides(8, 8), "whole": False, **options})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -241,6 +241,13 @@ def test_an_interrupted_training_draws_the_same_patches(fold):
         torch.testing.assert_close(found[name], tensor)
 
 
+def test_a_patch_has_the_sides_that_the_network_accepts(fold):
+    median = np.median(fold.decoded.shapes, axis=0)
+    assert max(median) <= 24
+    assert fold.decoded.patch_shape(128, Sides(8, 8)) == tuple(8 * np.ceil(median / 8).astype(int))
+    assert fold.decoded.patch_shape(128, Sides(16, 40)) == (48, 48, 48)
+
+
 # --- prediction ------------------------------------------------------------------------------------------------------
 class Pointwise(torch.nn.Module):
     """Logits that depend on the voxel alone."""
@@ -256,6 +263,20 @@ def test_windows_and_one_pass_agree_where_a_voxel_answers_alone(fold):
     parts = torch.stack(list(predict_planes(Pointwise(), pixels, row)))
     assert once.shape == (fold.decoded.shapes[row][0], 3, *fold.decoded.shapes[row][1:])
     torch.testing.assert_close(parts, once, atol=1e-4, rtol=1e-4)
+
+
+def test_a_volume_is_padded_to_the_shortest_side_of_the_network(fold):
+    shapes = []
+
+    class Shape(Pointwise):
+        def forward(self, volumes):
+            shapes.append(tuple(volumes.shape[2:]))
+            return super().forward(volumes)
+
+    pixels = open_volumes(fold.decoded, fold.volumes._replace(patch=48), "cpu", sides=Sides(16, 40), whole=False)
+    planes = list(predict_planes(Shape(), pixels, row=4))
+    assert shapes == [(48, 48, 48)]
+    assert (len(planes), *planes[0].shape[1:]) == tuple(fold.decoded.shapes[4])
 
 
 @pytest.mark.parametrize("new", [(5, 6, 7), (11, 9, 15), (5, 12, 3), (1, 1, 1)])

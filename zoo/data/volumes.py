@@ -41,6 +41,17 @@ class VolumeReading(NamedTuple):
     window: tuple[float, float] | None
 
 
+class Sides(NamedTuple):
+    """The sides of volumes that a network accepts: multiples of a number, from the shortest on."""
+
+    multiple: int
+    shortest: int
+
+    def fit(self, side: float) -> int:
+        """The shortest side that holds `side` voxels."""
+        return self.multiple * math.ceil(max(side, self.shortest) / self.multiple)
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 def cache_volumes(source: OpenDataset, spacing: float | None, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every volume once to the same spacing, and return the file of voxels: see `DecodedVolumes`.
@@ -276,9 +287,9 @@ class DecodedVolumes:
             ]
         return placed
 
-    def patch_shape(self, longest: int, multiple: int) -> tuple[int, ...]:
-        """The shape of a patch: the median volume, rounded up to a multiple, but at most `longest` along an axis."""
-        return tuple(min(longest, multiple * math.ceil(side / multiple)) for side in np.median(self.shapes, axis=0))
+    def patch_shape(self, longest: int, sides: Sides) -> tuple[int, ...]:
+        """The shape of a patch: the median volume in sides that fit, but at most `longest` along an axis."""
+        return tuple(min(longest, sides.fit(side)) for side in np.median(self.shapes, axis=0))
 
     def measure_window(self, train: Array) -> tuple[float, float]:
         """The percentiles of the labeled voxels of train, in the values of the files. `train` is bool (N,)."""
@@ -308,7 +319,7 @@ class VolumePixels:
     clipped: bool  # to -2..2, which are the ends of the window
     patch: tuple[int, ...]
     whole: bool  # predict whole volumes, however large
-    multiple: int  # of the sides that the network accepts
+    sides: Sides  # that the network accepts
     spacing: Spacing | None  # of all volumes; None: they were not resampled
     device: str
 
@@ -350,7 +361,7 @@ class VolumePixels:
 
 
 def open_volumes(
-    volumes: DecodedVolumes, reading: VolumeReading, device: str, *, multiple: int, whole: bool
+    volumes: DecodedVolumes, reading: VolumeReading, device: str, *, sides: Sides, whole: bool
 ) -> VolumePixels:
     """Map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
     import torch
@@ -372,9 +383,9 @@ def open_volumes(
         gains=torch.from_numpy(gains).float().to(device),
         offsets=torch.from_numpy(offsets).float().to(device),
         clipped=reading.window is not None,
-        patch=volumes.patch_shape(reading.patch, multiple),
+        patch=volumes.patch_shape(reading.patch, sides),
         whole=whole,
-        multiple=multiple,
+        sides=sides,
         spacing=volumes.spacing,
         device=device,
     )

@@ -40,7 +40,7 @@ def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterato
     """Yield the logits (O, B, C') of each plane of a volume, along its first axis."""
     stored = pixels.stored(row)
     shape = tuple(stored.shape[:3])
-    padded = [pixels.multiple * math.ceil(side / pixels.multiple) for side in shape]
+    padded = [pixels.sides.fit(side) for side in shape]
 
     def predict(corners: Array, size: Sequence[int]) -> Tensor:
         """The logits (1, O, *size) of one part."""

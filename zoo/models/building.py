@@ -18,6 +18,7 @@ from zoo.models.adapting import (
     takes_repeated_gray,
     use_small_stem,
 )
+from zoo.models.identity import nearest_size
 from zoo.registry.isolation import network_refused
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.tasks.kinds import TASKS
@@ -174,7 +175,7 @@ def checked_size(spec: ModelSpec, request: BuildRequest) -> tuple[int, ...]:
     """The sides of the images by which a module is checked: those of its runs, or a small volume."""
     if request.dims == 2:
         return (request.image_size, request.image_size)
-    return (min(request.image_size, max(MAX_CHECKED_SIDE, 2 * spec.size_multiple)),) * 3
+    return (min(request.image_size, nearest_size(spec, max(MAX_CHECKED_SIDE, 2 * spec.size_multiple))),) * 3
 
 
 def read_stored(path: Path) -> Any:

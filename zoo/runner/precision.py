@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.models.building import build_model
+from zoo.models.identity import nearest_size
 from zoo.models.layout import place
 from zoo.models.weights import find_model_spec
 from zoo.registry.context import Context
@@ -158,20 +159,21 @@ def time_steps(network: TrainedNetwork, _: str, notify: Notify, *, registry: Reg
     prepare_torch(network.threads)
     spec = find_model_spec(network.model, registry or open_registry(), cache)
     request = BuildRequest(num_outputs=2, channels=network.channels, image_size=network.image_size, dims=network.dims)
+    size = network.image_size if network.dims == 2 else nearest_size(spec, min(network.image_size, MAX_TIMED_SIDE))
     seconds = {}
     for precision in ("fp32", "bf16"):
         module = build_model(spec, request, stem=network.stem)
-        seconds[precision] = time_step(place(module, "cpu", precision, network.image_size), network, precision)
+        seconds[precision] = time_step(place(module, "cpu", precision, network.image_size), network, size, precision)
     notify({"seconds": seconds})
 
 
-def time_step(module: nn.Module, network: TrainedNetwork, precision: str) -> float:
+def time_step(module: nn.Module, network: TrainedNetwork, size: int, precision: str) -> float:
     import torch
 
     if network.dims == 3:
-        images: Tensor = torch.rand(1, network.channels, *(min(network.image_size, MAX_TIMED_SIDE),) * 3)
+        images: Tensor = torch.rand(1, network.channels, size, size, size)
     else:
-        images = torch.rand(BATCH, network.channels, network.image_size, network.image_size)
+        images = torch.rand(BATCH, network.channels, size, size)
         images = images.contiguous(memory_format=torch.channels_last)
     module.train()
     seconds = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
-from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
+from zoo.data.volumes import DecodedVolumes, Sides, VolumePixels, open_volumes
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters
@@ -213,7 +213,8 @@ def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels |
     run, dataset = assignment.run, assignment.dataset
     if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
         whole = run.protocol.method != "finetune"
-        return open_volumes(dataset.decoded, dataset.volumes, device, multiple=spec.size_multiple, whole=whole)
+        sides = Sides(spec.size_multiple, spec.min_image_size)
+        return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides, whole=whole)
     return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
 
 

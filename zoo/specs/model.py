@@ -57,7 +57,8 @@ class ModelSpec:
     the same way for every plugin, and `build` may ignore these two fields of the request. If they are empty, `build`
     must return a module of `num_outputs` outputs; without `first_conv`, gray images are repeated to `channels`. The
     module maps images float32 (N, channels, H, W) to logits (N, num_outputs), or (N, num_outputs, H, W) for tasks whose
-    head is dense. A model of volumes accepts any sides that are multiples of `size_multiple`.
+    head is dense. A model of volumes accepts volumes of unequal sides, and of other sides than `image_size`: multiples
+    of `size_multiple`, each at least `min_image_size`.
     """
 
     name: str
