@@ -13,8 +13,10 @@ import pytest
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
+from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
 from zoo.system.machine import can_fork
+from zoo.system.workers import execute
 from zoo.testing import parametrize_with_checks
 
 IN_OTHER_PROCESSES = {"light-import", "spawn"}
@@ -71,6 +73,17 @@ def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
 @needs_fork
 def test_the_local_executor_passes_every_check():
     assert failures(specs.GOOD_EXECUTORS["local"]) == {}
+
+
+@pytest.mark.integration
+@needs_fork
+def test_a_remote_executor_gets_a_folder():
+    def execute_remotely(works, carry_out, *, folder, **options):
+        folder.mkdir()
+        return execute(works, carry_out, **options)
+
+    spec = ExecutorSpec(name="remote", execute=execute_remotely, remote=True)
+    assert failures(spec, ids={"executor-works", "executor-fail-fast"}) == {}
 
 
 @pytest.mark.integration
