@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_a_valid_spec_passes_every_check(spec, data):
 )
 def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
     assert list(failures(spec, data)) == [name]
+
+
+def test_looking_for_copies_holds_few_images_in_memory(data):
+    alive = most = 0
+
+    def end():
+        nonlocal alive
+        alive -= 1
+
+    def read(image):
+        nonlocal alive, most
+        pixels = specs.read_dot(image)
+        weakref.finalize(pixels, end)
+        alive += 1
+        most = max(most, alive)
+        return pixels
+
+    assert failures(specs.dots(read=read), data, ids={"dataset-copies"}) == {}
+    assert 0 < most <= 2
 
 
 @pytest.mark.integration
