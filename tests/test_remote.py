@@ -124,7 +124,7 @@ def test_other_versions_are_reported_without_uname(write, monkeypatch):
 
 def test_two_workers_do_not_carry_out_the_same_file(write):
     work = write()
-    with remote.locked(work.path.with_suffix(".lock")), pytest.raises(UsageError) as caught:
+    with remote.locked(remote.lock_of(work.path)), pytest.raises(UsageError) as caught:
         carry_out_file(work.path)
     assert caught.value.code == "work-taken"
 

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Generic
+from typing import Any, Generic
 
 from zoo.errors import RunError, UsageError
 from zoo.registry.finding import find_plugins
 from zoo.system.files import written_whole
-from zoo.system.locks import locked
+from zoo.system.locks import lock_of, locked
 from zoo.system.machine import requirements_of, versions
 from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
 
@@ -70,7 +70,7 @@ class RemoteWork(Generic[Work]):
 
     def remove(self) -> None:
         """Delete its files."""
-        for path in (self.path, log_of(self.path)):
+        for path in (self.path, log_of(self.path), lock_of(self.path)):  # a killed worker leaves its lock
             path.unlink(missing_ok=True)
 
 
@@ -114,30 +114,24 @@ def carry_out_file(path: Path) -> dict[str, Any]:
     """
     from filelock import Timeout
 
-    with open_own(path) as stream:
-        expected = read_versions(path, stream)
-        try:
-            with locked(path.with_suffix(".lock"), timeout=0):
-                return find_end(path) or carry_out_locked(stream, expected, MessageLog(log_of(path)))
-        except Timeout:
-            raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
-
-
-def read_versions(path: Path, stream: BinaryIO) -> dict[str, str]:
-    """The versions in the first line of a file of work."""
+    header, _, pickled = read_own(path).partition(b"\n")
     try:
-        expected: dict[str, str] = json.loads(stream.readline())["versions"]
+        expected = json.loads(header)["versions"]
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
-    return expected
+    try:
+        with locked(lock_of(path), timeout=0):
+            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(log_of(path)))
+    except Timeout:
+        raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
 
 
-def carry_out_locked(stream: BinaryIO, expected: dict[str, str], messages: MessageLog) -> dict[str, Any]:
-    """Carry out the pickled work if the versions here are the expected ones."""
+def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: MessageLog) -> dict[str, Any]:
+    """Carry out pickled work if the versions here are the expected ones."""
     if error := compare_versions(expected):
         messages.send({"kind": "ended", "status": "failed", **error.describe()})
         raise error
-    carry_out, work, device = pickle.load(stream)
+    carry_out, work, device = pickle.loads(pickled)
     end_with(os.getppid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a child of the local executor: training saves its state
     ended = carry_out_one(carry_out, work, device, messages.send)
@@ -159,16 +153,14 @@ def compare_versions(expected: dict[str, str]) -> RunError | None:
     return None
 
 
-def open_own(path: Path) -> BinaryIO:
-    """Open a file that only this user can change, because a pickle can execute code."""
+def read_own(path: Path) -> bytes:
+    """The content of a file that only this user can change, because a pickle can execute code."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file", fix="pass a file that `zoo bench` wrote")
-    with suppress(PermissionError):
-        stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    with suppress(PermissionError), open(path, "rb") as stream:
         status = os.fstat(stream.fileno())  # of the open file: somebody may replace the path after a check
         if os.name != "posix" or (status.st_uid == os.getuid() and not status.st_mode & OTHERS_WRITE):
-            return stream
-        stream.close()
+            return stream.read()
     raise UsageError(
         f"{path}: another user owns it or can change it", fix="pass a file that your own `zoo bench` wrote"
     )
