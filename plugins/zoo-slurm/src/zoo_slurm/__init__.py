@@ -122,8 +122,8 @@ def execute(
                         entry.remote.remove()
                         if options["fail_fast"] and event.status != "ok":
                             return
-            if entries:
-                yield Event(work=entries[0].remote.work, kind="progress")
+            if begun := [entry for entry in entries if entry.began]:
+                yield Event(work=begun[0].remote.work, kind="progress")
             time.sleep(POLL_SECONDS)
     finally:
         for entry in entries:
