@@ -6,9 +6,9 @@ import pytest
 
 from zoo import BINARY
 from zoo.errors import DataError, ResultsError, UsageError
-from zoo.registry.lookup import Registry
+from zoo.registry.lookup import Plugin, Registry
 from zoo.registry.opening import open_registry
-from zoo.report.catalog import describe_item, list_items
+from zoo.report.catalog import describe_item, list_items, list_plugins, tabulate_plugins
 from zoo.report.text import table_lines, to_text
 from zoo.results.lookup import describe_run, explain_run
 from zoo.results.plans import save_plan
@@ -279,3 +279,12 @@ def test_why_lists_the_fields_of_a_planned_run_that_differ(tmp_path, store, monk
     assert explained["nearest"] == [
         {"id": stored.id[:8], "differs in": "seed: 1 here, 0 there; protocol.steps: 5 here, 4 there"}
     ]
+
+
+def test_the_table_of_plugins_shortens_only_the_version_of_a_file():
+    plugins = [
+        Plugin(name="zoo-far", version="1.2.3.dev45+g0123abc"),
+        Plugin(name="my-net", version=f"sha256:{'ab' * 32}", file="/here/my_net.py"),
+    ]
+    rows = tabulate_plugins(list_plugins(Registry(plugins=tuple(plugins))))
+    assert [row["version"] for row in rows] == ["1.2.3.dev45+g0123abc", "sha256:abababab"]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
+from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
 from zoo.system.machine import can_fork
+from zoo.system.workers import execute
 from zoo.testing import parametrize_with_checks
 
 IN_OTHER_PROCESSES = {"light-import", "spawn"}
@@ -67,10 +70,40 @@ def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
     assert list(failures(spec, data)) == [name]
 
 
+def test_looking_for_copies_holds_few_images_in_memory(data):
+    alive = most = 0
+
+    def end():
+        nonlocal alive
+        alive -= 1
+
+    def read(image):
+        nonlocal alive, most
+        pixels = specs.read_dot(image)
+        weakref.finalize(pixels, end)
+        alive += 1
+        most = max(most, alive)
+        return pixels
+
+    assert failures(specs.dots(read=read), data, ids={"dataset-copies"}) == {}
+    assert 0 < most <= 2
+
+
 @pytest.mark.integration
 @needs_fork
 def test_the_local_executor_passes_every_check():
     assert failures(specs.GOOD_EXECUTORS["local"]) == {}
+
+
+@pytest.mark.integration
+@needs_fork
+def test_a_remote_executor_gets_a_folder():
+    def execute_remotely(works, carry_out, *, folder, **options):
+        folder.mkdir()
+        return execute(works, carry_out, **options)
+
+    spec = ExecutorSpec(name="remote", execute=execute_remotely, remote=True)
+    assert failures(spec, ids={"executor-works", "executor-fail-fast"}) == {}
 
 
 @pytest.mark.integration

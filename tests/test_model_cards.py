@@ -163,6 +163,7 @@ def test_an_exported_folder_has_no_record_to_fill_a_card(zoo, hub_folder, folder
         ("see the page", "", "", {"license": "other", "license_name": "see the page"}),
         ("", "MIT", "in1k", {}),
         ("MIT", "", "in1k", {}),
+        ("unknown", "", "", {}),
     ],
 )
 def test_the_license_is_that_of_the_data_and_the_initial_weights_if_both_are_known(data, weights, tag, fields):

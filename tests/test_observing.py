@@ -225,7 +225,8 @@ def test_a_bench_tells_its_story_and_a_bad_observer_changes_nothing(bench, site,
     assert ends == {run["id"]: run["scores"]["auroc"]["value"] for run in document["runs"]}
 
 
-def test_an_interrupted_bench_says_so_to_its_observers(tmp_path, recorder, read, monkeypatch):
+@pytest.mark.parametrize("names", [("recorder",), ("recorder", "recorder")], ids=["named once", "named twice"])
+def test_an_interrupted_bench_says_so_once_to_its_observers(names, tmp_path, recorder, read, monkeypatch):
     from zoo.registry.context import Context
     from zoo.registry.lookup import Registry
     from zoo.runner.observing import observed
@@ -235,7 +236,7 @@ def test_an_interrupted_bench_says_so_to_its_observers(tmp_path, recorder, read,
 
     nothing = {name: {} for name in ("done", "sources", "fingerprints", "externals", "weights", "metrics")}
     plan = Plan(runs=(), **nothing, primary_metric="", protocols=(), refused=(), device="cpu")
-    settings = Settings(results=tmp_path, observers=("recorder",))
+    settings = Settings(results=tmp_path, observers=names)
     context = Context(registry=Registry(observers={"recorder": recorder}), settings=settings, console=Console())
     with pytest.raises(KeyboardInterrupt), observed(plan, Suite(name="few"), context):
         raise KeyboardInterrupt

@@ -88,8 +88,10 @@ def test_a_plugin_that_is_missing_is_another_version(write, monkeypatch):
 def test_a_file_that_is_not_ours_is_not_unpickled(tmp_path, monkeypatch):
     path = tmp_path / "x.work"
     path.write_bytes(pickle.dumps("anything"))
+    path.chmod(0o600)
     with pytest.raises(UsageError, match="not a file of work"):
         carry_out_file(path)
+    assert list(tmp_path.iterdir()) == [path]
     monkeypatch.setattr(os, "getuid", lambda: -1)
     with pytest.raises(UsageError, match="another user"):
         carry_out_file(path)
@@ -97,9 +99,32 @@ def test_a_file_that_is_not_ours_is_not_unpickled(tmp_path, monkeypatch):
         carry_out_file(tmp_path / "missing.work")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+def test_a_file_that_others_can_change_is_not_unpickled(write, tmp_path):
+    before = os.umask(0o002)  # that of many clusters
+    try:
+        work = write()
+    finally:
+        os.umask(before)
+    assert carry_out_file(work.path)["status"] == "ok"
+    other = write()
+    other.path.chmod(0o660)
+    with pytest.raises(UsageError, match="another user owns it or can change it"):
+        carry_out_file(other.path)
+    assert (tmp_path / "done").read_text() == "cpu\n"
+
+
+def test_other_versions_are_reported_without_uname(write, monkeypatch):
+    monkeypatch.delattr(os, "uname", raising=False)  # Windows has none
+    work = write()
+    monkeypatch.setattr(remote, "environment", dict)
+    with pytest.raises(RunError, match="the machine of the bench"):
+        carry_out_file(work.path)
+
+
 def test_two_workers_do_not_carry_out_the_same_file(write):
     work = write()
-    with remote.locked(work.path.with_suffix(".lock")), pytest.raises(UsageError) as caught:
+    with remote.locked(remote.lock_of(work.path)), pytest.raises(UsageError) as caught:
         carry_out_file(work.path)
     assert caught.value.code == "work-taken"
 

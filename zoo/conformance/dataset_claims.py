@@ -74,9 +74,10 @@ def check_contents(spec: DatasetSpec, samples: Samples) -> None:
         check_spec_targets(spec, samples)
 
 
-def read_every_image(samples: Samples) -> list[Any]:
+def read_or_skip(samples: Samples, image: Any) -> Any:
+    """The pixels of an image. Raises Inapplicable if it cannot be read, which `dataset-images` reports."""
     try:
-        return [samples.read(image) for image in samples.table["image"]]
+        return samples.read(image)
     except Exception as error:
         raise Inapplicable(f"an image cannot be read: {error}") from error
 
@@ -139,7 +140,7 @@ def check_all_images(subject: CheckedSpec) -> None:
 def check_threads(subject: CheckedSpec) -> None:
     _, samples = open_checked(subject)
     images = list(samples.table["image"])[:NUM_READ_IN_THREADS]
-    first = read_every_image(samples)[: len(images)]
+    first = [read_or_skip(samples, image) for image in images]
     with step(f"{label_of(subject)}: reading images in several threads"), ThreadPoolExecutor(NUM_THREADS) as pool:
         again = list(pool.map(samples.read, images))
     expect(
@@ -178,11 +179,12 @@ def check_copies(subject: CheckedSpec) -> None:
     if not any(splits_of(samples)):
         raise Inapplicable("it has no official splits")
     first: dict[str, tuple[str, str]] = {}
-    for sample, split, pixels in zip(
-        samples.table["sample_id"], splits_of(samples), read_every_image(samples), strict=True
+    for sample, split, image in zip(
+        samples.table["sample_id"], splits_of(samples), samples.table["image"], strict=True
     ):
         if not split:
             continue
+        pixels = read_or_skip(samples, image)
         digest = hash_bytes(str(np.shape(pixels)), np.ascontiguousarray(pixels).tobytes())
         other, where = first.setdefault(digest, (sample, split))
         expect(

@@ -6,14 +6,16 @@ the work are appended to a second file, one JSON document per line; the last one
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
+import platform
 import signal
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic
@@ -21,9 +23,11 @@ from typing import Any, Generic
 from zoo.errors import RunError, UsageError
 from zoo.registry.finding import find_plugins
 from zoo.system.files import written_whole
-from zoo.system.locks import locked
+from zoo.system.locks import lock_of, locked
 from zoo.system.machine import requirements_of, versions
 from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class RemoteWork(Generic[Work]):
@@ -35,6 +39,7 @@ class RemoteWork(Generic[Work]):
         self.path = folder.resolve() / f"{uuid.uuid4().hex}.work"
         header = json.dumps({"schema": 1, "versions": environment()}).encode()
         with written_whole(self.path) as temporary:
+            temporary.touch(mode=0o600)
             temporary.write_bytes(header + b"\n" + pickle.dumps((carry_out, work, device)))
 
     @property
@@ -54,7 +59,7 @@ class RemoteWork(Generic[Work]):
             yield Event(work=self.work, kind="progress", details=message)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(FileNotFoundError), open(log_of(self.path), "rb") as stream:
+        with suppress(FileNotFoundError), open(log_of(self.path), "rb") as stream:
             stream.seek(self.offset)
             for line in stream:
                 if not line.endswith(b"\n"):  # it is still being written
@@ -65,7 +70,7 @@ class RemoteWork(Generic[Work]):
 
     def remove(self) -> None:
         """Delete its files."""
-        for path in (self.path, log_of(self.path)):
+        for path in (self.path, log_of(self.path), lock_of(self.path)):  # a killed worker leaves its lock
             path.unlink(missing_ok=True)
 
 
@@ -109,27 +114,24 @@ def carry_out_file(path: Path) -> dict[str, Any]:
     """
     from filelock import Timeout
 
-    require_own(path)
+    header, _, pickled = read_own(path).partition(b"\n")
     try:
-        with locked(path.with_suffix(".lock"), timeout=0):
-            if ended := find_end(path):
-                return ended
-            return carry_out_locked(path)
+        expected = json.loads(header)["versions"]
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
+    try:
+        with locked(lock_of(path), timeout=0):
+            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(log_of(path)))
     except Timeout:
         raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
 
 
-def carry_out_locked(path: Path) -> dict[str, Any]:
-    messages = MessageLog(log_of(path))
-    with open(path, "rb") as stream:
-        try:
-            expected = json.loads(stream.readline())["versions"]
-        except (ValueError, TypeError, KeyError):
-            raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
-        if error := compare_versions(expected):
-            messages.send({"kind": "ended", "status": "failed", **error.describe()})
-            raise error
-        carry_out, work, device = pickle.load(stream)
+def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: MessageLog) -> dict[str, Any]:
+    """Carry out pickled work if the versions here are the expected ones."""
+    if error := compare_versions(expected):
+        messages.send({"kind": "ended", "status": "failed", **error.describe()})
+        raise error
+    carry_out, work, device = pickle.loads(pickled)
     end_with(os.getppid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a child of the local executor: training saves its state
     ended = carry_out_one(carry_out, work, device, messages.send)
@@ -143,7 +145,7 @@ def compare_versions(expected: dict[str, str]) -> RunError | None:
     for name in sorted({*expected, *here}):
         if expected.get(name) != here.get(name):
             return RunError(
-                f"{os.uname().nodename} has {name} {here.get(name, 'not installed')}, the machine of the bench "
+                f"{platform.node()} has {name} {here.get(name, 'not installed')}, the machine of the bench "
                 f"{expected.get(name, 'not installed')}",
                 fix="install the same versions and plugins on every machine",
                 code="other-versions",
@@ -151,12 +153,17 @@ def compare_versions(expected: dict[str, str]) -> RunError | None:
     return None
 
 
-def require_own(path: Path) -> None:
-    """Refuse the file of another user, because a pickle can execute code."""
+def read_own(path: Path) -> bytes:
+    """The content of a file that only this user can change, because a pickle can execute code."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file", fix="pass a file that `zoo bench` wrote")
-    if os.name == "posix" and path.stat().st_uid != os.getuid():
-        raise UsageError(f"{path}: it belongs to another user", fix="pass a file that your own `zoo bench` wrote")
+    with suppress(PermissionError), open(path, "rb") as stream:
+        status = os.fstat(stream.fileno())  # of the open file: somebody may replace the path after a check
+        if os.name != "posix" or (status.st_uid == os.getuid() and not status.st_mode & OTHERS_WRITE):
+            return stream.read()
+    raise UsageError(
+        f"{path}: another user owns it or can change it", fix="pass a file that your own `zoo bench` wrote"
+    )
 
 
 def find_end(path: Path) -> dict[str, Any] | None:

@@ -97,8 +97,8 @@ def tabulate_plugins(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     for item in items:
         counts = {kind: item.get(f"{kind}s", 0) for kind in KINDS}
         registers = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count)
-        # the version of a file is its hash
-        row = {**item, "version": item["version"][:15], "registers": registers, "url": item["file"] or item["url"]}
+        version = item["version"][:15] if item["file"] else item["version"]  # that of a file is its hash
+        row = {**item, "version": version, "registers": registers, "url": item["file"] or item["url"]}
         rows.append({name: row[name] for name in PLUGIN_COLUMNS})
     used = [name for name in PLUGIN_COLUMNS if any(row[name] for row in rows)]
     return [{name: row[name] for name in used} for row in rows]

@@ -181,7 +181,7 @@ def license_fields(card: ModelCard) -> dict[str, Any]:
     Several, or one that the hub has no identifier for, are "other" with their names.
     """
     sources = [card.dataset["license"], *([card.weights["license"]] if card.weights["tag"] else [])]
-    if not all(sources):
+    if any(text.strip().lower() in ("", "unknown") for text in sources):  # plugins must write "unknown" for none
         return {}
     identifiers = {re.sub(r"\s+", "-", text.strip().lower()) for text in sources}
     if len(identifiers) == 1 and HUB_LICENSE.fullmatch(identifier := identifiers.pop()):

@@ -38,7 +38,7 @@ BenchEvent = Mapping[str, Any]
 @contextmanager
 def observed(plan: Plan, suite: Suite, context: Context) -> Iterator[Context]:
     """Yield a context whose `emit` sends events to the requested observers; send the first and the last event."""
-    names = context.settings.observers
+    names = dict.fromkeys(context.settings.observers)  # one named twice would write every event twice
     if not names:
         yield context
         return

@@ -1,6 +1,7 @@
 """Runs as jobs: with submitit's local executor, which starts, kills and requeues processes as Slurm does jobs."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -28,14 +29,22 @@ def carry_out(work, device, notify):
 
 
 def test_parameters_are_numbers_or_texts():
-    assert zoo_slurm.read_parameters("slurm_partition=gpu 'slurm_comment=two words' mem_gb=16") == {
+    assert zoo_slurm.read_parameters("slurm_partition=gpu 'slurm_comment=two words' mem_gb=16 slurm_x=1.5") == {
         "timeout_min": 60,
         "slurm_partition": "gpu",
         "slurm_comment": "two words",
         "mem_gb": 16,
+        "slurm_x": 1.5,
     }
     with pytest.raises(ZooError, match="'gpu' is not NAME=VALUE"):
         zoo_slurm.read_parameters("gpu")
+
+
+@pytest.mark.parametrize("text", ["gpus_per_node=one", "memory=8", "slurm_partitoin=gpu"])
+def test_a_wrong_parameter_is_an_error_of_the_user(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_SLURM", f"cluster=local {text}")
+    with pytest.raises(ZooError, match="ZOO_SLURM: "):
+        next(zoo_slurm.execute([], print, folder=tmp_path, devices=["cpu"]))
 
 
 def test_a_job_sees_its_first_gpu():
@@ -73,6 +82,8 @@ def test_every_work_ends_once_however_its_jobs_end(tmp_path, monkeypatch):
         "fine": "ok",
     }
     assert sum(event.kind == "ended" for event in events) == 4
+    first = {event.work: event.kind for event in reversed(events)}
+    assert set(first.values()) == {"started"}
     jobs = {name: (tmp_path / name).read_text().split() for name in ends}
     assert {name: len(pids) for name, pids in jobs.items()} == {"hang": 1, "vanish": 3, "once": 2, "fine": 1}
     end = time.monotonic() + 20
@@ -91,6 +102,7 @@ def test_the_end_of_a_bench_ends_its_jobs(tmp_path, monkeypatch):
     while is_alive(pid) and time.monotonic() < end:
         time.sleep(0.1)
     assert not is_alive(pid)
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["submitit"]
 
 
 @pytest.mark.integration
@@ -111,3 +123,24 @@ def test_before_its_end_a_job_lets_its_command_save_and_is_queued_again(tmp_path
     again = command.checkpoint()
     thread.join()
     assert saved.exists() and again.function.words == command.words
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGUSR2")
+def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(monkeypatch):
+    monkeypatch.setattr(zoo_slurm, "SAVE_SECONDS", 5.0)
+    monkeypatch.setattr(zoo_slurm, "POLL_SECONDS", 0.05)
+    command, seconds = zoo_slurm.Command(["sleep", "600"]), []
+
+    def end_job(*_):
+        start = time.monotonic()
+        command.checkpoint()
+        seconds.append(time.monotonic() - start)
+
+    before = signal.signal(signal.SIGUSR2, end_job)  # in the main thread, as submitit does
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+        assert command() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert seconds[0] < 4

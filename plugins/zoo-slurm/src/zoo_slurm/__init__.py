@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -33,7 +34,10 @@ class Command:
 
     def __call__(self) -> int:
         self.process = subprocess.Popen(self.words)
-        return self.process.wait()
+        # `checkpoint` interrupts this call: in `wait()` it would hold the lock that `wait` needs there
+        while self.process.poll() is None:
+            time.sleep(POLL_SECONDS)
+        return self.process.returncode
 
     def checkpoint(self) -> Any:
         """Called by submitit in the job, when Slurm signals its end."""
@@ -62,7 +66,8 @@ def read_parameters(text: str) -> dict[str, Any]:
         name, sign, value = word.partition("=")
         if not sign:
             raise ZooError(f"ZOO_SLURM: {word!r} is not NAME=VALUE", fix="export ZOO_SLURM='slurm_partition=gpu'")
-        parameters[name] = int(value) if value.isdecimal() else value
+        kind = int if value.isdecimal() else float if re.fullmatch(r"\d+\.\d+", value) else str
+        parameters[name] = kind(value)
     return parameters
 
 
@@ -83,7 +88,10 @@ def execute(
 
     parameters = read_parameters(os.environ.get("ZOO_SLURM", ""))
     executor = submitit.AutoExecutor(folder / "submitit", cluster=parameters.pop("cluster", "slurm"))
-    executor.update_parameters(**parameters)
+    try:
+        executor.update_parameters(**parameters)
+    except (AssertionError, NameError) as error:  # a wrong type, an unknown name
+        raise ZooError(f"ZOO_SLURM: {error}", fix="give parameters of submitit's `update_parameters`") from error
     options = {**DEFAULTS, **options}
     fits, more, timeout = options["fits"], options["more"], options["timeout"]
 
@@ -114,12 +122,13 @@ def execute(
                         entry.remote.remove()
                         if options["fail_fast"] and event.status != "ok":
                             return
-            if entries:
-                yield Event(work=entries[0].remote.work, kind="progress")
+            if begun := [entry for entry in entries if entry.began]:
+                yield Event(work=begun[0].remote.work, kind="progress")
             time.sleep(POLL_SECONDS)
     finally:
         for entry in entries:
             entry.job.cancel(check=False)
+            entry.remote.remove()
 
 
 def follow(entry: Entry, executor: Any, timeout: float | None, *, is_done: bool) -> Iterator[Event[Any]]:
