@@ -46,7 +46,7 @@ def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterato
         """The logits (1, O, *size) of one part."""
         (corner,) = corners.tolist()
         part = stored[tuple(slice(at, at + side) for at, side in zip(corner, size, strict=True))]
-        logits: Tensor = module(pad_to(pixels.to_input(part, row), size)).float()
+        logits: Tensor = module(pixels.to_input(pad_to(part, size), row)).float()
         return logits
 
     if pixels.whole or math.prod(padded) <= MAX_WHOLE_PATCHES * math.prod(pixels.patch):
@@ -57,12 +57,12 @@ def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterato
         yield from slab.unbind(dim=1)
 
 
-def pad_to(volumes: Tensor, shape: Sequence[int]) -> Tensor:
-    """Append zeros to volumes (1, channels, A, B, C')."""
+def pad_to(stored: Tensor, shape: Sequence[int]) -> Tensor:
+    """Append zeros, the mean of the volume as in training, to stored voxels (A, B, C', channels)."""
     from torch.nn.functional import pad
 
-    missing = [(0, new - old) for old, new in zip(volumes.shape[2:], shape, strict=True)]
-    return pad(volumes, [length for pair in reversed(missing) for length in pair])
+    missing = [(0, new - old) for old, new in zip(stored.shape[:3], shape, strict=True)]
+    return pad(stored, [0, 0, *(length for pair in reversed(missing) for length in pair)])
 
 
 # --- the native grid -------------------------------------------------------------------------------------------------
