@@ -164,16 +164,21 @@ def guess_volumes(path: Path, whole: Listing, listing: Listing, notes: list[str]
     for image in listing.images:
         by_folder.setdefault(posixpath.dirname(image), []).append(image)
     unlabeled = [folder for folder, own in by_folder.items() if not stems & {mask_key(stem_of(each)) for each in own}]
+    if len(unlabeled) == len(by_folder):
+        unlabeled = []  # the masks have other names than the images
+    # A pattern without a folder matches the name in every folder.
+    exclude = [name for folder in unlabeled for name in ([f"{folder}/*"] if folder else by_folder[folder])]
     images = tuple(image for image in listing.images if posixpath.dirname(image) not in unlabeled)
     for folder in unlabeled:
-        notes.append(f"{len(by_folder[folder])} volumes in {folder} are left out: none has a mask")
+        where = folder or "the folder itself"
+        notes.append(f"{len(by_folder[folder])} volumes in {where} are left out: none has a mask")
     guess = guess_from_folders(replace(listing, images=images), split_pattern(images), [], notes)
     guess = name_patients(replace(guess, listing=replace(listing, images=images)), card, {})
     fields = {
         "task": str(mask_task()),
         "dims": 3,
         "masks": card.masks or guess_masks(path, images, whole.masks),
-        "exclude": tuple(f"{folder}/**" for folder in unlabeled),
+        "exclude": tuple(exclude),
         **read_msd_fields(whole.root),
     }
     return Guess(guess.card.model_copy(update=fields), whole, guess.notes)
