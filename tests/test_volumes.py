@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from factories import make_dataset_spec, make_samples
-from folders import open_source
+from folders import open_source, refusal
 from torch.nn import functional
 
 from zoo import SEGMENTATION
@@ -146,6 +146,13 @@ def test_volumes_above_the_folder_of_the_images_are_left_out_alone(tmp_path):
     samples = open_source(tmp_path)[1]
     assert samples.table["image"].tolist() == [f"imagesTs/imagesTr/ball_00{number}.nii.gz" for number in (0, 1)]
     assert "1 volumes in the folder itself are left out: none has a mask" in samples.notes
+
+
+def test_masks_with_other_names_than_the_volumes_are_an_error_of_one_line(tmp_path):
+    msd(tmp_path, count=2)
+    for path in (tmp_path / "imagesTr").iterdir():  # as nnU-Net names the first channel
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    assert "masks" in refusal(tmp_path)
 
 
 def test_a_volume_with_nan_is_refused_by_name(tmp_path):
