@@ -197,6 +197,13 @@ def test_volumes_of_a_plugin_are_hashed_whole(tmp_path):
     assert open_dataset(spec, tmp_path).content_hash != before
 
 
+def test_a_set_of_masks_without_images_is_refused(tmp_path):
+    samples = replace(make_samples(0, np.empty(0)), masks=lambda row: None)
+    spec = make_dataset_spec(samples, SEGMENTATION, labels=("front",))
+    with pytest.raises(DataError, match="it has no images"):
+        open_dataset(spec, tmp_path)
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 def test_decoded_volumes_are_standardized_and_keep_their_native_masks(source, fold):
     for row in (0, 7):
