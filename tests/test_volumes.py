@@ -20,7 +20,7 @@ from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.data.volumes import map_ahead, open_volumes
 from zoo.errors import DataError
-from zoo.evaluation.predict_volumes import decide_planes, predict_planes
+from zoo.evaluation.predict_volumes import decide_planes, decide_volume, predict_planes
 from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
@@ -28,6 +28,7 @@ from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.runner.trials import list_trials
 from zoo.sources.opening import write_card
 from zoo.specs.protocol import PROTOCOLS, SEGMENT3D_QUICK, override, resolved_fields
+from zoo.system.devices import open_device
 from zoo.system.machine import num_cores
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
 from zoo.training.volume_batches import VolumeBatches
@@ -361,6 +362,21 @@ def test_logits_are_interpolated_trilinearly_on_the_native_grid(new):
     logits = torch.randn(1, 3, 5, 6, 7, generator=torch.Generator().manual_seed(0))
     expected = functional.interpolate(logits, new, mode="trilinear", align_corners=False)[0].argmax(0)
     np.testing.assert_array_equal(decide_planes(logits[0].unbind(1), (5, 6, 7), new), expected)
+
+
+def test_a_volume_that_does_not_fit_beside_other_runs_is_predicted_when_they_end(fold, monkeypatch):
+    failures, device = iter([True]), type(open_device("cpu"))
+
+    class Large(Pointwise):
+        def forward(self, volumes):
+            if next(failures, False):
+                raise torch.OutOfMemoryError
+            return super().forward(volumes)
+
+    monkeypatch.setattr(device, "can_wait", True)
+    monkeypatch.setattr(device, "wait_alone", lambda _: True)
+    decided = decide_volume(Large(), fold, open_patches(fold), 4, "fp32")
+    assert decided.shape == tuple(fold.label_maps.shapes[4])
 
 
 def test_logits_that_are_not_finite_are_noticed():

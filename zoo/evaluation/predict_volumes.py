@@ -15,6 +15,7 @@ from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import refuse_infinite
 from zoo.evaluation.tiles import predict_by_tiles
 from zoo.system.devices import open_device
+from zoo.system.replay import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,9 +28,14 @@ def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels,
     import torch
 
     shape = tuple(dataset.label_maps.shapes[row].tolist())
-    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
-        planes = predict_planes(module, pixels, row)
-        decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+
+    def decide(_: int) -> Array | None:
+        with torch.inference_mode(), open_device(pixels.device).autocast(precision):
+            planes = predict_planes(module, pixels, row)
+            return decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+
+    # One window at a time cannot be halved, but a run that shares its GPU waits for the others.
+    decided, _ = within_memory(decide, 1, pixels.device)
     refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
     assert decided is not None
     return decided
