@@ -133,9 +133,9 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
     if whole.masks and (is_of_masks(card) or not labeled) and (card.dims == 3 or "dims" not in card.model_fields_set):
-        return guess_volumes(path, whole, listing, notes, card)
+        return guess_volumes(whole, listing, notes, card)
     if is_of_masks(card) or (mask_files and not labeled):
-        masks = masks.model_copy(update={"masks": card.masks or guess_masks(path, listing.images, mask_files)})
+        masks = masks.model_copy(update={"masks": card.masks or guess_masks(whole.root, listing.images, mask_files)})
         guess = guess_from_folders(listing, split_pattern(listing.images), tables, notes)
         guess = replace(guess, card=guess.card.model_copy(update={"task": str(mask_task())}))
     elif pattern:
@@ -157,7 +157,7 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
 
 
-def guess_volumes(path: Path, whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
+def guess_volumes(whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
     """Guess the card of volumes with a mask each; folders in which no volume has one are left out."""
     stems = {mask_key(stem_of(mask)) for mask in whole.masks}
     by_folder: dict[str, list[str]] = {}
@@ -177,7 +177,7 @@ def guess_volumes(path: Path, whole: Listing, listing: Listing, notes: list[str]
     fields = {
         "task": str(mask_task()),
         "dims": 3,
-        "masks": card.masks or guess_masks(path, images, whole.masks),
+        "masks": card.masks or guess_masks(whole.root, images, whole.masks),
         "exclude": tuple(exclude),
         **read_msd_fields(whole.root),
     }
