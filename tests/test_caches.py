@@ -56,6 +56,12 @@ def test_the_least_recently_used_entries_are_removed_until_the_rest_fits(cache):
     assert names(list_entries(cache)) == ["new", "dots.npz"]
 
 
+def test_decoded_volumes_are_listed_and_removed_too(cache):
+    (cache / "images").rename(cache / "volumes")
+    assert [entry.kind for entry in choose_entries(cache)] == ["volumes", "volumes"]
+    assert names(keep_within(cache, 0)) == ["old", "new"]
+
+
 def test_entries_used_today_are_kept_even_beyond_the_limit(cache):
     os.utime(cache / "images" / "old")
     assert names(keep_within(cache, 0)) == ["new"]

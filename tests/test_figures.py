@@ -380,6 +380,12 @@ def test_the_cases_of_each_label_have_their_mean_and_their_worst_twentieth(masks
     assert board.rows[0].scores["dice"].value == pytest.approx(np.mean(of_labels))
 
 
+def test_a_metric_of_all_labels_together_has_no_cases(masks):
+    joint = replace(KNOWN["dice"], per_unit=lambda request: request.probabilities[:, 0])
+    (board,) = build_leaderboard(masks, {**KNOWN, "dice": joint})
+    assert "cases" not in [section.name for section in board.sections]
+
+
 def test_the_strip_of_a_label_has_a_dot_for_every_case(masks):
     drawn, _ = figures_of(masks)
     assert {"cases-a", "cases-b"} <= set(drawn)

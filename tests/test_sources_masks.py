@@ -186,6 +186,15 @@ def test_a_second_reader_of_some_images_is_asked_for(tmp_path, names):
     assert error.code == "several-masks" and f"6 of 12 images have 2 masks: {{stem}}{names[0]}.*" in error.message
 
 
+def test_a_second_reader_is_asked_for_below_the_named_folder(tmp_path):
+    for number in NUMBERS:
+        photograph(tmp_path / "set" / "images" / f"{number}.png")
+        area(tmp_path / "set" / "masks" / f"{number}_mask.png", rows=slice(4, 20))
+        if number % 2:
+            area(tmp_path / "set" / "masks" / f"{number}_mask_2.png", rows=slice(5, 21))
+    assert refused(tmp_path).code == "several-masks"
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [

@@ -25,6 +25,8 @@ from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.images.placement import place_in_square
+from zoo.registry.lookup import ModelChoice
+from zoo.runner.grid import check_patch
 from zoo.sources.opening import find_source
 from zoo.specs.protocol import SEGMENT_QUICK, override, resolved_fields
 from zoo.system.devices import Device
@@ -223,6 +225,18 @@ def test_one_length_stands_for_all_axes():
     assert override(SEGMENT_QUICK, {"patch": "64"}).patch_shape(3) == (64, 64, 64)
     with pytest.raises(UsageError, match="2 axes; the images have 3"):
         override(SEGMENT_QUICK, {"patch": "64,32"}).patch_shape(3)
+
+
+def test_patches_that_are_no_squares_are_refused_where_images_are_rotated(tmp_path):
+    source = open_dataset(find_source(squares(tmp_path / "squares", side=40)), tmp_path)
+    choice = ModelChoice(name="p:net", spec=ModelSpec(name="net", build=Bright), weights=None, shown="net")
+    oblong = override(SEGMENT_QUICK, {"patch": "32,16"})
+    turned = replace(source, spec=replace(source.spec, symmetries=("hflip", "rot90")))
+    check_patch(oblong, choice, source)
+    check_patch(override(oblong, {"symmetries": "false"}), choice, turned)
+    check_patch(override(SEGMENT_QUICK, {"patch": "16,16"}), choice, turned)
+    with pytest.raises(UsageError, match="rot90"):
+        check_patch(oblong, choice, turned)
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import nibabel
@@ -10,20 +11,28 @@ import numpy as np
 import pytest
 import torch
 from factories import make_dataset_spec, make_samples
-from folders import open_source
+from folders import open_source, refusal
 from torch.nn import functional
 
 from zoo import SEGMENTATION
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volumes import Sides, open_volumes
+from zoo.data.volumes import Sides, map_ahead, open_volumes
 from zoo.errors import DataError
-from zoo.evaluation.predict_volumes import decide_planes, predict_planes
+from zoo.evaluation.predict_volumes import decide_planes, decide_volume, predict_planes
+from zoo.models.weights import InitialWeights
+from zoo.registry.lookup import ModelChoice
+from zoo.registry.opening import open_registry
+from zoo.runner.grid import Machine, PlannedModel, plan_run
+from zoo.runner.trials import list_trials
 from zoo.sources.opening import write_card
 from zoo.specs.protocol import PROTOCOLS, SEGMENT3D_QUICK, override, resolved_fields
+from zoo.system.devices import open_device
+from zoo.system.machine import num_cores
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
 from zoo.training.volume_batches import VolumeBatches
+from zoo_segmentation import plain_unet_3d
 
 LABELS = {"0": "background", "1": "front", "2": "back"}
 SPACING = (1.0, 1.5, 2.0)
@@ -121,6 +130,32 @@ def test_a_mask_on_another_grid_is_refused_with_both_values(tmp_path, shape, spa
     assert caught.value.code == "geometry"
 
 
+def test_a_volume_of_one_slice_has_a_mask_of_three_axes(tmp_path):
+    msd(tmp_path, count=2)
+    save(tmp_path / "imagesTr" / "flat.nii.gz", np.ones((14, 12, 1), np.float32))
+    save(tmp_path / "labelsTr" / "flat.nii.gz", np.ones((14, 12, 1), np.uint8))
+    samples = open_source(tmp_path)[1]
+    assert samples.volumes("imagesTr/flat.nii.gz").shape == samples.masks("imagesTr/flat.nii.gz").shape == (14, 12, 1)
+
+
+def test_volumes_above_the_folder_of_the_images_are_left_out_alone(tmp_path):
+    msd(tmp_path, count=2)
+    for name in ("template.nii.gz", "imagesTr/more/extra.nii.gz"):
+        save(tmp_path / name, np.ones((14, 14, 14), np.float32))
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).rename(tmp_path / "imagesTs" / folder)
+    samples = open_source(tmp_path)[1]
+    assert samples.table["image"].tolist() == [f"imagesTs/imagesTr/ball_00{number}.nii.gz" for number in (0, 1)]
+    assert "1 volumes in the folder itself are left out: none has a mask" in samples.notes
+
+
+def test_masks_with_other_names_than_the_volumes_are_an_error_of_one_line(tmp_path):
+    msd(tmp_path, count=2)
+    for path in (tmp_path / "imagesTr").iterdir():  # as nnU-Net names the first channel
+        path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+    assert "masks" in refusal(tmp_path)
+
+
 def test_a_volume_with_nan_is_refused_by_name(tmp_path):
     msd(tmp_path, count=3)
     save(tmp_path / "imagesTr" / "ball_001.nii.gz", np.full((14, 14, 14), np.nan, np.float32))
@@ -163,6 +198,13 @@ def test_volumes_of_a_plugin_are_hashed_whole(tmp_path):
     assert open_dataset(spec, tmp_path).content_hash != before
 
 
+def test_a_set_of_masks_without_images_is_refused(tmp_path):
+    samples = replace(make_samples(0, np.empty(0)), masks=lambda row: None)
+    spec = make_dataset_spec(samples, SEGMENTATION, labels=("front",))
+    with pytest.raises(DataError, match="it has no images"):
+        open_dataset(spec, tmp_path)
+
+
 # --- the cache -------------------------------------------------------------------------------------------------------
 def test_decoded_volumes_are_standardized_and_keep_their_native_masks(source, fold):
     for row in (0, 7):
@@ -198,6 +240,39 @@ def test_the_window_of_ct_comes_from_the_labeled_voxels_of_train(source, tmp_pat
     assert values.min() == -2 and values.max() == 2
 
 
+def test_a_narrow_window_of_ct_is_not_widened(source, tmp_path):
+    def thousandth(image):
+        return source.samples.volumes(image) / 1000
+
+    ct = replace(source, spec=replace(source.spec, modality="CT"), samples=replace(source.samples, volumes=thousandth))
+    fold = open_fold(ct, draw_split(ct), 0, cache_decoded(ct, Resolution(16, None), tmp_path), patch=16)
+    low, high = fold.intensity
+    assert 0.1 < low < high < 0.2
+
+
+def test_channels_of_different_units_have_no_common_window(source, tmp_path):
+    def with_pet(image):
+        ct = source.samples.volumes(image)
+        return np.stack([ct, ct / 1000], axis=-1)
+
+    both = replace(
+        source, spec=replace(source.spec, modality="CT, PET"), samples=replace(source.samples, volumes=with_pet)
+    )
+    fold = open_fold(both, draw_split(both), 0, cache_decoded(both, Resolution(16, None), tmp_path), patch=16)
+    pixels = open_patches(fold)
+    values = pixels.to_input(pixels.stored(0), 0)
+    assert not pixels.clipped and values[:, 1].std() == pytest.approx(1, abs=0.01)
+
+
+def test_only_some_volumes_are_decoded_ahead_of_those_written():
+    started = []
+    with ThreadPoolExecutor(4) as pool:
+        volumes = map_ahead(pool, lambda row: started.append(row) or row, range(100))
+        assert next(volumes) == 0
+        assert max(started) <= num_cores()
+        assert list(volumes) == list(range(1, 100))
+
+
 # --- patches ---------------------------------------------------------------------------------------------------------
 def batches(fold, **changes):
     protocol = replace(SEGMENT3D_QUICK, batch_size=4, **changes)
@@ -224,12 +299,24 @@ def test_the_mask_is_moved_with_its_volume():
     identity = torch.tensor([1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 1])
     same, _ = augment_volumes(mask.clone(), mask, identity.repeat(2, 1))
     torch.testing.assert_close(same, mask, atol=1e-5, rtol=0)
-    drawn = torch.stack([draw_parameters(2, torch.Generator().manual_seed(seed)) for seed in range(9)]).flatten(0, 1)
+    drawn = torch.stack([draw_parameters(2, (20, 20, 20), torch.Generator().manual_seed(seed)) for seed in range(9)])
+    drawn = drawn.flatten(0, 1)
     assert drawn.shape == (18, NUM_PARAMETERS)
     drawn[:, 12:] = torch.tensor([1.0, 0.0, 1.0])
     volumes, masks = augment_volumes(mask[:1].repeat(18, 1, 1, 1, 1), mask[:1].repeat(18, 1, 1, 1, 1), drawn)
     assert ((volumes > 0.5).float() - masks).abs().mean() < 0.01
     assert (masks != mask[:1]).float().mean() > 0.005  # some are moved
+
+
+def test_a_patch_that_is_no_cube_is_rotated_without_shear():
+    lengths = (40.0, 20.0, 10.0)
+    (drawn,) = [draw_parameters(64, lengths, torch.Generator().manual_seed(0))[:, :12].reshape(64, 3, 4)]
+    sides = torch.tensor(lengths[::-1])
+    maps = drawn[:, :, :3] * sides[:, None] / sides  # of mm
+    moved = (maps - torch.eye(3)).abs().amax(dim=(1, 2)) > 0
+    squares = maps.transpose(1, 2) @ maps
+    torch.testing.assert_close(squares, torch.diag_embed(squares.diagonal(dim1=1, dim2=2)), atol=1e-5, rtol=0)
+    assert 10 < moved.sum() < 54
 
 
 def test_an_interrupted_training_draws_the_same_patches(fold):
@@ -279,11 +366,38 @@ def test_a_volume_is_padded_to_the_shortest_side_of_the_network(fold):
     assert (len(planes), *planes[0].shape[1:]) == tuple(fold.decoded.shapes[4])
 
 
+def test_a_volume_is_padded_with_its_mean_in_training_and_in_prediction(fold):
+    seen = []
+
+    def answer(volumes):
+        seen.append(volumes)
+        return volumes
+
+    pixels = replace(open_patches(fold, whole=True, sides=Sides(32, 32)), offsets=torch.full((35, 1), 1.5))
+    list(predict_planes(answer, pixels, 4))
+    assert seen[0].shape[2:] == (32, 32, 32) and seen[0][0, 0, -1, -1, -1] == 1.5
+
+
 @pytest.mark.parametrize("new", [(5, 6, 7), (11, 9, 15), (5, 12, 3), (1, 1, 1)])
 def test_logits_are_interpolated_trilinearly_on_the_native_grid(new):
     logits = torch.randn(1, 3, 5, 6, 7, generator=torch.Generator().manual_seed(0))
     expected = functional.interpolate(logits, new, mode="trilinear", align_corners=False)[0].argmax(0)
     np.testing.assert_array_equal(decide_planes(logits[0].unbind(1), (5, 6, 7), new), expected)
+
+
+def test_a_volume_that_does_not_fit_beside_other_runs_is_predicted_when_they_end(fold, monkeypatch):
+    failures, device = iter([True]), type(open_device("cpu"))
+
+    class Large(Pointwise):
+        def forward(self, volumes):
+            if next(failures, False):
+                raise torch.OutOfMemoryError
+            return super().forward(volumes)
+
+    monkeypatch.setattr(device, "can_wait", True)
+    monkeypatch.setattr(device, "wait_alone", lambda _: True)
+    decided = decide_volume(Large(), fold, open_patches(fold), 4, "fp32")
+    assert decided.shape == tuple(fold.label_maps.shapes[4])
 
 
 def test_logits_that_are_not_finite_are_noticed():
@@ -297,6 +411,23 @@ def test_protocols_of_images_have_the_identity_they_had_before_volumes():
     for protocol in PROTOCOLS:
         assert ({"dims", "spacing"} & resolved_fields(protocol).keys() != set()) == (protocol.dims == 3)
     assert resolved_fields(override(SEGMENT3D_QUICK, {"spacing": "1.5"}))["spacing"] == 1.5
+
+
+def test_weights_of_a_model_of_volumes_are_tried_on_volumes(source, tmp_path):
+    weights = InitialWeights(init="pretrained", digest="e" * 64, tag="t", path=tmp_path / "w.pth")
+    spec = plain_unet_3d()
+    planned = PlannedModel(
+        choice=ModelChoice(name="zoo-segmentation:unet3d", spec=spec, weights=None, shown="unet3d"),
+        weights=weights,
+        protocol=SEGMENT3D_QUICK,
+        seeds=(0,),
+        machine=Machine(device_kind="cpu", threads=1, precision="fp32"),
+    )
+    split = draw_split(source)
+    run = plan_run(planned, source, split, 0, 0, "dice")
+    sources = {run.dataset: (source, split)}
+    (trial,) = list_trials([run], {(weights.digest, "t"): weights}, sources, open_registry(), tmp_path)
+    assert trial.request.dims == 3 and trial.key != replace(trial, request=replace(trial.request, dims=2)).key
 
 
 # --- a board ---------------------------------------------------------------------------------------------------------

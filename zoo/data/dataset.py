@@ -196,12 +196,15 @@ WITH_UNIT = re.compile(r"\bct\b|computed tomography|hounsfield", re.IGNORECASE)
 
 
 def read_volumes_by(spec: DatasetSpec, images: Path, train: Array, patch: int) -> VolumeReading:
-    """How a fold reads its volumes. Values of CT have a unit, so that a window of train is the same for all volumes."""
-    window = None
+    """How a fold reads its volumes. Values of CT have a unit, so that a window of train is the same for all volumes.
+
+    Channels may differ in their unit, as in PET-CT, and then no window fits all.
+    """
+    window, volumes = None, DecodedVolumes(images)
     if isinstance(spec.intensity, tuple):
         window = spec.intensity
-    elif WITH_UNIT.search(spec.modality):
-        window = DecodedVolumes(images).measure_window(train)
+    elif WITH_UNIT.search(spec.modality) and volumes.channels == 1:
+        window = volumes.measure_window(train)
     return VolumeReading(patch, window)
 
 

@@ -115,6 +115,8 @@ class MaskFacts(NamedTuple):
 def measure_masks(spec: DatasetSpec, samples: Samples, cache: Path, progress: Progress | None = None) -> MaskFacts:
     """Read every mask once; the facts about masks in files are stored until a file changes."""
     images, num_labels = samples.table["image"].tolist(), len(spec.labels)
+    if not images:
+        return MaskFacts(np.empty((0, num_labels)), [], 0)  # refused with the other facts
 
     def measure(image: object) -> list[Any]:
         mask = read_mask(spec, samples, image)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from zoo.system.machine import num_cores
 from zoo.system.progress import Progress
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from torch import Tensor
 
 VOXELS_FILE, GRIDS_FILE, RESAMPLED_MASKS_FILE = "voxels.bin", "grids.npz", "masks.bin"
@@ -32,7 +35,7 @@ WINDOW_PERCENTILES = (0.5, 99.5)  # of the labeled voxels of train, as in nnU-Ne
 
 
 class VolumeReading(NamedTuple):
-    """How the runs on a fold read its volumes: the longest side of a patch, and the values that become 0 and 1.
+    """How the runs on a fold read its volumes: the longest side of a patch, and the values that become -2 and 2.
 
     Values beyond the window are clipped. Without a window each volume keeps its own standardized values.
     """
@@ -111,7 +114,7 @@ def decode_volumes(
         open(folder / RESAMPLED_MASKS_FILE, "wb") as masks,
         ThreadPoolExecutor(num_cores()) as pool,
     ):
-        for row, volume in enumerate(pool.map(lambda row: decode_volume(source, row, target), rows)):
+        for row, volume in enumerate(map_ahead(pool, lambda row: decode_volume(source, row, target), rows)):
             if volumes and len(volume.mean) != volumes[0]["channels"]:
                 raise DataError(
                     f"{source.sample_ids[row]} has {len(volume.mean)} channels, {source.sample_ids[0]} has "
@@ -141,6 +144,17 @@ def decode_volumes(
     with open(folder / GRIDS_FILE, "wb") as stream:
         columns |= {"places": np.concatenate(marked), "counts": counts, "target": np.array(target or (np.nan,) * 3)}
         np.savez(stream, allow_pickle=False, **columns)
+
+
+def map_ahead(pool: Executor, function: Callable[[int], DecodedVolume], rows: Iterable[int]) -> Iterator[DecodedVolume]:
+    """Yield the results in order, one per core ahead: `pool.map` would keep all that are not yet written in memory."""
+    ahead: deque[Future[DecodedVolume]] = deque()
+    for row in rows:
+        ahead.append(pool.submit(function, row))
+        if len(ahead) > num_cores():
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def decode_volume(source: OpenDataset, row: int, target: tuple[float, ...] | None) -> DecodedVolume:
@@ -302,7 +316,7 @@ class DecodedVolumes:
         values = voxels[self.starts[owners] + flat, 0].astype(np.float64)
         values = values * self.columns["std"][owners, 0] + self.columns["mean"][owners, 0]
         low, high = np.percentile(values, WINDOW_PERCENTILES)
-        return float(low), float(max(high, low + 1))
+        return float(low), float(high if high > low else low + 1)
 
 
 # --- on a device -----------------------------------------------------------------------------------------------------

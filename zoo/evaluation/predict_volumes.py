@@ -15,6 +15,7 @@ from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import refuse_infinite
 from zoo.evaluation.tiles import predict_by_tiles
 from zoo.system.devices import open_device
+from zoo.system.replay import within_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,9 +28,14 @@ def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels,
     import torch
 
     shape = tuple(dataset.label_maps.shapes[row].tolist())
-    with torch.inference_mode(), open_device(pixels.device).autocast(precision):
-        planes = predict_planes(module, pixels, row)
-        decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+
+    def decide(_: int) -> Array | None:
+        with torch.inference_mode(), open_device(pixels.device).autocast(precision):
+            planes = predict_planes(module, pixels, row)
+            return decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)
+
+    # One window at a time cannot be halved, but a run that shares its GPU waits for the others.
+    decided, _ = within_memory(decide, 1, pixels.device)
     refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
     assert decided is not None
     return decided
@@ -46,7 +52,7 @@ def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterato
         """The logits (1, O, *size) of one part."""
         (corner,) = corners.tolist()
         part = stored[tuple(slice(at, at + side) for at, side in zip(corner, size, strict=True))]
-        logits: Tensor = module(pad_to(pixels.to_input(part, row), size)).float()
+        logits: Tensor = module(pixels.to_input(pad_to(part, size), row)).float()
         return logits
 
     if pixels.whole or math.prod(padded) <= MAX_WHOLE_PATCHES * math.prod(pixels.patch):
@@ -57,12 +63,12 @@ def predict_planes(module: nn.Module, pixels: VolumePixels, row: int) -> Iterato
         yield from slab.unbind(dim=1)
 
 
-def pad_to(volumes: Tensor, shape: Sequence[int]) -> Tensor:
-    """Append zeros to volumes (1, channels, A, B, C')."""
+def pad_to(stored: Tensor, shape: Sequence[int]) -> Tensor:
+    """Append zeros, the mean of the volume as in training, to stored voxels (A, B, C', channels)."""
     from torch.nn.functional import pad
 
-    missing = [(0, new - old) for old, new in zip(volumes.shape[2:], shape, strict=True)]
-    return pad(volumes, [length for pair in reversed(missing) for length in pair])
+    missing = [(0, new - old) for old, new in zip(stored.shape[:3], shape, strict=True)]
+    return pad(stored, [0, 0, *(length for pair in reversed(missing) for length in pair)])
 
 
 # --- the native grid -------------------------------------------------------------------------------------------------

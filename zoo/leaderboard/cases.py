@@ -53,6 +53,8 @@ def list_case_values(row: ScoredRow, request: SectionRequest) -> list[CaseValues
     known = ~np.isnan(stacked)
     total, count = np.where(known, stacked, 0).sum(axis=0), known.sum(axis=0)
     values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    if values.shape[1] != len(card.labels):
+        return []  # a metric of all labels together
     mean = means_by_label(np.stack(means))
     return [
         CaseValues(row=row.label, label=label, values=values[:, i], mean=float(mean[i]))

@@ -193,6 +193,11 @@ def check_patch(protocol: Protocol, choice: ModelChoice, source: OpenDataset) ->
             raise UsageError(
                 f"model {choice.shown!r} does not accept patches of {length} pixels", fix=f"use --set patch={fitting}"
             )
+    if protocol.symmetries and "rot90" in source.spec.symmetries and len(set(protocol.patch)) > 1:
+        raise UsageError(
+            f"--set patch: dataset {source.spec.name!r} has the symmetry rot90, so patches are rotated by 90 degrees",
+            fix="use one number, or --set symmetries=false",
+        )
 
 
 def external_runs(runs: Sequence[Run], externals: Mapping[str, Sequence[External]]) -> list[Run]:

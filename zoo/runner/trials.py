@@ -66,6 +66,7 @@ def list_trials(
             image_size=run.input_size,
             weights=initial.path,
             tag=initial.build_tag,
+            dims=run.protocol.dims,
         )
         spec = find_model_spec(run.model, registry, cache)
         trial = Trial(model=run.model, spec=spec, path=initial.path, request=request)
@@ -93,7 +94,7 @@ class Trial:
         request = self.request
         num_outputs = 0 if self.spec.classifier else request.num_outputs
         channels = 0 if self.spec.first_conv else request.channels
-        return f"{self.model}.{request.tag} {num_outputs} {channels} {request.image_size}"
+        return f"{self.model}.{request.tag} {num_outputs} {channels} {request.image_size} {request.dims}"
 
 
 def imports_of(models: Iterable[str], registry: Registry, cache: Path) -> set[str]:

@@ -133,9 +133,9 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
     if whole.masks and (is_of_masks(card) or not labeled) and (card.dims == 3 or "dims" not in card.model_fields_set):
-        return guess_volumes(path, whole, listing, notes, card)
+        return guess_volumes(whole, listing, notes, card)
     if is_of_masks(card) or (mask_files and not labeled):
-        masks = masks.model_copy(update={"masks": card.masks or guess_masks(path, listing.images, mask_files)})
+        masks = masks.model_copy(update={"masks": card.masks or guess_masks(whole.root, listing.images, mask_files)})
         guess = guess_from_folders(listing, split_pattern(listing.images), tables, notes)
         guess = replace(guess, card=guess.card.model_copy(update={"task": str(mask_task())}))
     elif pattern:
@@ -157,23 +157,28 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
 
 
-def guess_volumes(path: Path, whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
+def guess_volumes(whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
     """Guess the card of volumes with a mask each; folders in which no volume has one are left out."""
     stems = {mask_key(stem_of(mask)) for mask in whole.masks}
     by_folder: dict[str, list[str]] = {}
     for image in listing.images:
         by_folder.setdefault(posixpath.dirname(image), []).append(image)
     unlabeled = [folder for folder, own in by_folder.items() if not stems & {mask_key(stem_of(each)) for each in own}]
+    if len(unlabeled) == len(by_folder):
+        unlabeled = []  # the masks have other names than the images
+    # A pattern without a folder matches the name in every folder.
+    exclude = [name for folder in unlabeled for name in ([f"{folder}/*"] if folder else by_folder[folder])]
     images = tuple(image for image in listing.images if posixpath.dirname(image) not in unlabeled)
     for folder in unlabeled:
-        notes.append(f"{len(by_folder[folder])} volumes in {folder} are left out: none has a mask")
+        where = folder or "the folder itself"
+        notes.append(f"{len(by_folder[folder])} volumes in {where} are left out: none has a mask")
     guess = guess_from_folders(replace(listing, images=images), split_pattern(images), [], notes)
     guess = name_patients(replace(guess, listing=replace(listing, images=images)), card, {})
     fields = {
         "task": str(mask_task()),
         "dims": 3,
-        "masks": card.masks or guess_masks(path, images, whole.masks),
-        "exclude": tuple(f"{folder}/**" for folder in unlabeled),
+        "masks": card.masks or guess_masks(whole.root, images, whole.masks),
+        "exclude": tuple(exclude),
         **read_msd_fields(whole.root),
     }
     return Guess(guess.card.model_copy(update=fields), whole, guess.notes)

@@ -81,7 +81,7 @@ class VolumeMaskReader(MaskReader):
                         fix="give the mask that was drawn on this volume, with its header",
                         code="geometry",
                     )
-        return super().__call__(image)
+        return super().__call__(image).reshape(grid.shape)  # a volume of one slice is read as an image
 
 
 def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from zoo.system.locks import locked
 # The folders of the cache and what each holds. DOWNLOADED needs the network to be restored; MADE is computed again.
 MADE = {
     "images": "images decoded at one size",
+    "volumes": "volumes decoded at one spacing",
     "features": "features of frozen models",
     "checkpoints": "interrupted training runs",
     "fingerprints": "image fingerprints for the audit",
@@ -30,6 +31,7 @@ MADE = {
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
 CACHE_KINDS = {**MADE, **DOWNLOADED}
+LIMITED = ("images", "volumes", "features")  # the kinds of which the least recently used are removed beyond the limit
 
 DEFAULT_LIMIT_GB = 100.0
 BENCH_LOCK = ".bench-*.lock"
@@ -48,7 +50,7 @@ class Entry:
 
 
 def limit_bytes() -> int:
-    """The size limit of decoded images and features together: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
+    """The size limit of decoded images, decoded volumes and features together: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
     text = os.environ.get("ZOO_CACHE_LIMIT_GB", "")
     try:
         limit = float(text) if text else DEFAULT_LIMIT_GB
@@ -138,11 +140,11 @@ def remove_entries(entries: Iterable[Entry]) -> int:
 
 
 def keep_within(cache: Path, limit: int, now: float | None = None) -> list[Entry]:
-    """Remove the least recently used decoded images and features until the rest fits; return the removed entries.
+    """Remove the least recently used images, volumes and features until the rest fits; return what was removed.
 
     Entries used within the last 24 hours are kept, even if they exceed the limit.
     """
-    entries = list_entries(cache, ("images", "features"))
+    entries = list_entries(cache, LIMITED)
     total = sum(entry.size_bytes for entry in entries)
     oldest = (now or time.time()) - IN_USE_SECONDS
     removed = []

@@ -232,14 +232,3 @@ class Feed:
         self.plan(step - state["position"])
         self.position = state["position"]
         self.counter.fill_(self.position)
-
-
-def select_batch(planned: PlannedBatches, position: int) -> PlannedBatches:
-    """One of several planned batches, without its augmentation, which is on the device."""
-    corners = None if planned.corners is None else planned.corners[position]
-    return PlannedBatches(
-        rows=planned.rows[position],
-        targets=planned.targets[position],
-        augmentation=planned.augmentation,
-        corners=corners,
-    )

@@ -7,6 +7,7 @@ without reading anything back to the host.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ PARTS = {"map": 12, "gain": 1, "shift": 1, "gamma": 1}
 NUM_PARAMETERS = sum(PARTS.values())
 
 
-def draw_parameters(count: int, generator: Generator) -> Tensor:
+def draw_parameters(count: int, lengths: Sequence[float], generator: Generator) -> Tensor:
     """Draw an affine map from output to input coordinates, a gain, a shift and an exponent for each of `count` patches.
 
-    Returns float32 (count, NUM_PARAMETERS), the identity for those that are not moved or not toned.
+    `lengths` are those of a patch along its three axes, in mm if known: the coordinates of `grid_sample` are -1 to 1
+    along each, and a rotation in them would shear a patch that is no cube. Returns float32 (count, NUM_PARAMETERS), the
+    identity for those that are not moved or not toned.
     """
     import torch
 
@@ -33,7 +36,9 @@ def draw_parameters(count: int, generator: Generator) -> Tensor:
     turned = torch.eye(3).expand(count, 3, 3)
     for axis in range(3):
         turned = turned @ rotation(angles[:, axis], axis)
-    matrix = torch.where(is_moved[:, None, None], turned / zooms[:, None], torch.eye(3))
+    sides = torch.tensor(lengths[::-1], dtype=torch.float32)  # grid_sample names the last axis first
+    scaled = turned / zooms[:, None] * (sides / sides[:, None])
+    matrix = torch.where(is_moved[:, None, None], scaled, torch.eye(3))
     maps = torch.cat([matrix, torch.zeros(count, 3, 1)], dim=2).flatten(1)
     tone = torch.stack(
         [
@@ -65,7 +70,7 @@ def rotation(angles: Tensor, axis: int) -> Tensor:
 def augment_volumes(volumes: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Augment standardized volumes (B, C, ...), float32, and move their masks (B, 1, ...) with them.
 
-    Voxels from outside the patch are 0, the mean of the volume, and background.
+    Voxels from outside the patch are 0, the mean of the volume or the middle of its window, and background.
     """
     from torch.nn.functional import affine_grid, grid_sample
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
 from zoo.specs.protocol import Protocol
@@ -48,6 +50,7 @@ class VolumeBatches(BatchSource):
         self.pixels = pixels
         self.patches = PatchPlan(pixels.patch, torch.zeros_like(shapes), shapes, foreground)
         self.augments = protocol.augmentation != "none"
+        self.lengths = np.multiply(pixels.patch, pixels.spacing or 1.0).tolist()
 
     def plan(self, count: int) -> PlannedPatches:
         """Draw the next `count` batches on the host."""
@@ -56,7 +59,7 @@ class VolumeBatches(BatchSource):
         rows = self.rows[self.choose(count)]
         corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
         if self.augments:
-            parameters = torch.stack([draw_parameters(self.size, self.generators["draws"]) for _ in rows])
+            parameters = torch.stack([draw_parameters(self.size, self.lengths, self.generators["draws"]) for _ in rows])
         else:
             parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
         return PlannedPatches(rows=rows, corners=corners, parameters=parameters)
