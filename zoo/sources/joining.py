@@ -24,6 +24,7 @@ from zoo.sources.cards import (
     placeholders,
 )
 from zoo.sources.clips import Clip, fold_clips
+from zoo.sources.datalist import read_datalist
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.masks import box_columns, other_task
@@ -52,6 +53,7 @@ class Joined:
     clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, the only one in `images`
     names: tuple[str, ...] = ()  # sample ids, where they differ from the paths: `frames/c1#8`
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
+    channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
     @property
     def sample_ids(self) -> tuple[str, ...]:
@@ -80,7 +82,11 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     mistakes = [*selection.mistakes, *mistakes, *missing_lists(card, listing)]
     if mistakes:
         raise card_error(origin, mistakes)
-    screened = screen(selection.files, headers)
+    by_column = card.masks.column if card.masks else ""
+    mask_of_row = find_masks_of_rows(table, by_column, listing) if table is not None and by_column else []
+    named_masks = set(mask_of_row)
+    images_alone = {file: own for file, own in selection.files.items() if file not in named_masks}
+    screened = screen(images_alone, headers)
     unread = set(listing.unread_images).intersection(selection.unread)
     lost = {file: kind_by_name(file) for file in selection.unread if file in unread} | screened.skipped
     check_labels_left(listing.root, card, screened.files.values(), lost)
@@ -90,7 +96,8 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
         images = tuple(files)
         captures = tuple(files.values())
-        return Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
+        joined = Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
+        return replace(joined, channels=selection.channels)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
@@ -109,7 +116,13 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     skipped = find_left_out(card, keys, left_out, by_row, find)
     check_rows_read(card, table, by_row, listing)
     check_found(card, table, by_row, skipped, keys, notes)
-    return replace(attach(card, table, files, by_row, notes), clips=clips, masks=selection.masks)
+    masks = selection.masks
+    if by_column:
+        pairs = zip(by_row, mask_of_row, strict=True)
+        masks = {image: (mask,) for images, mask in pairs for image in images if mask}
+    return replace(
+        attach(card, table, files, by_row, notes), clips=clips, masks=masks, channels=selection.channels
+    )
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
@@ -145,8 +158,9 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
         names = [each for each in (*listing.tables, *listing.nested) if match_path(pattern, each) is not None]
     tables: list[pandas.DataFrame] = []
     for each in names:
-        table = read_table(inside(listing.root, each))
-        table.index = pandas.Index([f"{each} line {line}" for line in table.index])
+        path = inside(listing.root, each)
+        table = read_datalist(path) if path.suffix.lower() == ".json" else read_table(path)
+        table.index = pandas.Index([f"{each} {table.index.name} {place}" for place in table.index])
         if "*" in name and image_column in table and (folder := posixpath.dirname(each)):
             table[image_column] = [f"{folder}/{cell}" if cell else "" for cell in table[image_column]]
         if tables and (differ := set(tables[0].columns) ^ set(table.columns)):
@@ -245,6 +259,22 @@ def find_by_column(
         except DataError as error:
             raise DataError(f"{place}: {error.message}", fix=error.fix) from error
     return by_row
+
+
+def find_masks_of_rows(table: pandas.DataFrame, column: str, listing: Listing) -> list[str]:
+    """Find the mask that each row names; "" where the cell is blank."""
+    index = index_images(listing.root, (*listing.images, *listing.masks)).for_cells(table[column])
+    masks = []
+    for place, cell in zip(table.index, table[column], strict=True):
+        try:
+            files = index.find(cell) if cell else [""]
+        except DataError as error:
+            raise DataError(f"{place}: {column}: {error.message}", fix=error.fix, code="mask") from error
+        if len(files) != 1:
+            problem = f"{cell!r} is ambiguous: {files[0]} or {files[1]}" if files else f"no mask {cell!r}"
+            raise DataError(f"{place}: {column}: {problem}", fix="name a mask by its path", code="mask")
+        masks.append(files[0])
+    return masks
 
 
 def find_by_tag(

@@ -23,6 +23,7 @@ from zoo.images.formats import (
 )
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
+LIST_SUFFIXES = TABLE_SUFFIXES | {".json"}  # of files that list images
 # The tables beside the images of each split in Hugging Face's image folders
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's submission template with made-up labels
