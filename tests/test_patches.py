@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zoo.evaluation.tiles import axis_weights, outer, predict_by_tiles, tile_starts
-from zoo.training.patches import PatchPlan, find_foreground, locate, take_patches
+from zoo.training.patches import PatchPlan, find_foreground, locate_patches, take_patches
 
 NOISE = np.random.default_rng(0)
 SHAPES = [((9, 14), (30, 12)), ((9, 14, 6), (8, 12, 20))]  # of two images, one of which is smaller than the patch
@@ -24,7 +24,7 @@ def test_patches_are_parts_of_images_of_any_size_with_zeros_outside(shapes, patc
     flat = torch.from_numpy(np.concatenate([each.ravel() for each in images]))
     starts = torch.tensor([0, images[0].size])
     corners = torch.tensor([[-2, 5, 1][: len(patch)], [1, 3, 11][: len(patch)]])
-    patches = take_patches(flat, *locate(corners, patch, starts, torch.tensor(shapes)))
+    patches = take_patches(flat, *locate_patches(corners, patch, starts, torch.tensor(shapes)))
     for image, corner, taken in zip(images, corners.tolist(), patches.numpy(), strict=True):
         padded = np.pad(image, 20)
         place = tuple(slice(20 + first, 20 + first + length) for first, length in zip(corner, patch, strict=True))

@@ -1,11 +1,15 @@
 """Training on masks: where they are stored, patches, the rounds that val selects, and prediction by tiles."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from test_segmentation import squares
+from test_segmentation import zoo as zoo_command
 
 import zoo.data.pixels
 import zoo.evaluation.predict_masks
@@ -16,13 +20,13 @@ from zoo.data.decoded import cache_images
 from zoo.data.opening import open_dataset
 from zoo.data.pixels import open_pixels
 from zoo.data.splits import draw_split
-from zoo.errors import DataError
-from zoo.evaluation.mask_statistics import compare_masks, count_masks
+from zoo.errors import DataError, UsageError
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.images.placement import place_in_square
 from zoo.sources.opening import find_source
-from zoo.specs.protocol import SEGMENT_QUICK
+from zoo.specs.protocol import SEGMENT_QUICK, override, resolved_fields
 from zoo.system.devices import Device
 from zoo.tasks.overlaps import COUNTED, STATISTICS, statistic
 from zoo.training.batches import Batches, Feed
@@ -108,7 +112,7 @@ def test_masks_are_cut_and_moved_with_their_images(dataset, patch):
 
 # --- rounds ----------------------------------------------------------------------------------------------------------
 def statistics(reference, predicted):
-    return np.stack([count_masks(*pair, 1) for pair in zip(reference, predicted, strict=True)])
+    return np.stack([compare_pixels(*pair, 1) for pair in zip(reference, predicted, strict=True)])
 
 
 def test_a_round_that_draws_nothing_is_best_where_val_has_no_lesion():
@@ -125,7 +129,7 @@ def test_counts_are_those_of_the_whole_comparison():
     for _ in range(5):
         reference, predicted = (NOISE.integers(0, 3, (9, 11)).astype(np.uint8) for _ in range(2))
         whole = compare_masks(reference, predicted, 3, None, 1.0).reshape(3, -1)
-        counted = count_masks(reference, predicted, 3).reshape(3, -1)
+        counted = compare_pixels(reference, predicted, 3).reshape(3, -1)
         known = [name in COUNTED for name in STATISTICS]
         np.testing.assert_array_equal(counted[:, known], whole[:, known])
         assert np.isnan(counted[:, np.logical_not(known)]).all()
@@ -207,3 +211,31 @@ def test_masks_that_were_removed_from_the_cache_are_an_error_of_one_line(dataset
     with pytest.raises(DataError) as caught:
         _ = replace(dataset, images=tmp_path / "images.npy").label_maps
     assert caught.value.code == "cache-removed" and "label_maps" in caught.value.line()
+
+
+# --- planning --------------------------------------------------------------------------------------------------------
+def test_a_patch_is_part_of_a_run_only_if_it_is_set():
+    assert "patch" not in resolved_fields(SEGMENT_QUICK)
+    assert resolved_fields(override(SEGMENT_QUICK, {"patch": "128,96"}))["patch"] == (128, 96)
+
+
+def test_one_length_stands_for_all_axes():
+    assert override(SEGMENT_QUICK, {"patch": "64"}).patch_shape(3) == (64, 64, 64)
+    with pytest.raises(UsageError, match="2 axes; the images have 3"):
+        override(SEGMENT_QUICK, {"patch": "64,32"}).patch_shape(3)
+
+
+@pytest.mark.integration
+def test_patches_get_a_board_at_the_resolution_of_the_images(tmp_path):
+    data, results = squares(tmp_path / "squares", count=40, patients=20), tmp_path / "results"
+    bench = ["--datasets", data, "--models", "unet2d", "--weights", "none", "--folds", "1", "--seeds", "1"]
+    recipe = ["--protocol", "segment-patches", "--set", "patch=32", "--set", "steps=30", "--set", "rounds=1"]
+    zoo_command("bench", *bench, *recipe, "--results", results)
+    document = json.loads(zoo_command("report", "--results", results, "--format", "json"))
+    rows = {row["model"]: row for row in document["leaderboard"]}
+    assert rows["unet2d"]["value"] > rows["atlas"]["value"]
+    runs = [json.loads(path.read_text()) for path in results.rglob("result.json")]
+    assert {each["run"]["image_size"] for each in runs} == {48}
+    words = [sys.executable, "-m", "zoo", "bench", *map(str, bench), *recipe, "--set", "patch=30"]
+    refused = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert refused.returncode == 2 and "does not accept patches of 30 pixels" in refused.stderr

@@ -52,7 +52,7 @@ def msd(root, count=35, spacing=SPACING):
         save(root / "imagesTr" / f"ball_{number:03}.nii.gz", values, spacing)
         save(root / "labelsTr" / f"ball_{number:03}.nii.gz", mask, spacing)
     save(root / "imagesTs" / "ball_900.nii.gz", values, spacing)
-    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "modality": {"0": "MRI"}}))
+    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "modality": {"0": "MRI"}, "licence": "CC BY 4.0"}))
     return root
 
 
@@ -153,16 +153,16 @@ def test_decoded_volumes_are_standardized_and_keep_their_native_masks(source, fo
         own = fold.decoded.voxels[start : start + shape.prod(), 0].reshape(shape).astype(np.float64)
         values = source.samples.volumes(image)
         np.testing.assert_allclose(own, (values - values.mean()) / values.std(), atol=2e-3)
-        np.testing.assert_array_equal(fold.decoded.label_maps[row], source.samples.masks(image))
+        np.testing.assert_array_equal(fold.label_maps[row], source.samples.masks(image))
     assert fold.boundary_rule == (1.5, "mm")
 
 
 def test_volumes_are_resampled_to_the_spacing_of_the_protocol(source, tmp_path):
     images = cache_decoded(source, Resolution(16, 2.0), tmp_path)
     fold = open_fold(source, draw_split(source), 0, images, patch=16)
-    native = fold.decoded.label_maps.shapes
+    native = fold.label_maps.shapes
     np.testing.assert_array_equal(fold.decoded.shapes, np.rint(native * np.array(SPACING) / 2))
-    share = [(fold.decoded.mask(row) == 1).mean() / (fold.decoded.label_maps[row] == 1).mean() for row in range(35)]
+    share = [(fold.decoded.mask(row) == 1).mean() / (fold.label_maps[row] == 1).mean() for row in range(35)]
     assert np.mean(share) == pytest.approx(1, abs=0.1)
 
 
@@ -267,6 +267,7 @@ def zoo(*command, cwd):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
     bench = ("bench", "--datasets", folder, "--models", "unet3d", "--protocol", "quick", "--weights", "none")

@@ -94,25 +94,31 @@ def check_tasks(kind: str, spec: ModelSpec | MetricSpec) -> None:
 # --- models ----------------------------------------------------------------------------------------------------------
 def check_model(spec: ModelSpec) -> None:
     """Build a model for one and three channels at two image sizes, and try a training step."""
+    check_model_spec(spec)
+    for dims in spec.dims:
+        check_modules(spec, dims)
+
+
+def check_modules(spec: ModelSpec, dims: int) -> None:
+    """Check the modules of a model for images of two axes, or for volumes of three."""
     import torch
 
-    check_model_spec(spec)
-    first, second = sizes_to_try(spec)
+    first, second = sizes_to_try(spec, dims)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = build_module(spec, num_outputs=3, channels=1, size=first)
-        images = torch.randn(4, 1, first, first)
+        module = build_module(spec, num_outputs=3, channels=1, size=first, dims=dims)
+        images = torch.randn(4, 1, *(first,) * dims)
         check_evaluation(spec, module, images)
-        again = build_module(spec, num_outputs=3, channels=1, size=first)
+        again = build_module(spec, num_outputs=3, channels=1, size=first, dims=dims)
         expect(
             same_outputs(evaluate(module, images), evaluate(again, images)),
             f"model {spec.name!r}: two builds from the same seed give different outputs; draw random numbers from "
             "torch only",
         )
-        module = build_module(spec, num_outputs=2, channels=3, size=second)
-        check_training(spec, module, torch.randn(4, 3, second, second), num_outputs=2)
+        module = build_module(spec, num_outputs=2, channels=3, size=second, dims=dims)
+        check_training(spec, module, torch.randn(4, 3, *(second,) * dims), num_outputs=2)
         check_groups(spec, module)
-        check_features(spec, module, torch.randn(4, 3, second, second))
+        check_features(spec, module, torch.randn(4, 3, *(second,) * dims))
         check_bounds(spec, again, images)
 
 
@@ -136,18 +142,20 @@ def check_model_spec(spec: ModelSpec) -> None:
     )
 
 
-def sizes_to_try(spec: ModelSpec) -> tuple[int, int]:
+def sizes_to_try(spec: ModelSpec, dims: int = 2) -> tuple[int, int]:
     """Two small image sizes that the spec allows; the only one, twice, if the size is fixed."""
     if spec.fixed_size:
         return spec.image_size, spec.image_size
     multiple = spec.size_multiple
-    first = -(-max(spec.min_image_size, 32) // multiple) * multiple
-    return first, first + max(1, 16 // multiple) * multiple
+    least = 32 if dims == 2 else 16
+    first = -(-max(spec.min_image_size, least) // multiple) * multiple
+    return first, first + max(1, least // 2 // multiple) * multiple
 
 
-def build_module(spec: ModelSpec, *, num_outputs: int, channels: int, size: int) -> nn.Module:
+def build_module(spec: ModelSpec, *, num_outputs: int, channels: int, size: int, dims: int = 2) -> nn.Module:
     with step(f"model {spec.name!r}: building it for {num_outputs} outputs and {channels} channels at {size} px"):
-        return build_model(spec, BuildRequest(num_outputs=num_outputs, channels=channels, image_size=size))
+        request = BuildRequest(num_outputs=num_outputs, channels=channels, image_size=size, dims=dims)
+        return build_model(spec, request)
 
 
 def evaluate(module: nn.Module, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
+from zoo.data.masks import LabelMaps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
@@ -116,6 +117,11 @@ class DecodedFold:
         """The reference masks at the input's size, uint8 (N, size, size), of images that have masks."""
         assert isinstance(self.decoded, DecodedImages)
         return self.decoded.masks
+
+    @property
+    def label_maps(self) -> LabelMaps:
+        """The reference masks at the size of their images."""
+        return self.decoded.label_maps
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:

@@ -15,7 +15,7 @@ from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
 from zoo.data.volumes import VolumePixels
 from zoo.evaluation.forward import forward, refuse_infinite
-from zoo.evaluation.mask_statistics import compare_masks, count_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict_volumes import decide_volume
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.tiles import predict_by_tiles
@@ -37,7 +37,7 @@ def predict_masks(
     counts_only: bool = False,
 ) -> Predictions:
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
-    references, spacings = dataset.decoded.label_maps, dataset.decoded.spacings
+    references, spacings = dataset.label_maps, dataset.decoded.spacings
     rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
@@ -48,7 +48,7 @@ def predict_masks(
     for row, decided in zip(rows, decided_masks, strict=True):
         reference = references[row]
         if counts_only:
-            statistics.append(count_masks(reference, decided, num_labels))
+            statistics.append(compare_pixels(reference, decided, num_labels))
         else:
             spacing = None if rule.unit == PIXELS else spacings[row]
             statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
@@ -71,6 +71,7 @@ def decide_images(
 
     def decide_masks(batch: int, part: Array) -> list[Array]:
         """The masks of some rows, whose logits are resized in the same attempt: they may be larger than the input."""
+        outputs: Iterator[Tensor]
         if pixels.patch:
             outputs = (join_tiles(module, pixels, row, placements[row], batch, precision) for row in part)
         else:
@@ -120,7 +121,8 @@ def join_tiles(module: nn.Module, pixels: Pixels, row: int, placement: Placement
         height, width = pixels.patch
         tiles = torch.cat([image[:, :, y : y + height, x : x + width] for y, x in corners.tolist()])
         with torch.inference_mode(), device.autocast(precision):
-            return module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last)).float()
+            logits: Tensor = module(pixels.normalize(tiles).contiguous(memory_format=torch.channels_last))
+            return logits.float()
 
     return torch.cat([slab for _, slab in predict_by_tiles(predict, shape, pixels.patch, batch)], dim=1)
 

@@ -26,7 +26,7 @@ def decide_volume(module: nn.Module, dataset: DecodedFold, pixels: VolumePixels,
     """The label map of a row on its native grid. Raises RunError if an output is not finite."""
     import torch
 
-    shape = tuple(dataset.decoded.label_maps.shapes[row].tolist())
+    shape = tuple(dataset.label_maps.shapes[row].tolist())
     with torch.inference_mode(), open_device(pixels.device).autocast(precision):
         planes = predict_planes(module, pixels, row)
         decided = decide_planes(planes, tuple(pixels.shapes[row].tolist()), shape)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OVERLAP = 0.5  # of neighboring tiles
-SIGMA = 1 / 8  # of a tile's length: the spread of the weights around its center (nnU-Net: Isensee et al. 2021)
+TILE_SIGMA = 1 / 8  # of a tile's length: the spread of the weights around its center (nnU-Net: Isensee et al. 2021)
 
 PredictTiles = Callable[[Array], "Tensor"]  # first corners (T, D) -> logits (T, O, *tile)
 
@@ -30,7 +30,7 @@ def tile_starts(length: int, tile: int) -> list[int]:
 def axis_weights(tile: int) -> Array:
     """Gaussian weights (tile,) along an axis; those of a tile are the product over its axes."""
     offsets = np.arange(tile) - (tile - 1) / 2
-    weights: Array = np.exp(-0.5 * (offsets / (SIGMA * tile)) ** 2).astype(np.float32)
+    weights: Array = np.exp(-0.5 * (offsets / (TILE_SIGMA * tile)) ** 2).astype(np.float32)
     return weights
 
 
@@ -54,7 +54,6 @@ def predict_by_tiles(
             total[begin : begin + len(own)] += own
         totals.append(total)
     buffer: Tensor | None = None
-    layer = [Ellipsis, *(slice(length) for length in shape[1:])]
     for number, first in enumerate(starts[0]):
         corners = np.array(list(itertools.product([first], *starts[1:])))
         for part in np.split(corners, range(tiles_at_once, len(corners), tiles_at_once)):
@@ -68,8 +67,11 @@ def predict_by_tiles(
         assert buffer is not None
         is_last = number == len(starts[0]) - 1
         done = (shape[0] if is_last else starts[0][number + 1]) - first
-        total = torch.from_numpy(outer([totals[0][first : first + done], *totals[1:]])).to(buffer.device)
-        yield first, (buffer[:, :done] / total)[tuple(layer)]
+        weight = torch.from_numpy(outer([totals[0][first : first + done], *totals[1:]])).to(buffer.device)
+        slab = buffer[:, :done] / weight
+        for axis, length in enumerate(shape[1:], start=2):
+            slab = slab.narrow(axis, 0, length)
+        yield first, slab
         buffer = torch.cat([buffer[:, done:], torch.zeros_like(buffer[:, :done])], dim=1)
 
 

@@ -26,8 +26,8 @@ from zoo.system.memo import FileMemo
 VALUES_VERSION = 1  # of the stored values of masks; raise it when reading changes
 MAX_MASK_LABELS = 255  # of a label map of uint8
 MOST = 0.9  # a pattern is chosen only if so many of the images have a mask of it
-NUMBERED = re.compile(r"[-_ .(]*\d+\)?")  # the ending of a further part of a mask
-NUM_COMPARED = 8  # pairs of masks that are compared to tell parts of one from two readers
+FURTHER_PART = re.compile(r"[-_ .(]*\d+\)?")  # the ending of a further part of a mask
+NUM_PAIRS_COMPARED = 8  # pairs of masks that are compared to tell parts of one from two readers
 SAME_AREA = 0.5  # Dice of two masks: two readers agree more, parts of one mask less
 NUM_IN_MESSAGE = 5  # files or values in a message
 NAMING = 'name the values in dataset.toml: labels = {1 = "liver", 2 = "tumor"}'
@@ -144,13 +144,13 @@ def check_masks(card: DatasetCard, joined: Joined) -> None:
         )
 
 
-Kind = tuple[str, str, str]  # of masks: their folder, and what stands before and after the image's name in theirs
+MaskKind = tuple[str, str, str]  # of masks: their folder, and what stands before and after the image's name in theirs
 
 
 def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Masks:
     """Guess from names which mask belongs to which image. Raises DataError if an image has masks of several readers."""
     stems = {stem_of(image) for image in images}
-    owners: dict[Kind, dict[tuple[str, str], str]] = defaultdict(dict)  # folder and image's name -> mask
+    owners: dict[MaskKind, dict[tuple[str, str], str]] = defaultdict(dict)  # folder and image's name -> mask
     unpaired = []
     for mask in masks:
         folder = posixpath.dirname(mask)
@@ -176,7 +176,9 @@ def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Mask
         )
     first = whole[0]
     others = {kind: both for kind, own in owners.items() if kind != first and (both := shared(owners[first], own))}
-    parts_of_it = {kind for kind, both in others.items() if kind not in whole and are_parts(root, first, kind, both)}
+    parts_of_it = {
+        kind for kind, both in others.items() if kind not in whole and are_parts_of_mask(root, first, kind, both)
+    }
     if readers := [kind for kind in others if kind not in parts_of_it]:
         paths = [f"{kind[1]}{{stem}}{kind[2]}.*" for kind in (first, *sorted(readers, key=lambda kind: kind[::-1]))]
         most = len(images) if set(readers) <= set(whole) else max(len(others[kind]) for kind in readers)
@@ -211,13 +213,13 @@ def shared(first: Mapping[tuple[str, str], str], second: Mapping[tuple[str, str]
     ]
 
 
-def are_parts(root: Path, first: Kind, second: Kind, pairs: Sequence[tuple[str, str]]) -> bool:
+def are_parts_of_mask(root: Path, first: MaskKind, second: MaskKind, pairs: Sequence[tuple[str, str]]) -> bool:
     """Whether masks of two kinds are parts of one: `x_mask` and `x_mask_1`, of areas that differ."""
     if first[:2] != second[:2] or not second[2].startswith(first[2]):
         return False
-    if not NUMBERED.fullmatch(second[2].removeprefix(first[2])):
+    if not FURTHER_PART.fullmatch(second[2].removeprefix(first[2])):
         return False
-    sample = pairs[:: max(1, len(pairs) // NUM_COMPARED)][:NUM_COMPARED]
+    sample = pairs[:: max(1, len(pairs) // NUM_PAIRS_COMPARED)][:NUM_PAIRS_COMPARED]
     dices = [dice for pair in sample if (dice := compare_areas(*(root / name for name in pair))) is not None]
     return not dices or float(np.median(dices)) < SAME_AREA
 

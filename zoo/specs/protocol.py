@@ -193,6 +193,15 @@ SEGMENT3D_QUICK = replace(
     learning_rate=2e-3,
     image_size=48,
 )
+SEGMENT_PATCHES = replace(
+    SEGMENT_QUICK,
+    name="segment-patches",
+    title="fine structures on a CPU: 1,350 steps of 8 patches of 128 px at the images' own resolution",
+    steps=1_350,
+    rounds=5,
+    batch_size=8,
+    patch=(128,),
+)
 LINEAR_PROBE = Protocol(
     name="linear-probe",
     title="logistic regression on frozen features, its L2 penalty chosen on val",
@@ -275,6 +284,7 @@ PROTOCOLS = (
     SEGMENT_QUICK,
     SEGMENT3D,
     SEGMENT3D_QUICK,
+    SEGMENT_PATCHES,
     BASELINE,
 )
 

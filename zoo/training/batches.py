@@ -18,7 +18,7 @@ from zoo.system.machine import torch_generator
 from zoo.training.augmentation import Augmentation, augment, draw, move
 from zoo.training.checkpoints import State
 from zoo.training.optimizer import schedule_factor
-from zoo.training.patches import PatchPlan, find_foreground, locate, take_patches
+from zoo.training.patches import PatchPlan, find_foreground, locate_patches, take_patches
 from zoo.training.probes import encode
 from zoo.training.sampling import BatchSource
 
@@ -108,7 +108,7 @@ class Batches(BatchSource):
         num_axes = planned.corners.shape[1]
         shapes = self.image_shape.expand(len(planned.rows), num_axes)
         starts = planned.rows * self.pixels.images[0, ..., 0].numel()
-        places = locate(planned.corners, self.pixels.patch, starts, shapes)
+        places = locate_patches(planned.corners, self.pixels.patch, starts, shapes)
         return [take_patches(each.flatten(0, num_axes), *places) for each in stored]
 
     def compute(self, planned: PlannedBatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class PatchPlan:
         return torch.where(room < 0, low + torch.div(room, 2, rounding_mode="floor"), corners)
 
 
-def locate(corners: Tensor, patch: Sequence[int], starts: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
+def locate_patches(corners: Tensor, patch: Sequence[int], starts: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
     """The index of each pixel of patches (B, *patch) in the flat array of all images, and whether the image has it.
 
     `corners` and `shapes` are (B, D); `starts` (B,) is where each image begins in the flat array. Pixels outside the

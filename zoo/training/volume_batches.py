@@ -10,7 +10,7 @@ from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
-from zoo.training.patches import Foreground, PatchPlan, locate, take_patches
+from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
 from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
 
@@ -71,7 +71,7 @@ class VolumeBatches(BatchSource):
         Voxels outside a volume are 0, which is its mean, and background.
         """
         rows, pixels = planned.rows, self.pixels
-        places = locate(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
+        places = locate_patches(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
         return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
 
     def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,6 @@ def test_a_network_without_maps_is_refused():
         build("unet-vit_tiny_patch16_224")
 
 
-@pytest.mark.parametrize("name", ["unet2d", "unet-resnet18"])
+@pytest.mark.parametrize("name", ["unet2d", "unet3d", "unet-resnet18"])
 def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])

@@ -59,6 +59,8 @@ def plain_unet_3d() -> ModelSpec:
         image_size=128,
         size_multiple=8,
         channels=1,
+        mean=(0.0,),
+        std=(1.0,),
         citation=f"{CICEK}; Isensee et al. 2021, Nature Methods 18:203",
         license="Apache-2.0",
         version=1,
