@@ -143,8 +143,7 @@ def test_patients_of_nnunet_are_proposed_and_not_assumed(tmp_path):
 )
 def test_a_wrong_description_of_nnunet_is_refused_in_one_line(tmp_path, changes, expected):
     line = refusal(nnunet(tmp_path, **changes))
-    assert expected in line and "dataset.json" in line or "a_01_0001" in line
-    assert "fix: " in line
+    assert expected in line and ("dataset.json" in line or "a_01_0001" in line)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,9 @@ def test_a_channel_on_another_grid_is_refused_by_name(tmp_path):
     nnunet(tmp_path, channels=("T1", "T2"))
     volume(tmp_path / "imagesTr" / "b_01_0001.nii.gz", spacing=(1.0, 1.5, 2.5))
     source = open_dataset(find_source(tmp_path), tmp_path / "cache")
-    with pytest.raises(DataError, match=r"b_01_0001.nii.gz: its spacing is \[1 1.5 2.5\], that of .*b_01_0000") as caught:
+    with pytest.raises(
+        DataError, match=r"b_01_0001.nii.gz: its spacing is \[1 1.5 2.5\], that of .*b_01_0000"
+    ) as caught:
         source.samples.volumes("imagesTr/b_01_0000.nii.gz")
     assert caught.value.code == "geometry"
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 ENTRY = "entry"  # name of the index: "training 3"
 FIX_ENTRY = 'write {"image": "a.nii.gz", "label": "b.nii.gz"}'
-SECTIONS = {"training": "train", "validation": "val", "testing": "test", "test": "test"}
+SPLIT_OF_SECTION = {"training": "train", "validation": "val", "testing": "test", "test": "test"}
 ENTRY_KEYS = ("image", "label", "fold")
 OTHER_KEYS = frozenset(
-    "name description reference licence license release modality labels numTraining numTest tensorImageSize relase".split()  # noqa: SIM905
+    "name description reference licence license release modality labels numTraining numTest tensorImageSize".split()  # noqa: SIM905
 )
 
 
@@ -61,7 +61,7 @@ def guess_datalist(path: Path, document: Mapping[str, Any]) -> tuple[DatasetCard
         **(read_label_fields(path, document) if "labels" in document else {}),
     }
     notes = [f"read as a datalist of MONAI: {len(rows)} images with a mask"]
-    if without := len(list_entries(path, document)) - len(rows):
+    if without := len(list_image_entries(path, document)) - len(rows):
         notes.append(f"{without} entries of {path.name} are left out: they have no label")
     if len(folds) > 1:
         notes.append(f"fold of {path.name} ({len(folds)} folds) is not used: zoo draws its own folds, by patient")
@@ -70,7 +70,7 @@ def guess_datalist(path: Path, document: Mapping[str, Any]) -> tuple[DatasetCard
 
 def labeled_entries(path: Path, document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the entries with a label by their place."""
-    rows = {place: row for place, row in list_entries(path, document) if row["label"]}
+    rows = {place: row for place, row in list_image_entries(path, document) if row["label"]}
     if not rows:
         raise DataError(f"{path}: no entry has a label", fix=FIX_ENTRY, code="card")
     return rows
@@ -88,13 +88,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def list_entries(path: Path, document: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def list_image_entries(path: Path, document: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return the place and the cells of each entry; `image` is a list of names."""
-    known = (*SECTIONS, *OTHER_KEYS)
+    known = (*SPLIT_OF_SECTION, *OTHER_KEYS)
     if unknown := [key for key in document if key not in known]:
         raise unknown_key(path, unknown[0], known)
     rows = []
-    for section in SECTIONS:
+    for section in SPLIT_OF_SECTION:
         entries = document.get(section, [])
         if not isinstance(entries, list):
             raise DataError(f"{path}: {section} is not a list", fix=f'write "{section}": [...]', code="card")
@@ -117,7 +117,7 @@ def list_entries(path: Path, document: Mapping[str, Any]) -> list[tuple[str, dic
                     code="card",
                 )
             fold = str(entry.get("fold", ""))
-            rows.append((place, {"image": images, "label": label, "fold": fold, "section": SECTIONS[section]}))
+            rows.append((place, {"image": images, "label": label, "fold": fold, "section": SPLIT_OF_SECTION[section]}))
     return rows
 
 

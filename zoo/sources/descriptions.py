@@ -13,7 +13,7 @@ from zoo.sources.datalist import guess_datalist, is_datalist, read_json_object
 from zoo.sources.listing import Listing
 from zoo.sources.nnunet import describe_nnunet, is_nnunet, read_nnunet
 
-DESCRIPTION = "dataset.json"
+DESCRIPTION_FILE = "dataset.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Description:
 def find_description(listing: Listing) -> Description | None:
     """Return `dataset.json` of a folder, or its only datalist. Raises DataError if several files may be it."""
     tops = [name for name in listing.others if "/" not in name and name.lower().endswith(".json")]
-    candidates = [DESCRIPTION] if DESCRIPTION in tops else tops
+    candidates = [DESCRIPTION_FILE] if DESCRIPTION_FILE in tops else tops
     described = [each for name in candidates if (each := try_description(listing.root / name))]
     if len(described) > 1:
         raise DataError(
@@ -50,7 +50,7 @@ def try_description(path: Path) -> Description | None:
     if not any(key in text for key in (b'"training"', b'"channel_names"', b'"labels"')):
         return None
     described = Description(path, read_json_object(path))
-    is_known = path.name == DESCRIPTION or is_datalist(described.document)
+    is_known = path.name == DESCRIPTION_FILE or is_datalist(described.document)
     return described if is_known else None
 
 

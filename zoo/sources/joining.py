@@ -120,9 +120,7 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     if by_column:
         pairs = zip(by_row, mask_of_row, strict=True)
         masks = {image: (mask,) for images, mask in pairs for image in images if mask}
-    return replace(
-        attach(card, table, files, by_row, notes), clips=clips, masks=masks, channels=selection.channels
-    )
+    return replace(attach(card, table, files, by_row, notes), clips=clips, masks=masks, channels=selection.channels)
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:

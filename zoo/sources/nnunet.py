@@ -1,4 +1,4 @@
-"""Read `dataset.json` of nnU-Net's raw data, version 2 (Isensee et al. 2021): channels, labels, and the files of cases."""
+"""Read `dataset.json` of nnU-Net's raw data, version 2 (Isensee et al. 2021): its channels, labels and cases."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def read_nnunet(path: Path, document: Mapping[str, Any], listing: Listing, card:
     endings = check_cases(path, files, ending, len(names), is_volume=is_volume)
     num_declared, num_cases = document.get("numTraining"), sum(file.startswith(TRAIN_MASKS) for file in files)
     if num_declared is not None and num_declared != num_cases:
-        raise wrong(path, f"numTraining is {num_declared}, but labelsTr has {num_cases} files", "copy all files, or correct it")
+        raise wrong(
+            path, f"numTraining is {num_declared}, but labelsTr has {num_cases} files", "copy all files, or correct it"
+        )
     fields: dict[str, Any] = {
         "task": str(mask_task()),
         "dims": 3 if is_volume else 2,
@@ -52,7 +54,7 @@ def read_nnunet(path: Path, document: Mapping[str, Any], listing: Listing, card:
         "license": str(document.get("licence", document.get("license", ""))),
     }
     if not card.labels:
-        fields["labels"] = read_labels(path, document.get("labels"))
+        fields["labels"] = read_label_values(path, document.get("labels"))
     return DatasetCard().model_copy(update=fields)
 
 
@@ -64,9 +66,7 @@ def describe_nnunet(root: Path, card: DatasetCard) -> list[str]:
     return notes
 
 
-def check_cases(
-    path: Path, files: set[str], ending: str, num_channels: int, *, is_volume: bool
-) -> tuple[str, ...]:
+def check_cases(path: Path, files: set[str], ending: str, num_channels: int, *, is_volume: bool) -> tuple[str, ...]:
     """Return the endings of the files of each case, after checking that every case has all channels and a mask."""
     root = path.parent
     expression = re.compile(rf"{TRAIN_IMAGES}([^/]+)_(\d{{4}}){re.escape(ending)}")
@@ -84,9 +84,13 @@ def check_cases(
     if not cases:
         raise wrong(path, f"no files imagesTr/CASE_0000{ending}", "copy them there")
     if without := sorted(cases.keys() - masks, key=natural_key):
-        raise no_counterpart(root / f"{TRAIN_IMAGES}{without[0]}_0000{ending}", f"{TRAIN_MASKS}{without[0]}{ending}", len(without))
+        raise no_counterpart(
+            root / f"{TRAIN_IMAGES}{without[0]}_0000{ending}", f"{TRAIN_MASKS}{without[0]}{ending}", len(without)
+        )
     if orphans := sorted(masks - cases.keys(), key=natural_key):
-        raise no_counterpart(root / f"{TRAIN_MASKS}{orphans[0]}{ending}", f"{TRAIN_IMAGES}{orphans[0]}_0000{ending}", len(orphans))
+        raise no_counterpart(
+            root / f"{TRAIN_MASKS}{orphans[0]}{ending}", f"{TRAIN_IMAGES}{orphans[0]}_0000{ending}", len(orphans)
+        )
     is_one_file = not is_volume and all(numbers == {"0000"} for numbers in cases.values())  # with all its channels
     expected = [f"{number:04}" for number in range(1 if is_one_file else num_channels)]
     for case, numbers in cases.items():
@@ -98,7 +102,11 @@ def check_cases(
                 code="channels",
             )
     if not is_volume and not is_one_file:
-        raise wrong(path, f"{num_channels} files per image; an image of 2 dimensions is read from one file", "join its channels as a color PNG")
+        raise wrong(
+            path,
+            f"{num_channels} files per image; an image of 2 dimensions is read from one file",
+            "join its channels as a color PNG",
+        )
     return tuple(f"_{number}" for number in expected)
 
 
@@ -107,7 +115,7 @@ def no_counterpart(path: Path, counterpart: str, count: int) -> DataError:
     return DataError(f"{path}: {counterpart} is missing{more}", fix="add it, or remove the file", code="mask")
 
 
-def read_labels(path: Path, labels: object) -> dict[str, str]:
+def read_label_values(path: Path, labels: object) -> dict[str, str]:
     """Return the name of each value of a mask, without the background."""
     if not isinstance(labels, dict):
         raise wrong(path, "labels is missing", 'write "labels": {"background": 0, "tumor": 1}')

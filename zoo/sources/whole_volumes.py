@@ -70,9 +70,7 @@ class VolumeMaskReader(MaskReader):
         return super().__call__(image)
 
 
-def volume_readers(
-    root: Path, masks: MaskReader | None, channels: Mapping[str, tuple[str, ...]]
-) -> Mapping[str, Any]:
+def volume_readers(root: Path, masks: MaskReader | None, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
     """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several."""
     return {
         "volumes": partial(read_channels, root, channels) if channels else partial(read_whole_volume, root),
