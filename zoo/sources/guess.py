@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
+from zoo.images.segmentations import MODALITY
 from zoo.sources.archives import is_archive_name
-from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
+from zoo.sources.cards import DatasetCard, Join, Masks, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.datalist import is_datalist, read_json_object
 from zoo.sources.descriptions import Description, find_description, guess_described
 from zoo.sources.headers import Headers
@@ -40,6 +41,7 @@ from zoo.sources.masks import (
 )
 from zoo.sources.msd import read_label_fields
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
+from zoo.sources.segment_pairs import list_segmentations
 from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of, stem_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
@@ -121,9 +123,11 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     if description and description.lists_files:
         return guess_by_description(description, outer if description.path.parent == outer.root else whole, card)
     check_any_image(whole)
+    segmentations = set(list_segmentations(whole.root, whole.images))
+    plain = replace(whole, images=tuple(image for image in whole.images if image not in segmentations))
     mask_notes: list[str] = []
-    masks = find_masks(whole, mask_notes)
-    listing = replace(whole, images=selected_images(whole, masks, card))
+    masks = find_masks(plain, mask_notes)
+    listing = replace(whole, images=selected_images(plain, masks, card))
     if not listing.images:  # applying the card reports why no image is left
         return Guess(masks, whole, ())
     tags = index_tags(listing)
@@ -134,9 +138,14 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         *table_notes,
         *(f"{name} not used: none of its columns names the images" for name in unmatched),
     ]
+    by_table = bool(card.label.column) or any(table.has_label for table in tables)
+    is_segmented = not segmentations.isdisjoint(selected_images(whole, EMPTY_CARD, card))
+    if is_segmented and not by_table and not card.masks and (is_of_masks(card) or not card.task):
+        fields = {"task": str(mask_task()), "masks": Masks(modality=MODALITY)}
+        return Guess(DatasetCard().model_copy(update=fields), whole, tuple(notes))
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
-    with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
+    with_masks = selected_images(plain, EMPTY_CARD, card.model_copy(update={"masks": None}))
     mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
     if whole.masks and (is_of_masks(card) or not labeled) and (card.dims == 3 or "dims" not in card.model_fields_set):

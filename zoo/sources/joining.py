@@ -29,7 +29,8 @@ from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
-from zoo.sources.selection import check_labels_left, select_files
+from zoo.sources.segment_pairs import pair_segmentations
+from zoo.sources.selection import Selection, check_labels_left, select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
@@ -82,11 +83,12 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     mistakes = [*selection.mistakes, *mistakes, *missing_lists(card, listing)]
     if mistakes:
         raise card_error(origin, mistakes)
-    by_column = card.masks.column if card.masks else ""
-    mask_of_row = find_masks_of_rows(table, by_column, listing) if table is not None and by_column else []
-    named_masks = set(mask_of_row)
-    images_alone = {file: own for file, own in selection.files.items() if file not in named_masks}
-    screened = screen(images_alone, headers)
+    if card.masks and card.masks.modality:
+        selection = keep_segmented(selection, listing, headers)
+    mask_column = card.masks.column if card.masks else ""
+    mask_of_cell = find_named_masks(table, mask_column, listing) if table is not None and mask_column else {}
+    named_masks = set(mask_of_cell.values())
+    screened = screen({file: own for file, own in selection.files.items() if file not in named_masks}, headers)
     unread = set(listing.unread_images).intersection(selection.unread)
     lost = {file: kind_by_name(file) for file in selection.unread if file in unread} | screened.skipped
     check_labels_left(listing.root, card, screened.files.values(), lost)
@@ -116,11 +118,23 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     skipped = find_left_out(card, keys, left_out, by_row, find)
     check_rows_read(card, table, by_row, listing)
     check_found(card, table, by_row, skipped, keys, notes)
+    joined = attach(card, table, files, by_row, notes)
     masks = selection.masks
-    if by_column:
-        pairs = zip(by_row, mask_of_row, strict=True)
-        masks = {image: (mask,) for images, mask in pairs for image in images if mask}
-    return replace(attach(card, table, files, by_row, notes), clips=clips, masks=masks, channels=selection.channels)
+    if mask_column:
+        cells = zip(joined.images, joined.cells[mask_column], strict=True)
+        masks = {image: (mask_of_cell[cell],) for image, cell in cells if cell}
+    return replace(joined, clips=clips, masks=masks, channels=selection.channels)
+
+
+def keep_segmented(selection: Selection, listing: Listing, headers: Headers) -> Selection:
+    """Keep the images of the series that DICOM segmentations refer to, with their segmentations."""
+    masks = pair_segmentations(headers, listing.images, selection.files)
+    files = {image: own for image, own in selection.files.items() if image in masks}
+    num_segmentations = len({name for own in masks.values() for name in own})
+    notes = [*selection.notes, f"{num_segmentations} DICOM segmentations of {len(files)} images"]
+    if without := len(selection.files) - len(files) - num_segmentations:
+        notes.append(f"{without} files left out: no segmentation refers to their series")
+    return replace(selection, files=files, masks=masks, notes=tuple(notes))
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
@@ -259,19 +273,20 @@ def find_by_column(
     return by_row
 
 
-def find_masks_of_rows(table: pandas.DataFrame, column: str, listing: Listing) -> list[str]:
-    """Find the mask that each row names; "" where the cell is blank."""
+def find_named_masks(table: pandas.DataFrame, column: str, listing: Listing) -> dict[str, str]:
+    """Find the mask that each cell of a column names; a cell may be blank."""
     index = index_images(listing.root, (*listing.images, *listing.masks)).for_cells(table[column])
-    masks = []
+    masks: dict[str, str] = {}
     for place, cell in zip(table.index, table[column], strict=True):
         try:
-            files = index.find(cell) if cell else [""]
+            files = index.find(cell)
         except DataError as error:
             raise DataError(f"{place}: {column}: {error.message}", fix=error.fix, code="mask") from error
-        if len(files) != 1:
+        if cell and len(files) != 1:
             problem = f"{cell!r} is ambiguous: {files[0]} or {files[1]}" if files else f"no mask {cell!r}"
             raise DataError(f"{place}: {column}: {problem}", fix="name a mask by its path", code="mask")
-        masks.append(files[0])
+        if files:
+            masks[cell] = files[0]
     return masks
 
 

@@ -41,6 +41,11 @@ class MaskReader:
     files: Mapping[str, tuple[str, ...]]  # by image
     values: tuple[int, ...]  # of label 0, label 1, ...
 
+    @property
+    def identity(self) -> str:
+        """What the masks depend on besides their files."""
+        return str(self.values)
+
     def paths(self, image: str) -> list[Path]:
         """The files of the mask of an image."""
         return [self.root / name for name in self.files[image]]

@@ -18,6 +18,7 @@ from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.mask_targets import MaskReader, find_mask_labels
 from zoo.sources.names import is_negative
+from zoo.sources.segment_targets import understand_segments
 from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks.kinds import default_task, find_task
 from zoo.tasks.task import Task
@@ -53,6 +54,9 @@ def understand_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTar
 def read_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
     task = find_task(card.task) if card.task else None
     if task and task.targets.spatial:
+        if card.masks and card.masks.modality:
+            read = understand_segments(card, joined, root)
+            return ReadTargets(task, read.labels, np.empty(0), notes=read.notes, masks=read.reader)
         labels, values = find_mask_labels(card, joined, root)
         return ReadTargets(task, labels, np.empty(0), masks=MaskReader(root, joined.masks, values))
     if card.label.columns:
