@@ -48,6 +48,7 @@ class OpenDataset:
     digests: Array  # (N,) str
     content_hash: str
     longest_side: int | None = None  # of all images, if they have masks
+    mask_digests: tuple[str, ...] = ()  # of each mask, if they have masks
 
     @property
     def has_patients(self) -> bool:
@@ -95,6 +96,7 @@ def open_dataset(
         splits=splits,
         digests=digests,
         longest_side=longest_side,
+        mask_digests=tuple(mask_digests),
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
 
