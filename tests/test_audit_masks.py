@@ -88,7 +88,7 @@ def test_a_value_outside_the_card_is_a_refusal_that_names_the_file(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "zoo", "audit", str(root), "--json"], capture_output=True, text=True, check=False
     )
-    (document,) = json.loads(done.stdout)["datasets"] if "datasets" in done.stdout else json.loads(done.stdout)
+    (document,) = json.loads(done.stdout)["datasets"]
     (finding,) = document["findings"]
     assert (finding["verdict"], finding["check"]) == ("refuse", "mask")
     assert "val2.png: value 7 is no label" in finding["message"]
