@@ -124,8 +124,26 @@ def test_a_mask_on_another_grid_is_refused_with_both_values(tmp_path, shape, spa
 def test_a_volume_with_nan_is_refused_by_name(tmp_path):
     msd(tmp_path, count=3)
     save(tmp_path / "imagesTr" / "ball_001.nii.gz", np.full((14, 14, 14), np.nan, np.float32))
-    with pytest.raises(DataError, match=r"ball_001.nii.gz"):
-        open_source(tmp_path)
+    samples = open_source(tmp_path)[1]
+    with pytest.raises(DataError, match=r"ball_001.nii.gz: NaN"):
+        samples.volumes("imagesTr/ball_001.nii.gz")
+
+
+def test_a_fourth_axis_is_that_of_channels(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(35):
+        values, mask = ball(random, np.array([12, 14, 13]))
+        save(tmp_path / "imagesTr" / f"{number}.nii.gz", np.stack([values, 3 * values + 7], axis=-1))
+        save(tmp_path / "labelsTr" / f"{number}.nii.gz", mask)
+    source = open_dataset(open_source(tmp_path)[0], tmp_path / "cache")
+    images = cache_decoded(source, Resolution(16, None), tmp_path / "cache")
+    fold = open_fold(source, draw_split(source), 0, images, patch=16)
+    assert fold.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
+    drawn = batches(fold, augmentation="none")
+    part = {name: tensor[0] for name, tensor in drawn.plan(1).tensors().items()}
+    volumes, _ = drawn.compute(drawn.unpack(part))
+    assert volumes.shape == (4, 2, *drawn.pixels.patch)
+    torch.testing.assert_close(volumes[:, 0], volumes[:, 1], atol=0.02, rtol=0)
 
 
 def test_a_slice_stands_for_a_volume_where_it_is_shown(source):

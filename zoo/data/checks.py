@@ -76,7 +76,7 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
     if not len(table):
         refuse("it has no images", "add images")
     if spec.dims == 3 and (samples.volumes is None or samples.masks is None):
-        refuse("dims is 3, but it has no volumes with masks", "return `volumes` and `masks` in its Samples")
+        refuse("dims is 3, but it has no volumes with masks", "set `masks` in dataset.toml; a plugin returns both")
     for column in ("sample_id", "image"):
         if column not in table.columns:
             refuse(f"its table has no column {column!r}", MAKER)

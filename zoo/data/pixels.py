@@ -39,8 +39,8 @@ class Pixels:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of a network's input for one image."""
-        return (int(self.images.shape[3]), *map(int, self.images.shape[1:3]))
+        """The shape of a network's input for one image, or for one patch."""
+        return (int(self.images.shape[3]), *(self.patch or map(int, self.images.shape[1:3])))
 
     @property
     def input_bytes(self) -> int:

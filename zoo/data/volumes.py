@@ -17,6 +17,7 @@ from zoo.data.masks import LabelMaps, check_grid, join_maps, load_maps, pack_map
 from zoo.data.opening import OpenDataset
 from zoo.errors import DataError
 from zoo.images.placement import Spacing
+from zoo.system.devices import open_device
 from zoo.system.machine import num_cores
 from zoo.system.progress import Progress
 
@@ -353,8 +354,6 @@ def open_volumes(
 ) -> VolumePixels:
     """Map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
     import torch
-
-    from zoo.system.devices import open_device
 
     voxels, masks = torch.from_numpy(volumes.voxels), torch.from_numpy(volumes.flat_masks)
     if open_device(device).holds(volumes.voxels.nbytes + volumes.flat_masks.nbytes):

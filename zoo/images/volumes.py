@@ -270,8 +270,11 @@ def check_bytes(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], limit:
         )
 
 
-def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI in the RAS+ order of axes. nibabel reads only the header, because it would not check the CRC."""
+def read_nifti(path: Path, max_axes: int = 3) -> Volume:
+    """Read a NIfTI in the RAS+ order of axes. nibabel reads only the header, because it would not check the CRC.
+
+    With `max_axes` 4, a fourth axis is returned as it is stored.
+    """
     import logging
 
     import nibabel
@@ -289,7 +292,7 @@ def read_nifti(path: Path) -> Volume:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     shape = (*shape, 1) if len(shape) == 2 else shape
-    if len(shape) != 3:
+    if not 3 <= len(shape) <= max_axes:
         raise DataError(
             f"{path}: an array of shape {shape}, expected a volume with 3 axes",
             fix="save each volume as its own file",
@@ -307,8 +310,9 @@ def read_nifti(path: Path) -> Volume:
             fix="correct its header, or leave it out",
             code="image",
         )
+    check_shape(path, array[..., 0] if len(shape) == 4 else array)
     return Volume(
-        check_shape(path, array),
+        array,
         float(proxy.slope),
         float(proxy.inter),
         is_anatomical=True,

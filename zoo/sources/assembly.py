@@ -143,8 +143,8 @@ def find_facts(card: DatasetCard, listing: Listing, origin: Path) -> Facts:
     volume_reading = choose_axis(card, listing.root, joined.images)
     with Headers(listing.root, volume_reading) as headers:
         check_frame_sizes(joined, headers)
-        by_file = headers.sample(joined.images)
-        joined = joined if card.dims == 3 else expand_frames(card, joined, by_file)
+        by_file = {} if card.dims == 3 else headers.sample(joined.images)  # volumes are read whole, later
+        joined = expand_frames(card, joined, by_file)
         conflicts, mistakes = find_reading_conflicts(card, joined, listing)
         (targets, (splits, split_notes), patients) = attempt_all(
             origin,

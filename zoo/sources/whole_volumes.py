@@ -14,17 +14,43 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
-from zoo.images.volumes import open_volume
+from zoo.images.reading import check_regular, damaged
+from zoo.images.recent import Recent
+from zoo.images.volumes import RECENT_VOLUME_BYTES, Volume, open_volume_file, read_nifti
 from zoo.sources.mask_targets import MaskReader
 
 
 def read_whole_volume(root: Path, image: str) -> Array:
-    """The values of a volume (A, B, C) in the RAS+ order of axes, with the scaling of its file."""
-    volume = open_volume(root / image)
+    """The values of a volume (A, B, C) in the RAS+ order of axes, with the scaling of its file.
+
+    A fourth axis of a NIfTI is that of channels, as in the Medical Segmentation Decathlon.
+    """
+    path = root / image
+    volume = RECENT_WHOLE(path)
+    values = volume.array
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{path}: NaN or infinite values", fix="replace them, or leave it out", code="image")
     if (volume.slope, volume.intercept) == (1.0, 0.0):
-        return volume.array
-    values: Array = volume.array.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
-    return values
+        return values
+    scaled: Array = values.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
+    return scaled
+
+
+def open_whole(path: Path) -> tuple[Volume, int]:
+    """The volume in a file and its size in memory, in bytes."""
+    check_regular(path)
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return open_volume_file(path)
+    try:
+        volume = read_nifti(path, max_axes=4)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        raise damaged(path, error) from error
+    return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
+
+
+RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
 
 
 def read_channels(root: Path, channels: Mapping[str, tuple[str, ...]], image: str) -> Array:

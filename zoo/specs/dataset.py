@@ -204,8 +204,8 @@ class DatasetSpec:
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
-    dims: int = fact(
-        "3: volumes are read as a whole, with a mask of each. Default: 2, images and slices.", default=2, recorded=False
+    dims: Literal[2, 3] = fact(
+        "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
     )
     known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels

@@ -20,7 +20,6 @@ RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
     (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
     (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
-    (DatasetSpec, "dims"): ((2, 3).__contains__, ", 2 or 3"),
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
 }
 
