@@ -262,3 +262,20 @@ def test_a_json_file_that_lists_no_images_is_refused(tmp_path):
     datalist(tmp_path)
     (tmp_path / "other.json").write_text('{"training": 3}')
     assert "neither a datalist of MONAI nor" in refusal(tmp_path / "other.json")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+def test_a_column_of_a_table_names_the_masks(tmp_path):
+    datalist(tmp_path)
+    (tmp_path / "folds.json").unlink()
+    rows = [f"scans/{number}.nii.gz,drawn/x{5 - number}.nii.gz,p{number % 2}" for number in range(6)]
+    volume(tmp_path / "drawn" / "x0.nii.gz", np.zeros(SHAPE, np.uint8))
+    (tmp_path / "masks.csv").write_text("\n".join(["image,mask,patient", *rows]))
+    text = (
+        'task = "segmentation"\ndims = 3\ntable = "masks.csv"\njoin = {column = "image"}\nmasks = {column = "mask"}\n'
+    )
+    samples = open_source(card(tmp_path, text))[1]
+    assert list(samples.table["patient"]) == ["p0", "p1"] * 3
+    assert [bool(samples.masks(image).any()) for image in samples.table["image"]] == [True] * 5 + [False]
+    (tmp_path / "masks.csv").write_text("\n".join(["image,mask,patient", *rows[:-1], "scans/5.nii.gz,,p1"]))
+    assert "1 of 6 images have no mask, first scans/5.nii.gz" in refusal(card(tmp_path, text))
