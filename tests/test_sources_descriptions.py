@@ -181,6 +181,15 @@ def test_labels_of_a_card_replace_regions(tmp_path):
     assert open_source(tmp_path)[0].labels == ("edema", "core")
 
 
+def test_a_card_of_another_task_is_read_by_its_own_rules(tmp_path):
+    nnunet(tmp_path)
+    (tmp_path / "labels.csv").write_text(
+        "image,label\n" + "".join(f"{n}_0000.nii.gz,{n[0]}\n" for n in ("a_01", "a_02", "b_01", "b_02"))
+    )
+    card(tmp_path, 'task = "binary"\n')
+    assert open_source(tmp_path)[0].labels == ("a", "b")
+
+
 # --- MONAI -----------------------------------------------------------------------------------------------------------
 def datalist(root, entries=None, name="folds.json", **others):
     for number in range(6):

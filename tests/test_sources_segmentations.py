@@ -198,7 +198,13 @@ def test_overlapping_segments_are_refused_by_name(tmp_path):
     masks = areas()
     masks[2, 2, 2] = 1
     segment(tmp_path / "seg.dcm", series(tmp_path / "ct"), masks)
-    assert "segments 'Liver' and 'Mass' overlap on ct/002.dcm" in error_of(tmp_path, tmp_path / "cache").message
+    error = error_of(tmp_path, tmp_path / "cache")
+    assert "segments 'Liver' and 'Mass' overlap on ct/002.dcm" in error.message and 'ignore = ["Mass"]' in error.fix
+    text = 'task = "segmentation"\nmasks = {modality = "SEG"}\n'
+    for ignore in ('ignore = ["Mass"]', 'labels = ["Liver"]\nignore = ["*"]'):
+        spec, samples = open_source(card(tmp_path, text + ignore))
+        assert spec.labels == ("Liver",) and "labels left out: Mass (`ignore`)" in samples.notes
+        np.testing.assert_array_equal(samples.masks("ct/002.dcm"), masks[2, ..., 0])
 
 
 def test_a_segment_outside_the_card_is_refused_by_name(folder):

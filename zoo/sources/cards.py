@@ -287,8 +287,8 @@ class DatasetCard(FactsOfCard):
     )
     ignore: Names = Field(
         default=(),
-        description='Labels to leave out of a multilabel task, as they are in the data; "*": all that `labels` does '
-        "not name. Their images stay.",
+        description="Labels to leave out of a multilabel task, or segments of DICOM segmentations, as they are in the "
+        'data; "*": all that `labels` does not name. Their images stay.',
     )
     patient: Patient | None = Field(default=None, description="The patient of each image.")
     split: SplitRule | None = Field(default=None, description="The official split, or how to draw one.")

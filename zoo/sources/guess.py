@@ -120,7 +120,7 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     outer = list_folder(path)
     whole = descend(outer)
     description = find_description(outer) or find_description(whole)
-    if description and description.lists_files:
+    if description and description.lists_files and (is_of_masks(card) or not card.task):
         return guess_by_description(description, outer if description.path.parent == outer.root else whole, card)
     check_any_image(whole)
     segmentations = set(list_segmentations(whole.root, whole.images))

@@ -12,6 +12,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.segmentations import open_segmentation, read_areas, read_plane
 from zoo.sources.cards import DatasetCard
+from zoo.sources.ignored_labels import find_ignored, ignored_note, names_in_card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.mask_targets import MAX_MASK_LABELS, MaskReader
@@ -31,8 +32,8 @@ class SegmentReader(MaskReader):
         return str(sorted(self.segments.items()))
 
     def paths(self, image: str) -> list[Path]:
-        """The files that a mask depends on: the segmentations, and the image, whose plane they must have."""
-        return [*super().paths(image), self.root / image]
+        """The files that a mask depends on: the image, which is its own, and the segmentations of its series."""
+        return [self.root / image, *super().paths(image)]
 
     def __call__(self, image: str) -> Array:
         """The label map of an image: uint8 (H, W). Raises DataError for frames elsewhere and overlapping labels."""
@@ -51,17 +52,20 @@ class SegmentReader(MaskReader):
                         code="geometry",
                     )
                 for area in areas[number]:
-                    self.add(mask, segmentation.names[area.segment], area.unpack(), path, image)
+                    if label := self.segments.get(one_form(segmentation.names[area.segment]), 0):
+                        self.add(mask, label, area.unpack(), path, image)
         return mask
 
-    def add(self, mask: Array, segment: str, area: Array, path: Path, image: str) -> None:
-        """Add the pixels of a segment to a label map. Raises DataError where it has another label."""
-        label = self.segments[one_form(segment)]
-        if len(others := np.setdiff1d(mask[area], (0, label))):
-            other = next(name for name, number in self.segments.items() if number == others[0])
+    def add(self, mask: Array, label: int, area: Array, path: Path, image: str) -> None:
+        """Add the pixels of a label to a label map. Raises DataError where it has another one."""
+        others = np.setdiff1d(mask[area], (0, label))
+        if len(others):
+            first, second = (
+                next(name for name, number in self.segments.items() if number == each) for each in (others[0], label)
+            )
             raise DataError(
-                f"{path}: segments {other!r} and {segment!r} overlap on {image}",
-                fix="zoo reads one label per pixel: leave out one segment, or export them without overlap",
+                f"{path}: segments {first!r} and {second!r} overlap on {image}; zoo reads one label per pixel",
+                fix=f'leave one out in dataset.toml: ignore = ["{second}"]',
                 code="mask",
             )
         mask[area] = label
@@ -88,11 +92,13 @@ def understand_segments(card: DatasetCard, joined: Joined, root: Path) -> ReadSe
     sets = dict.fromkeys(joined.masks[image] for image in joined.images)
     opened = {name: open_segmentation(root / name) for own in sets for name in own}
     names = {file: tuple(dict.fromkeys(map(one_form, each.names.values()))) for file, each in opened.items()}
+    ignored = find_ignored(card, list(dict.fromkeys(name for own in names.values() for name in own)))
+    names = {file: tuple(name for name in own if name not in ignored) for file, own in names.items()}
     for own in sets:
         check_one_reader(root, own, names)
     segments = number_segments(card, root, names)
     labels = tuple(dict.fromkeys(map(one_form, (card.labels.values() if isinstance(card.labels, dict) else segments))))
-    notes = []
+    notes = [*ignored_note(ignored)]
     if fractional := sum(each.kind == "FRACTIONAL" for each in opened.values()):
         notes.append(
             f"{fractional} of {len(opened)} segmentations are FRACTIONAL: a pixel has a label from half of the maximum "
@@ -120,8 +126,7 @@ def check_one_reader(root: Path, files: Sequence[str], names: Mapping[str, Seque
 def number_segments(card: DatasetCard, root: Path, names: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the number of the label of each segment, 1 for the first; from the card or in the order of the files."""
     segments = list(dict.fromkeys(name for own in names.values() for name in own))
-    labels = card.labels if isinstance(card.labels, dict) else {name: name for name in card.labels or segments}
-    label_of = {one_form(name): one_form(label) for name, label in labels.items()}
+    label_of = names_in_card(card) or {name: name for name in segments}
     if unknown := [name for name in segments if name not in label_of]:
         file = next(file for file, own in names.items() if unknown[0] in own)
         raise DataError(
