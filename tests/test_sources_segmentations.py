@@ -87,7 +87,7 @@ def test_segmentations_of_series_are_read_without_a_card(folder):
     assert len(samples.table) == 2 * SHAPE[0] and sorted(set(samples.table["patient"])) == ["P1", "P2"]
     for number in range(SHAPE[0]):  # slices without frames are empty
         np.testing.assert_array_equal(samples.masks(f"P2/ct/{number:03}.dcm"), expected(number))
-    assert "2 DICOM segmentations of 12 images" in samples.notes
+    assert "2 DICOM files of SEG with masks of 12 images" in samples.notes
     assert open_source(write_card(folder))[1].table.equals(samples.table)
 
 
@@ -185,7 +185,7 @@ def test_a_segmentation_of_another_size_is_refused(folder, tmp_path):
 
 def test_frames_on_missing_slices_are_refused_by_file(folder):
     (folder / "P2" / "ct" / "003.dcm").unlink()
-    assert "P2/seg/1.dcm: 1 of its 6 frames lie on images that are not in this folder" in refusal(folder)
+    assert "P2/seg/1.dcm: 2 of its frames or contours lie on images that are not in this folder" in refusal(folder)
 
 
 def test_a_segmentation_without_its_series_is_refused(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -79,10 +79,35 @@ class Segmentation:
             by_source[frame.source].append(number)
         return dict(by_source)
 
-    def frames_on(self, uid: str, plane: Plane) -> list[int]:
-        """The frames that lie on an image: those that name it, and those of unnamed images at its position."""
+    @property
+    def sources(self) -> frozenset[str]:
+        """The SOPInstanceUIDs of the images that frames name."""
+        return frozenset(self.by_source) - {""}
+
+    def count_missing(self, uids: Collection[str], planes: Callable[[], list[Plane]]) -> int:
+        """Count the frames that lie on none of the images."""
+        missing = sum(len(frames) for source, frames in self.by_source.items() if source and source not in uids)
+        if unnamed := self.by_source.get("", []):
+            of_images = planes()
+            missing += sum(
+                not any(lies_on(self.frames[number].plane, plane) for plane in of_images) for number in unnamed
+            )
+        return missing
+
+    def areas_on(self, uid: str, plane: Plane, image: Path) -> Iterator[tuple[str, Array]]:
+        """The name of each segment on an image, and its pixels, bool (H, W). Raises DataError for another grid."""
         unnamed = [number for number in self.by_source.get("", []) if lies_on(self.frames[number].plane, plane)]
-        return [*self.by_source.get(uid, []), *unnamed]
+        areas = read_areas(self.path)
+        for number in (*self.by_source.get(uid, []), *unnamed):
+            own = self.frames[number].plane
+            if fact := plane.find_difference(own):
+                raise DataError(
+                    f"{self.path}: the {fact} of frame {number} is {getattr(own, fact)}, that of {image} is "
+                    f"{getattr(plane, fact)}",
+                    fix="export the segmentation on the grid of its series",
+                    code="geometry",
+                )
+            yield from ((self.names[area.segment], area.unpack()) for area in areas[number])
 
 
 def lies_on(frame: Plane, image: Plane) -> bool:

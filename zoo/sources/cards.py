@@ -169,10 +169,10 @@ class Masks(CardPart):
         default="", description="Pattern with {stem}, the image's name without suffix, or other placeholders."
     )
     column: str = Field(default="", description="Instead of `path`: column with the path of the mask.")
-    modality: Literal["", "SEG"] = Field(
+    modality: Literal["", "SEG", "RTSTRUCT"] = Field(
         default="",
-        description="Instead of `path`: the masks are the segments of DICOM files of this modality, which refer to "
-        "their images.",
+        description="Instead of `path`: the masks are the segments or contours of DICOM files of this modality, "
+        "which refer to their images.",
     )
     merge: Literal["union", "none"] = Field(
         default="union", description="How several masks of an image are combined; none: they are refused."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
 from zoo.images.segmentations import MODALITY
+from zoo.images.structures import STRUCTURES
 from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import DatasetCard, Join, Masks, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.datalist import is_datalist, read_json_object
@@ -123,7 +124,7 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     if description and description.lists_files and (is_of_masks(card) or not card.task):
         return guess_by_description(description, outer if description.path.parent == outer.root else whole, card)
     check_any_image(whole)
-    segmentations = set(list_segmentations(whole.root, whole.images))
+    segmentations = list_segmentations(whole.root, whole.images)
     plain = replace(whole, images=tuple(image for image in whole.images if image not in segmentations))
     mask_notes: list[str] = []
     masks = find_masks(plain, mask_notes)
@@ -139,9 +140,10 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         *(f"{name} not used: none of its columns names the images" for name in unmatched),
     ]
     by_table = bool(card.label.column) or any(table.has_label for table in tables)
-    is_segmented = not segmentations.isdisjoint(selected_images(whole, EMPTY_CARD, card))
-    if is_segmented and not by_table and not card.masks and (is_of_masks(card) or not card.task):
-        fields = {"task": str(mask_task()), "masks": Masks(modality=MODALITY)}
+    modalities = {segmentations.get(image, "") for image in selected_images(whole, EMPTY_CARD, card)}
+    modality = next((each for each in (MODALITY, STRUCTURES) if each in modalities), None)
+    if modality and not by_table and not card.masks and (is_of_masks(card) or not card.task):
+        fields = {"task": str(mask_task()), "masks": Masks(modality=modality)}
         return Guess(DatasetCard().model_copy(update=fields), whole, tuple(notes))
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)

@@ -84,7 +84,7 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     if mistakes:
         raise card_error(origin, mistakes)
     if card.masks and card.masks.modality:
-        selection = keep_segmented(selection, listing, headers)
+        selection = keep_segmented(card.masks.modality, selection, listing, headers)
     mask_column = card.masks.column if card.masks else ""
     mask_of_cell = find_named_masks(table, mask_column, listing) if table is not None and mask_column else {}
     named_masks = set(mask_of_cell.values())
@@ -126,12 +126,12 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     return replace(joined, clips=clips, masks=masks, channels=selection.channels)
 
 
-def keep_segmented(selection: Selection, listing: Listing, headers: Headers) -> Selection:
+def keep_segmented(modality: str, selection: Selection, listing: Listing, headers: Headers) -> Selection:
     """Keep the images of the series that DICOM segmentations refer to, with their segmentations."""
-    masks = pair_segmentations(headers, listing.images, selection.files)
+    masks = pair_segmentations(headers, listing.images, selection.files, modality)
     files = {image: own for image, own in selection.files.items() if image in masks}
     num_segmentations = len({name for own in masks.values() for name in own})
-    notes = [*selection.notes, f"{num_segmentations} DICOM segmentations of {len(files)} images"]
+    notes = [*selection.notes, f"{num_segmentations} DICOM files of {modality} with masks of {len(files)} images"]
     if without := len(selection.files) - len(files) - num_segmentations:
         notes.append(f"{without} files left out: no segmentation refers to their series")
     return replace(selection, files=files, masks=masks, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""Segments of DICOM files as targets: the label of each segment, and the mask of each image."""
+"""Segments and contours of DICOM files as targets: the label of each segment, and the mask of each image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.segmentations import open_segmentation, read_areas, read_plane
+from zoo.images.segmentations import read_plane
 from zoo.sources.cards import DatasetCard
 from zoo.sources.ignored_labels import find_ignored, ignored_note, names_in_card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.mask_targets import MAX_MASK_LABELS, MaskReader
+from zoo.sources.segment_pairs import open_drawing
 
 NAMING_SEGMENTS = 'name the segments in dataset.toml: labels = {"Liver" = "liver", "Mass" = "tumor"}'
 
@@ -25,6 +26,7 @@ class SegmentReader(MaskReader):
     """Read the mask of an image from the frames that lie on it; without one it is empty. It can be pickled."""
 
     segments: Mapping[str, int]  # name of a segment -> number of its label
+    modality: str
 
     @property
     def identity(self) -> str:
@@ -41,19 +43,9 @@ class SegmentReader(MaskReader):
         mask = np.zeros((int(plane.size[0]), int(plane.size[1])), np.uint8)
         for name in self.files[image]:
             path = self.root / name
-            segmentation, areas = open_segmentation(path), read_areas(path)
-            for number in segmentation.frames_on(uid, plane):
-                found = segmentation.frames[number].plane
-                if fact := plane.find_difference(found):
-                    raise DataError(
-                        f"{path}: the {fact} of frame {number} is {getattr(found, fact)}, that of "
-                        f"{self.root / image} is {getattr(plane, fact)}",
-                        fix="export the segmentation on the grid of its series",
-                        code="geometry",
-                    )
-                for area in areas[number]:
-                    if label := self.segments.get(one_form(segmentation.names[area.segment]), 0):
-                        self.add(mask, label, area.unpack(), path, image)
+            for segment, area in open_drawing(self.modality, path).areas_on(uid, plane, self.root / image):
+                if label := self.segments.get(one_form(segment), 0):
+                    self.add(mask, label, area, path, image)
         return mask
 
     def add(self, mask: Array, label: int, area: Array, path: Path, image: str) -> None:
@@ -90,7 +82,8 @@ def understand_segments(card: DatasetCard, joined: Joined, root: Path) -> ReadSe
             code="mask",
         )
     sets = dict.fromkeys(joined.masks[image] for image in joined.images)
-    opened = {name: open_segmentation(root / name) for own in sets for name in own}
+    modality = card.masks.modality if card.masks else ""
+    opened = {name: open_drawing(modality, root / name) for own in sets for name in own}
     names = {file: tuple(dict.fromkeys(map(one_form, each.names.values()))) for file, each in opened.items()}
     ignored = find_ignored(card, list(dict.fromkeys(name for own in names.values() for name in own)))
     names = {file: tuple(name for name in own if name not in ignored) for file, own in names.items()}
@@ -106,7 +99,7 @@ def understand_segments(card: DatasetCard, joined: Joined, root: Path) -> ReadSe
         )
     if partial := sum(len({segments[name] for name in own}) < len(labels) for own in names.values()):
         notes.append(f"{partial} of {len(opened)} segmentations lack some labels, which are taken as empty there")
-    reader = SegmentReader(root, joined.masks, tuple(range(1, len(labels) + 1)), segments)
+    reader = SegmentReader(root, joined.masks, tuple(range(1, len(labels) + 1)), segments, modality)
     return ReadSegments(labels, reader, tuple(notes))
 
 
