@@ -62,7 +62,7 @@ def pair_segmentations(
                 fix="add the images, or leave the file out with `exclude` in dataset.toml",
                 code="mask",
             )
-        planes = partial(read_planes, headers.root, own)
+        planes = partial(read_image_planes, headers.root, own)
         if missing := segmentation.count_missing(series_of_uid, planes):
             raise DataError(
                 f"{path}: {missing} of its frames or contours lie on images that are not in this folder, which has "
@@ -75,5 +75,5 @@ def pair_segmentations(
     return {image: tuple(own) for image, own in pairs.items()}
 
 
-def read_planes(root: Path, images: Sequence[str]) -> list[Plane]:
+def read_image_planes(root: Path, images: Sequence[str]) -> list[Plane]:
     return [read_plane(root / image)[1] for image in images]
