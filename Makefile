@@ -14,7 +14,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-dev bench test-unit test golden test-slow speed speed-gpu leaderboard leaderboard-check check format \
-  notebook changelog clean FORCE
+  notebook changelog clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1  /' | awk '{ n = $$1; $$1 = ""; printf "make %-10s%s\n", n, $$0 }'
@@ -58,13 +58,10 @@ speed-gpu: setup-dev  ## The same on a GPU, the most telling lines first: about 
 BUNDLES := $(addprefix --results ,$(sort $(wildcard leaderboard/results/*.zip leaderboard/results/*.tar.xz)))
 
 leaderboard: setup  ## Verify the bundles in leaderboard/results and build leaderboard/README.md and index.html from them.
-	@$(MAKE) --no-print-directory -j2 leaderboard/README.md leaderboard/index.html
+	$(BIN)/zoo report --recipes --no-images $(BUNDLES) --output leaderboard/README.md --output leaderboard/index.html $(CHECK)
 
-leaderboard-check: setup  ## Fail if a bundle does not verify or the two pages are stale.
-	@$(MAKE) --no-print-directory -j2 leaderboard/README.md leaderboard/index.html CHECK=--check
-
-leaderboard/README.md leaderboard/index.html: FORCE
-	$(BIN)/zoo report --recipes $(BUNDLES) $(if $(filter %.md,$@),--format markdown,--format html --no-images) --output $@ $(CHECK)
+leaderboard-check:  ## Fail if a bundle does not verify or the two pages are stale.
+	@$(MAKE) --no-print-directory leaderboard CHECK=--check
 
 check: setup-dev  ## Format, lint, types, floors.
 	$(BIN)/ruff format --check

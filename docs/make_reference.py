@@ -12,8 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from zoo.conformance.catalogue import checks_of
 from zoo.report.json_records import SCHEMA_NAME, report_schema
 from zoo.sources.opening import card_json_schema
+from zoo.specs.hooks import KINDS
 from zoo.specs.suite import suite_keys
 
 DOCS = Path(__file__).resolve().parent
@@ -21,6 +23,8 @@ SCHEMA, PAGE = DOCS / "dataset.schema.json", DOCS / "dataset-toml.md"
 REPORT_SCHEMA, REPORT_PAGE = DOCS / SCHEMA_NAME, DOCS / "report-json.md"
 TABLE = re.compile(r"(?<=<!-- keys of )(\w+)( -->\n)(?:\|.*\n)*")
 COMMANDS = DOCS / "command-line.md"
+PLUGINS = DOCS / "write-a-plugin.md"
+CHECK_TABLE = re.compile(r"(?<=<!-- checks -->\n)(?:\|.*\n)*")
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
 
@@ -81,6 +85,14 @@ def suite_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def plugins_text(page: str) -> str:
+    """The page on plugins with the table of the checks of the conformance kit rewritten."""
+    rows = ["| check | claim |", "|---|---|"]
+    checks = {check.id: check.claim for kind in KINDS for check in checks_of(kind)}
+    rows += [f"| `{name}` | {claim} |" for name, claim in checks.items()]
+    return CHECK_TABLE.sub(lambda _: "\n".join(rows) + "\n", page)
+
+
 def key_table(section: dict[str, Any]) -> str:
     required = section.get("required", [])
     rows = ["| key | value | meaning |", "|---|---|---|"]
@@ -118,5 +130,6 @@ if __name__ == "__main__":
     SCHEMA.write_text(schema_text(card_json_schema()), encoding="utf-8")
     REPORT_SCHEMA.write_text(schema_text(report_schema()), encoding="utf-8")
     REPORT_PAGE.write_text(report_page_text(REPORT_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PLUGINS.write_text(plugins_text(PLUGINS.read_text(encoding="utf-8")), encoding="utf-8")
     COMMANDS.write_text(commands_text(COMMANDS.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

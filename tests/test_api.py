@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from dicom_files import write
+from PIL import Image
 
 import zoo
 from zoo.errors import UsageError
@@ -100,6 +103,30 @@ def test_a_loaded_model_explains_as_the_command_does(run_zoo, results, tiny_data
     assert (
         document["images"][0]["grid"] == 2
     )  # at 32 pixels the last layer has one position, the one before it has 2 x 2
+
+
+def test_options_of_explain_are_those_of_the_command(results, tiny_data, tmp_path):
+    pytest.importorskip("captum")
+    (tmp_path / "masks").mkdir()
+    path, pixels = tmp_path / "scan.dcm", next((tiny_data / "folders" / "test").rglob("*.png"))
+    write(path, np.asarray(Image.open(pixels)), PatientID="4711")
+    mask = np.zeros(np.asarray(Image.open(pixels)).shape, np.uint8)
+    mask[:9] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "scan.png")
+    options = {"method": "occlusion", "label": "nodule", "masks": tmp_path / "masks", "keep_names": True}
+    document = zoo.explain("folders/resnet10t", path, tmp_path / "maps", results=results, device="cpu", **options)
+    (row,) = document["images"]
+    assert (row["method"], row["label"], row["PatientID"]) == ("occlusion", "nodule", "4711") and "pointing" in row
+    with pytest.raises(UsageError, match="unknown method"):
+        zoo.explain("folders/resnet10t", path, tmp_path / "other", results=results, device="cpu", method="lime")
+
+
+def test_names_are_in_a_frame_only_on_request(results, tiny_data, tmp_path):
+    pixels = np.asarray(Image.open(next((tiny_data / "folders" / "test").rglob("*.png"))))
+    path = write(tmp_path / "scan.dcm", pixels, PatientID="4711")
+    model = zoo.load_model("folders/resnet10t", results=results, device="cpu")
+    assert model.predict(path, keep_names=True)["PatientID"].tolist() == ["4711"]
+    assert "PatientID" not in model.predict(path)
 
 
 def test_an_audit_gives_a_verdict(tiny_data):

@@ -6,6 +6,8 @@ import stat
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
@@ -83,6 +85,25 @@ def test_an_archive_is_unpacked_again_only_if_the_file_changes(tmp_path):
     again = find_unpacked(archive, tmp_path / "cache")
     assert again != folder
     assert files_in(again) == {"a/x.png": b"11", "b/x.png": b"2"}
+
+
+def test_an_archive_that_two_commands_open_at_once_is_unpacked_once(tmp_path):
+    archive, cache = make_zip(tmp_path / "set.zip"), tmp_path / "cache"
+    started, finish, again = Event(), Event(), []
+
+    def wait(done, total):
+        started.set()
+        assert finish.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(find_unpacked, archive, cache, wait)
+        assert started.wait(30)
+        second = pool.submit(find_unpacked, archive, cache, lambda *steps: again.append(steps))
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        finish.set()
+        assert first.result(30) == second.result(30)
+    assert again == []
 
 
 def test_the_only_folder_of_an_archive_is_the_dataset(tmp_path):

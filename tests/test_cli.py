@@ -197,6 +197,7 @@ def test_the_version_is_that_of_the_distribution(main):
         ("bench --suite no.toml", "bad-suite", "no.toml"),
         ("bench --metrics aurok", "unknown-metric", "'aurok'"),
         ("bench --executor locl", "unknown-executor", "'local'"),
+        ("bench --observers jsonll", "unknown-observer", "'jsonl'"),
         ("bench --set steps", "usage", "--set steps"),
         ("bench --set stepz=3", "usage", "'steps'"),
         ("bench --seeds none", "usage", "--seeds none"),
@@ -323,6 +324,7 @@ def test_info_and_plugin_list_and_doctor_give_json(main):
 
 
 # --- stored runs -----------------------------------------------------------------------------------------------------
+@pytest.mark.integration
 def test_list_runs_shows_each_stored_run_and_what_matches(main, store, tmp_path):
     first = store(tmp_path / "results", model="net", seed=0)
     store(tmp_path / "results", model="net", seed=10)
@@ -443,12 +445,14 @@ def test_a_bench_ends_with_a_command_that_can_be_typed(store, tmp_path, capsys):
 @pytest.mark.integration
 def test_report_check_returns_status_3_for_a_stale_file(main, store, tmp_path):
     store(tmp_path / "results", seed=0)
-    arguments = ("report", "--format", "markdown", "--output", "board.md")
+    arguments = ("report", "--output", "board.md", "--output", "board.json")
     assert main(*arguments).status == 0
+    assert (tmp_path / "board.md").read_text() == main("report", "--format", "markdown").out
+    assert (tmp_path / "board.json").read_text() == main("report", "--format", "json").out
     assert main(*arguments, "--check").status == 0
     store(tmp_path / "results", seed=1)
     stale = main(*arguments, "--check")
-    assert stale.status == 3 and "board.md: stale" in stale.err
+    assert stale.status == 3 and "board.md: stale" in stale.err and "board.json: stale" in stale.err
     assert main(*arguments).status == 0 and main(*arguments, "--check").status == 0
 
 
@@ -502,6 +506,7 @@ def test_score_adds_a_metric(main, store, tmp_path):
     assert {"mcc", "brier"} <= set(stored.scores())
 
 
+@pytest.mark.integration
 def test_a_bundle_is_made_verified_and_reported_and_a_forged_one_is_status_3(main, store, tmp_path):
     store(tmp_path / "results")
     assert main("bundle", "out").status == 0

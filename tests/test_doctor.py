@@ -97,6 +97,7 @@ def test_too_little_memory_for_a_run_on_each_core():
     assert not any("--workers" in line for line in doctor.advise_on_machine("cpu", int(1e13)))
 
 
+@pytest.mark.integration
 def test_a_device_is_checked_by_training_on_it():
     check = check_device("cpu")
     assert (check["device"], check["step"], check["advice"]) == ("cpu", "eager", [])

@@ -71,6 +71,7 @@ def test_each_image_has_a_picture_a_map_and_its_answer(explained, some):
     assert stored.size[0] / stored.size[1] == pytest.approx(width / height, abs=0.1)
     assert np.asarray(stored).max() in (0, 65535)
     assert Image.open(folder / first["overlay"]).mode == "RGB"
+    assert all("not a medical device" in Image.open(path).text["Disclaimer"] for path in folder.glob("*.png"))
     assert "not a medical device" in said and "not a medical device" in document["notice"]
 
 
@@ -181,12 +182,41 @@ def test_an_existing_folder_is_not_overwritten(explain, some, tmp_path):
 @pytest.mark.parametrize("flags", [(), ("--keep-names",)])
 def test_names_of_patients_are_kept_only_on_request(explain, some, tmp_path, flags):
     path = tmp_path / "scan.dcm"
-    write(path, np.asarray(Image.open(some[0])), PatientName="Doe^Jane", PatientID="4711")
+    uid = "1.2.826.0.1.4242"
+    write(path, np.asarray(Image.open(some[0])), PatientName="Doe^Jane", PatientID="4711", SeriesInstanceUID=uid)
     done, document = explain(f"folders/{QUICK}", path, *flags)
     assert done.returncode == 0, done.stderr
     assert document["images"][0].get("PatientName") == ("Doe^Jane" if flags else None)
     written = b"".join(each.read_bytes() for each in (tmp_path / "maps").iterdir())
-    assert (b"Doe" in written) is bool(flags)
+    assert {value in written for value in (b"Doe", uid.encode())} == {bool(flags)}
+    assert document["images"][0].get("PatientID") == ("4711" if flags else None)
+
+
+def test_slices_of_one_patient_count_as_one_patient(explain, some, tmp_path):
+    paths = [tmp_path / "scans" / f"{number}.dcm" for number in range(12)]
+    for number, path in enumerate(paths):
+        write(path, np.asarray(Image.open(some[number])), PatientID=f"P{number % 2}")
+    done, document = explain(f"folders/{QUICK}", tmp_path / "scans")
+    assert done.returncode == 0, done.stderr
+    insertion = document["numbers"]["comparisons"]["insertion"]
+    assert (insertion["images"], insertion["patients"], insertion["beats_center"]) == (12, 2, None)
+    assert "Too few patients" in done.stderr and "P1" not in json.dumps(document)
+
+
+def test_with_folds_one_model_is_explained_and_named(zoo, tiny_data, tmp_path):
+    common = ("--results", tmp_path / "results")
+    done = zoo(
+        *("bench", "--models", "tiny_cnn", "--weights", "none", "--datasets", tiny_data / "patients", "--folds", "2"),
+        *("--protocol", "quick", "--set", "steps=2", "--set", "rounds=1", "--set", "image_size=32", "--seeds", "1"),
+        *("--metrics", "auroc", *common),
+    )
+    assert done.returncode == 0, done.stderr
+    images = sorted((tiny_data / "patients").rglob("*.png"))[:2]
+    done = zoo("explain", "patients/tiny_cnn", *images, "-o", tmp_path / "maps", *common)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "maps" / "maps.json").read_text())
+    named = f"{document['run'][:8]}, seed 0, fold {document['fold'] + 1} of 2"
+    assert named in done.stderr and named in Page((tmp_path / "maps" / "index.html").read_text()).text
 
 
 def test_only_refused_images_exit_4(explain, tmp_path):
@@ -257,7 +287,7 @@ def page(zoo, tiny_data, tmp_path_factory):
         card.write("share_images = true\n")
     quick = ("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--set", "image_size=32", "--seeds", "1")
     common = ("--datasets", root / "ordinal", "--weights", "none", "--results", root / "results", *quick)
-    for model, keep in (("tiny_cnn", "best"), ("zoo-timm:resnet10t", "none")):
+    for model, keep in (("tiny_cnn", "best"), ("tiny_pretrained", "none")):
         done = zoo("bench", "--models", model, "--keep-weights", keep, *common)
         assert done.returncode == 0, done.stderr
     command = ("report", "--results", root / "results", "--format", "html", "--data", root / "ordinal")
@@ -271,8 +301,9 @@ def test_a_page_shows_maps_of_kept_models_and_says_why_there_are_none_of_others(
     maps = [each for each in shown.all("img") if each["alt"].startswith("where the evidence for")]
     assert 3 <= len(maps) <= 6 and all(each["src"].startswith("data:image/jpeg") for each in maps)
     assert "seed 0: Grad-CAM of pool, 2 x 2 positions" in shown.text
+    assert shown.text.count("layer pool, seed 0") == len(maps)
     assert "No masks: whether the maps show the findings was not tested." in shown.text
-    assert "No maps of resnet10t: no weights of its runs are kept here" in shown.text
+    assert "No maps of tiny_pretrained: no weights of its runs are kept here" in shown.text
 
 
 def test_explain_needs_a_page_with_images(zoo, trained):

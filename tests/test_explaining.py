@@ -24,12 +24,16 @@ from zoo.explaining.randomizing import (
     structural_similarity,
 )
 from zoo.explaining.sampling import sample_ids_of
+from zoo.explaining.subjects import find_owner
+from zoo.images.formats import split_frame
 from zoo.images.placement import place_in_square
+from zoo.images.reading import Header
 from zoo.models.building import build_model
 from zoo.models.weights import find_model_spec
 from zoo.registry.opening import open_registry
 from zoo.report.map_statements import state_numbers
 from zoo.specs.model import BuildRequest
+from zoo.trained.inputs import NewImage
 from zoo.trained.modules import FeatureTap
 
 CARD = SimpleNamespace(name="dots/net", method="finetune")
@@ -322,6 +326,26 @@ def test_without_masks_it_is_said_that_nothing_was_tested():
     assert state_numbers(MapNumbers(maps=0, empty=0), 7) == [
         "No masks: whether the maps show the findings was not tested."
     ]
+
+
+# --- patients --------------------------------------------------------------------------------------------------------
+def owner_of(name, rule, **tags):
+    header = Header(width=8, height=8, channels=1, tags=tags) if tags else None
+    return find_owner(NewImage(name=name, file=split_frame(name)[0], header=header), rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "tags", "patient"),
+    [
+        ("p9/new/p3_1.png", {"regex": r"(p\d+)"}, {}, "p3"),
+        ("new/p3/1.png", {"regex": r"^([^/]+)/"}, {}, "p3"),
+        ("new/1.dcm", {"regex": r"(p\d+)"}, {"PatientID": "7"}, "7"),
+        ("new/1.dcm", {"tag": "StudyInstanceUID"}, {"PatientID": "7", "StudyInstanceUID": "1.2"}, "1.2"),
+        ("new/clip.dcm#3", {}, {"Modality": "US"}, "new/clip.dcm"),
+    ],
+)
+def test_the_patient_of_a_new_image_is_by_the_rule_of_training_then_by_tag_then_its_file(name, rule, tags, patient):
+    assert owner_of(name, rule, **tags) == patient
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

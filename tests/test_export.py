@@ -1,11 +1,14 @@
 """`zoo export`: exported models give torch's logits, or nothing is written."""
 
 import json
+import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from zoo.errors import RunError
 from zoo.registry.opening import open_registry
@@ -36,6 +39,36 @@ def export(zoo, trained, tmp_path):
     return run
 
 
+def notices(folder):
+    """What each file of an exported folder says about itself; none has a path of this machine."""
+    for path in folder.iterdir():
+        assert not re.search(rb"site-packages|/zoo/", contents_of(path))
+        if path.suffix == ".onnx":
+            import onnx
+
+            model = onnx.load(path)
+            yield model.doc_string
+            yield {each.key: each.value for each in model.metadata_props}["notice"]
+        elif path.suffix == ".pt2":
+            import torch
+
+            files = {"metadata.json": ""}
+            torch.export.load(path, extra_files=files)
+            yield json.loads(files["metadata.json"])["notice"]
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as stream:
+                yield stream.metadata()["notice"]
+        else:
+            yield path.read_text()
+
+
+def contents_of(path):
+    if path.suffix != ".pt2":
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist())
+
+
 @pytest.mark.parametrize("target", ["onnx", "torch-export", "safetensors"])
 @pytest.mark.parametrize("model", ["tiny_cnn", "resnet10t"])
 def test_an_exported_model_has_torchs_logits(export, tmp_path, model, target):
@@ -47,6 +80,7 @@ def test_an_exported_model_has_torchs_logits(export, tmp_path, model, target):
     assert parity["largest_difference"] <= 1e-4
     assert parity["flipped_decisions"] == 0
     assert "not a medical device" in done.stdout
+    assert all("not a medical device" in text for text in notices(tmp_path / "out"))
 
 
 def test_the_loader_of_a_timm_model_needs_no_zoo(export, tmp_path):

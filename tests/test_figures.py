@@ -13,14 +13,19 @@ from zoo import BINARY, MULTICLASS, ORDINAL, REGRESSION, Presentation
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score_run
 from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.label_scores import score_labels
 from zoo.leaderboard.tables import ReportOptions, parse_by
+from zoo.report.board_csv import to_csv
 from zoo.report.board_html import to_html
 from zoo.report.figures.board_figures import BUILDERS, list_figures
 from zoo.report.figures.figure import figure_name, to_csv_file, to_svg_file
 from zoo.report.figures.files import find_converter, name_files, write_figures
+from zoo.report.figures.plots import relative_path
 from zoo.results.runs import read_run
 from zoo.results.store import Artifacts, load_result, save_result
 from zoo.tasks.kinds import CORE_TASKS
+from zoo.tasks.masks import SEGMENTATION
+from zoo.tasks.overlaps import STATISTICS
 
 KNOWN = {spec.name: spec for spec in METRICS}
 HISTORY = [{"step": s, "num_steps": 8, "loss": 1 / s, "val_loss": 0.1, "val_score": 0.5 + s / 20} for s in (2, 4, 8)]
@@ -330,3 +335,65 @@ def test_names_in_figures_are_text(tmp_path, store):
     assert to_html([board]).count("<script>") == 1
     for figure in list_figures(board).figures:
         ElementTree.fromstring(to_svg_file(figure))
+
+
+def test_steps_between_points_lead_to_the_points_within_a_twentieth_of_a_pixel():
+    places = np.random.default_rng(0).uniform(0, 300, (200, 2)).cumsum(axis=0) / 100
+    start, steps = relative_path([tuple(place) for place in places]).split("l")
+    numbers = [float(text) for text in re.findall(r"-?(?:\d*\.\d+|\d+)", steps)]
+    drawn = np.cumsum([[float(text) for text in start.split()], *np.reshape(numbers, (-1, 2))], axis=0)
+    assert np.abs(drawn - places).max() <= 0.05 + 1e-9
+    assert relative_path([(1, 2)]) == "1 2" and relative_path([]) == ""
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory, store):
+    """Two runs on masks of two labels; no reference and no prediction has "b" in ten images of the first."""
+    root, results = tmp_path_factory.mktemp("masks"), []
+    for seed in (0, 1):
+        random = np.random.default_rng(seed)
+        answers = random.random((40, 2, len(STATISTICS)))
+        answers[:10, 1] = np.nan if seed == 0 else 0.0
+        test = make_predictions(np.ones((40, 2)), answers.reshape(40, -1))
+        results.append(store_answers(store, root, test, task=SEGMENTATION, labels=("a", "b"), model="net", seed=seed))
+    return results
+
+
+def read_dice(results):
+    tests = [result.predictions()["test"] for result in results]
+    return np.stack([test.probabilities.reshape(40, 2, -1)[:, :, STATISTICS.index("dice")] for test in tests])
+
+
+def test_the_cases_of_each_label_have_their_mean_and_their_worst_twentieth(masks):
+    (board,) = build_leaderboard(masks, KNOWN)
+    (section,) = [section for section in board.sections if section.name == "cases"]
+    dice = read_dice(masks)
+    for place, row in enumerate(section.rows):
+        cells = dict(zip(section.columns, row, strict=True))
+        values = np.nanmean(dice[:, :, place], axis=0)
+        assert cells["label"] == "ab"[place] and (cells["units"], cells["undefined"]) == (40, 0)
+        assert cells["mean"] == pytest.approx(np.nanmean(dice[:, :, place], axis=1).mean())
+        assert cells["worst twentieth"] == pytest.approx(np.quantile(values, 0.05))
+        assert cells["worst"] == values.min()
+    of_labels = [row[section.columns.index("mean")] for row in section.rows]
+    assert board.rows[0].scores["dice"].value == pytest.approx(np.mean(of_labels))
+
+
+def test_the_strip_of_a_label_has_a_dot_for_every_case(masks):
+    drawn, _ = figures_of(masks)
+    assert {"cases-a", "cases-b"} <= set(drawn)
+    rows = read_rows(drawn["cases-b"])
+    assert numbers(rows, "Dice") == pytest.approx(np.sort(np.nanmean(read_dice(masks)[:, :, 1], axis=0)))
+    assert drawn["cases-b"].svg.count("h0") == len(rows) == 40
+
+
+def test_masks_are_scored_by_label(masks):
+    (board,) = build_leaderboard(masks, KNOWN)
+    scores = score_labels(board, board.rows[0])
+    dice = read_dice(masks)
+    assert scores["a"]["dice"].value == pytest.approx(dice[:, :, 0].mean())
+    assert scores["b"]["dice"].value == pytest.approx(np.nanmean(dice[:, :, 1], axis=1).mean())
+    assert scores["b"]["dice"].low is not None
+    lines = list(csv.DictReader(to_csv([board]).splitlines()))
+    assert {line["label"] for line in lines if line["metric"] == "dice"} == {"", "a", "b"}

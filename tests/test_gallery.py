@@ -22,9 +22,11 @@ from zoo.report.gallery import (
     MAX_PICTURES,
     NOT_AT_HAND,
     ImageSource,
+    choose_for_board,
     find_objection,
     is_open_license,
     make_galleries,
+    make_maps,
 )
 from zoo.report.html import MAX_PICTURE_BYTES, small_picture
 from zoo.specs.metric import ScoringContext
@@ -186,6 +188,13 @@ def test_a_page_without_images_says_why(board, source, fields, changes, reason):
     (gallery,) = make_galleries([built], source(**fields))
     assert reason in gallery.reason and not gallery.pictures and "--" not in gallery.reason
     assert f"No images are shown: {gallery.reason}." in Page(to_html([built], Layout(galleries=[gallery]))).text
+
+
+def test_maps_of_external_images_are_not_made_and_kept_weights_are_not_denied(board):
+    built = board()
+    external = replace(built, facts={**built.facts, "external": {"dataset": "far", "content_hash": "c" * 64}})
+    maps = make_maps(external, choose_for_board(built), None)
+    assert {label: each.reason for label, each in maps.items()} == {"net": "maps are made on the board of dots"}
 
 
 def test_a_dataset_that_cannot_be_opened_is_a_reason(board, source):

@@ -25,11 +25,12 @@ FLOORS = (
     {"data"},
     {"models"},
     {"evaluation"},
-    {"builtin", "results", "testing", "training"},
+    {"builtin", "results", "training"},
     {"audit", "leaderboard", "trained"},
     {"explaining", "runner"},
-    {"report"},
-    {"api", "cli"},
+    {"conformance"},
+    {"report", "scaffold"},
+    {"api", "cli", "testing"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS, start=1) for package in packages}
 FLOOR["__main__"] = len(FLOORS) + 1  # the installed command: the door to all of it

@@ -140,7 +140,7 @@ def test_the_value_equals_scikit_learns(task, name):
 @pytest.mark.parametrize(("task", "name"), TASK_METRICS)
 def test_the_weighted_value_equals_scikit_learns_with_sample_weight(task, name):
     request = make_request(task)
-    weights = np.random.default_rng(1).multinomial(150, np.full(150, 1 / 150), size=20)
+    weights = np.random.default_rng(1).multinomial(150, np.full(150, 1 / 150), size=8)
     expected = [sklearn_value(name, request, row) for row in weights]
     assert METRIC[name].resample(request, weights.astype(float)) == approx(expected, abs=1e-10)
     # the memory layout used by scoring

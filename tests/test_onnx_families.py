@@ -19,7 +19,8 @@ pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.integration
 
-QUICK = ("zoo-timm:resnet10t", "zoo-timm:mobilenetv3_small_050", "zoo-torchvision:squeezenet1_1")
+# perf: `test_onnx_gives_torchs_logits` of mobilenetv3_small_050 takes 15 s of CPU, of squeezenet1_1 5 s;
+# tests/test_export.py exports a residual network
 FAMILIES = (
     "zoo-timm:convnext_atto",
     "zoo-timm:densenet121",
@@ -30,6 +31,7 @@ FAMILIES = (
     "zoo-timm:lcnet_050",
     "zoo-timm:maxvit_rmlp_pico_rw_256",
     "zoo-timm:mnasnet_small",
+    "zoo-timm:mobilenetv3_small_050",
     "zoo-timm:mobilevit_xxs",
     "zoo-timm:regnetx_002",
     "zoo-timm:repvgg_a0",
@@ -117,20 +119,12 @@ def make_card(name, size):
     )
 
 
-def check(name, registry, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["zoo-torchvision:squeezenet1_1", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES)]
+)
+def test_onnx_gives_torchs_logits(name, registry, tmp_path):
     model = open_random(name, registry, tmp_path)
     parity = export_model(model, "onnx", tmp_path / "out")
     assert parity.largest_difference <= 1e-3
     assert parity.flipped_decisions == 0
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["batches"] == [1, 2, 5]
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_onnx_gives_torchs_logits(name, registry, tmp_path):
-    check(name, registry, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_onnx_gives_torchs_logits_for_every_family(name, registry, tmp_path):
-    check(name, registry, tmp_path)

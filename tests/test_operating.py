@@ -1,6 +1,7 @@
 """Operating points: thresholds from val, rates on test, and predictive values at any prevalence."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -280,15 +281,14 @@ def test_with_many_patients_the_interval_approaches_mercaldos_logit_interval():
 def test_predictive_intervals_cover_by_counting_every_outcome(se, sp, num):
     p, truth = 0.02, [float(v) for v in predictive_values(np.array(se), np.array(sp), 0.02)]
     covered = np.zeros(2)
-    for hits in range(num[0] + 1):
-        for right in range(num[1] + 1):
-            bounds = predictive_intervals(
-                hits / num[0], right / num[1], wilson_interval(hits, num[0]), wilson_interval(right, num[1]), p
-            )
-            weight = binom.pmf(hits, num[0], se) * binom.pmf(right, num[1], sp)
-            covered += [
-                weight * (low - 1e-12 <= v <= high + 1e-12) for v, (low, high) in zip(truth, bounds, strict=True)
-            ]
+    outcomes = [
+        [(k / n, wilson_interval(k, n), chance) for k, chance in enumerate(binom.pmf(range(n + 1), n, share))]
+        for n, share in zip(num, (se, sp), strict=True)
+    ]
+    for (hits, of_hits, chance_of_hits), (right, of_right, chance_of_right) in product(*outcomes):
+        bounds = predictive_intervals(hits, right, of_hits, of_right, p)
+        inside = [low - 1e-12 <= v <= high + 1e-12 for v, (low, high) in zip(truth, bounds, strict=True)]
+        covered += chance_of_hits * chance_of_right * np.array(inside)
     assert (covered > 0.92).all()
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 MEGABYTE = 1024 * 1024
 # import name -> distribution, where they differ
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "mlflow": "mlflow-skinny", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 def read_toml(path: Path) -> dict:
@@ -106,9 +106,10 @@ def test_the_pins_cover_the_whole_installed_tree():
     assert not missing
 
 
-def test_requirements_install_the_project_and_every_first_party_plugin_under_the_pins():
+def test_requirements_install_the_project_and_its_plugins_under_the_pins():
     extras = ",".join(PROJECT["project"]["optional-dependencies"])
-    plugins = [(folder.name, ",".join(optional(folder))) for folder in PLUGINS]
+    groups = PROJECT["dependency-groups"]
+    plugins = [(folder.name, ",".join(optional(folder))) for folder in PLUGINS if folder.name in groups["plugins"]]
     lines = [f"-e plugins/{name}[{extra}]" if extra else f"-e plugins/{name}" for name, extra in plugins]
     expected = ["-c constraints.txt", f"-e .[{extras}]", *lines]
     assert read_lines("requirements.txt") == expected
@@ -116,13 +117,14 @@ def test_requirements_install_the_project_and_every_first_party_plugin_under_the
 
 def test_pip_and_uv_get_the_same_tools_for_development():
     assert read_lines("requirements-dev.txt")[0] == "-c constraints.txt"
-    listed = sorted(canonical(line) for line in read_lines("requirements-dev.txt")[1:])
+    listed = sorted(canonical(line.removeprefix("-e plugins/")) for line in read_lines("requirements-dev.txt")[1:])
     assert listed == sorted(canonical(wanted) for wanted in PROJECT["dependency-groups"]["dev"])
 
 
 def test_uv_takes_every_first_party_plugin_from_the_checkout():
     names = [folder.name for folder in PLUGINS]
-    assert PROJECT["dependency-groups"]["plugins"] == names
+    groups = PROJECT["dependency-groups"]
+    assert sorted([*groups["plugins"], *(name for name in groups["dev"] if name in names)]) == names
     assert PROJECT["tool"]["uv"]["sources"] == {name: {"workspace": True} for name in ["zoo-bench", *names]}
 
 
@@ -176,7 +178,8 @@ def test_the_wheel_holds_the_templates_and_suites_that_the_code_reads(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in (".html", ".css", ".js", ".toml")]
+    suffixes = (".html", ".css", ".js", ".toml", ".jinja")
+    read = [path for path in (ROOT / "zoo").rglob("*.*") if path.suffix in suffixes]
     assert len(read) >= 5
     assert {path.relative_to(ROOT).as_posix() for path in read} <= packed
 

@@ -33,7 +33,8 @@ def trained(zoo, tiny_data, tmp_path_factory):
     )
     assert tuned.returncode == 0, tuned.stderr
     for protocol in PROBES:
-        done = zoo("bench", *common, "--datasets", tiny_data / "table", "--protocol", protocol.partition("@")[0])
+        words = ("--datasets", tiny_data / "table", "--protocol", protocol.partition("@")[0], "--seeds", "1")
+        done = zoo("bench", *common, *words)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -108,10 +109,13 @@ def test_what_training_would_refuse_is_refused_by_name_and_the_rest_goes_on(pred
     color[..., 0] = 200
     Image.fromarray(color).save(folder / "color.png")
     (folder / "notes.txt").write_text("not an image")
+    (folder / "bad\nname\x1b[31m.png").write_bytes(good.read_bytes())
+    (folder / "gone.png").symlink_to("nowhere.png")
     done, rows = predict("folders/tiny_cnn", folder, folder / "notes.txt")
     assert done.returncode == 3
     refused = {name.rpartition("/")[2] for name, row in rows.items() if row["status"] == "refused"}
-    assert refused == {"cut.png", "deep.png", "color.png", "notes.txt"}
+    assert refused == {"cut.png", "deep.png", "color.png", "notes.txt", "bad\\x0aname\\x1b[31m.png", "gone.png"}
+    assert "\x1b" not in done.stderr and len(done.stderr.splitlines()) == 8  # 6 refused, the counts, the notice
     assert "uint16" in rows[str(folder / "deep.png")]["problem"]
     assert rows[str(folder / "good.png")]["decision"] in ("clear", "nodule")
 
@@ -122,6 +126,59 @@ def test_a_folder_without_images_is_refused_by_name(predict, tmp_path):
     assert done.returncode == 4
     assert rows[str(tmp_path / "empty")]["status"] == "refused"
     assert f"refused: {tmp_path / 'empty'}: no images in it" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def relative(zoo, tiny_data, tmp_path_factory):
+    """Results of a network whose outputs for flat images are not finite."""
+    results = tmp_path_factory.mktemp("relative")
+    done = zoo(
+        *("bench", "--models", "relative", "--weights", "none", "--datasets", tiny_data / "folders", "--seeds", "2"),
+        *("--protocol", "quick", "--set", "steps=6", "--set", "rounds=1", "--keep-weights", "all"),
+        *("--metrics", "auroc", "--results", results),
+    )
+    assert done.returncode == 0, done.stderr
+    return results
+
+
+@pytest.fixture
+def mixed(tiny_data, tmp_path):
+    """A folder with a flat image among others."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number, path in enumerate(sorted((tiny_data / "folders" / "test").rglob("*.png"))[:3]):
+        shutil.copyfile(path, folder / f"{number}.png")
+    Image.fromarray(np.zeros((24, 24), np.uint8)).save(folder / "1flat.png")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_an_image_without_a_finite_output_has_no_answer_and_says_so(zoo, relative, mixed, tmp_path, form):
+    output = tmp_path / f"out.{form}"
+    done = zoo("predict", "folders/relative", mixed, "-o", output, "--results", relative)
+    assert done.returncode == 3, done.stderr
+    flat = mixed / "1flat.png"
+    assert f"refused: {flat}: the model's output is not finite" in done.stderr
+    assert "3 predicted" in done.stderr and "1 refused" in done.stderr and "Warning" not in done.stderr
+    text = output.read_text()
+    assert not re.search(r"\b(nan|inf|infinity)\b", text, re.IGNORECASE)
+    rows = list(csv.DictReader(text.splitlines())) if form == "csv" else json.loads(text)["images"]
+    status = {Path(row["image"]).name: (row["status"], not row["probability: nodule"]) for row in rows}
+    others = {f"{number}.png": ("ok", False) for number in range(3)}
+    assert status == {"1flat.png": ("refused", True), **others}
+
+
+def test_without_any_finite_output_nothing_is_predicted(zoo, relative, mixed):
+    done = zoo("predict", "folders/relative", mixed / "1flat.png", "--results", relative)
+    assert done.returncode == 4
+    assert "refused" in done.stdout and "nan" not in done.stdout
+
+
+def test_an_image_without_a_finite_output_has_no_map(zoo, relative, mixed, tmp_path):
+    done = zoo("explain", "folders/relative", mixed, "-o", tmp_path / "maps", "--results", relative)
+    assert done.returncode == 3, done.stderr
+    rows = json.loads((tmp_path / "maps" / "maps.json").read_text())["images"]
+    assert [Path(row["image"]).name for row in rows if row["status"] == "refused"] == ["1flat.png"]
 
 
 def test_an_image_of_another_size_is_outside(predict, tmp_path):

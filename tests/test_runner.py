@@ -180,27 +180,6 @@ def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, ti
 
 
 # --- scores and units ------------------------------------------------------------------------------------------------
-def test_scores_by_patient_and_by_image_are_both_stored(bench):
-    from sklearn.metrics import roc_auc_score
-
-    outcome = bench("patients", settings={"keep_weights": "none"})
-    result = next(r for r in outcome.results.values() if r.run["shown"] == "tiny_cnn" and r.run["fold"] == 0)
-    test = result.predictions()["test"]
-    patients = np.unique(test.patients)
-    means = [test.probabilities[test.patients == patient, 1].mean() for patient in patients]
-    targets = [test.targets[test.patients == patient][0] for patient in patients]
-    assert result.scores()["auroc"].value == pytest.approx(roc_auc_score(targets, means))
-    by_image = roc_auc_score(test.targets, test.probabilities[:, 1])
-    assert result.read_scores("image_scores")["auroc"].value == pytest.approx(by_image)
-    tested = [
-        p
-        for r in outcome.results.values()
-        if r.run["shown"] == "tiny_cnn"
-        for p in set(r.predictions()["test"].patients)
-    ]
-    assert sorted(tested) == sorted(set(tested)) and len(tested) == 20
-
-
 # --- tuning ----------------------------------------------------------------------------------------------------------
 def test_tuning_runs_score_val_and_never_predict_test(bench):
     outcome = bench(settings={"keep_weights": "none"}, protocol="tuned")

@@ -312,6 +312,29 @@ def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(t
     sizes = {json.loads(path.read_text())["run"]["image_size"] for path in results.rglob("result.json")}
     assert sizes == {48}  # the baselines have the size of the models
     assert "undefined in foreground" in zoo("report", "--results", results, "--details")
+    zoo(
+        "score",
+        "--masks",
+        f"{data}/masks/*_mask.png",
+        "--datasets",
+        data,
+        "--name",
+        "reader",
+        "--folds",
+        1,
+        "--results",
+        results,
+    )
+    rows = {
+        row["model"]: row for row in json.loads(zoo("report", "--results", results, "--format", "json"))["leaderboard"]
+    }
+    assert (rows["reader"]["value"], rows["reader"]["rank"], rows["reader"]["protocol"]) == (
+        1.0,
+        1,
+        rows["unet2d"]["protocol"],
+    )
+    assert rows["unet2d"]["rank"] is not None and rows["atlas"]["rank"] is None
+    assert "unet2d minus reader" in zoo("compare", "unet2d", "reader", "--results", results)
     zoo("bundle", tmp_path / "bundle.zip", "--results", results)
     assert "no differences" in zoo("verify", tmp_path / "bundle.zip")
 

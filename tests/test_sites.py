@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from pytest import approx
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 from zoo.evaluation.methods import IntervalMethod
@@ -68,7 +69,10 @@ def test_a_line_has_the_scores_of_both_boards_and_their_difference(fill):
 
 
 def test_the_interval_of_the_drop_is_that_of_bootstrapping_both_test_sets():
-    """scikit-learn's areas of resampled patients, drawn independently at both sites; one seed, so patients alone."""
+    """Areas of resampled patients, drawn independently at both sites; one seed, so patients alone.
+
+    The areas follow from scipy's ranks (Mann-Whitney): scikit-learn's 4,000 calls take 8 s.
+    """
     from factories import make_predictions
 
     from zoo.evaluation.scoring import score
@@ -86,7 +90,10 @@ def test_the_interval_of_the_drop_is_that_of_bootstrapping_both_test_sets():
             score([[{"val": part, "test": part}]], {"auroc": BY_NAME["auroc"]}, card, threshold="val")["auroc"]
         )
         samples = random.integers(0, size, (2000, size))
-        drawn.append(np.array([roc_auc_score(targets[rows], chance[rows]) for rows in samples]))
+        positive, ranks = targets[samples], rankdata(chance[samples], axis=1)
+        num = positive.sum(axis=1)
+        drawn.append(((ranks * positive).sum(axis=1) - num * (num + 1) / 2) / (num * (size - num)))
+        assert drawn[-1][:20] == approx([roc_auc_score(targets[rows], chance[rows]) for rows in samples[:20]])
     drop = find_drop(*scores, True)
     assert (drop.low, drop.high) == approx(tuple(np.quantile(drawn[0] - drawn[1], [0.025, 0.975])), abs=0.006)
     assert drop.method == IntervalMethod(code="mover")

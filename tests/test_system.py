@@ -14,6 +14,7 @@ from zoo.system.machine import (
     describe_system,
     distributions_of,
     num_cores,
+    prepare_torch,
     resident_peak_bytes,
     seed_children,
     torch_generator,
@@ -24,6 +25,17 @@ from zoo.system.machine import (
 # --- facts -----------------------------------------------------------------------------------------------------------
 def test_num_cores_is_at_most_the_cpu_count():
     assert 1 <= num_cores() <= os.cpu_count()
+
+
+def test_algorithms_are_reset_only_where_they_are_deterministic(monkeypatch):
+    """torch's setter imports its compiler, which takes longer than a prediction."""
+    calls, setter = [], torch.use_deterministic_algorithms
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: calls.append(mode) or setter(mode))
+    prepare_torch(threads=0)
+    assert calls == []
+    setter(True)
+    prepare_torch(threads=0)
+    assert calls == [False] and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_module_is_resolved_to_its_distribution():

@@ -47,6 +47,18 @@ def build_failing(request, fail):
     return module
 
 
+def build_relative(request):
+    """A network that divides each image by its contrast, so that flat images have no finite output."""
+    module = build_tiny(request)
+
+    def hook(module, inputs):
+        (images,) = inputs
+        return images / (images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True))
+
+    module.register_forward_pre_hook(hook)
+    return module
+
+
 def raise_value_error(logits):
     raise ValueError("no such layer")
 
@@ -139,6 +151,7 @@ def register_models():
         ModelSpec(name="tiny_cnn", title="five layers", build=build_tiny, imports=("zoo_tiny",), **HEAD),
         ModelSpec(name="tiny_pretrained", build=build_tiny, weights=(Weights(tag="demo"),), **HEAD),
         ModelSpec(name="wrong_shape", build=partial(build_tiny, outputs=3), first_conv="conv"),
+        ModelSpec(name="relative", build=build_relative, **HEAD),
         ModelSpec(name="unbuildable", build=raise_at_build, **HEAD),
         ModelSpec(name="binary_only", build=build_tiny, tasks=("binary",), **HEAD),
         *(ModelSpec(name=name, build=partial(build_failing, fail=fail), **HEAD) for name, fail in FAILURES.items()),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         bench as bench,
     )
     from zoo.api import (
+        explain as explain,
+    )
+    from zoo.api import (
         load_model as load_model,
     )
     from zoo.api import (
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.models.building import load_weights
+    from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
     from zoo.sources.opening import card_dataset, find_data, find_source
     from zoo.specs.dataset import DatasetSpec, FetchRequest, Samples, SamplesRequest
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from zoo.specs.hooks import hookimpl
     from zoo.specs.metric import MetricRequest, MetricSpec
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
+    from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
     from zoo.specs.suite import Suite
     from zoo.system.downloads import download
@@ -73,8 +78,10 @@ __all__ = [
     "MetricRequest",
     "MetricSpec",
     "ModelSpec",
+    "ObserverSpec",
     "Presentation",
     "Protocol",
+    "RemoteWork",
     "Samples",
     "SamplesRequest",
     "Suite",
@@ -104,6 +111,7 @@ _MODULES = (
     "specs.dataset",
     "specs.metric",
     "specs.executor",
+    "specs.observer",
     "specs.suite",
     "specs.hooks",
     "tasks.task",
@@ -115,6 +123,7 @@ _MODULES = (
     "system.files",
     "system.downloads",
     "system.workers",
+    "registry.remote",
     "models.building",
     "sources.arrays",
     "sources.opening",
@@ -127,6 +136,7 @@ _API = (
     "TrainedModel",
     "audit_dataset",
     "bench",
+    "explain",
     "load_model",
     "load_results",
     "open_dataset",

@@ -50,6 +50,8 @@ def bench(
     from zoo.system.settings import Settings
 
     known = {each.name for each in fields(Settings)} - {"results", "cache"}
+    if "observers" in options:
+        options["observers"] = as_names(options["observers"])
     settings = Settings(results=Path(results), **{name: value for name, value in options.items() if name in known})
     changes = {name: value for name, value in options.items() if name not in known}
     context = make_context(settings)
@@ -238,38 +240,58 @@ class TrainedModel:
         folder = best_of([model.folder for model in self.models])
         return next(model for model in self.models if model.folder == folder)
 
-    def predict(self, images: NameOrNames) -> pandas.DataFrame:
-        """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`."""
+    def predict(self, images: NameOrNames, *, keep_names: bool = False) -> pandas.DataFrame:
+        """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`.
+
+        `keep_names` adds patient's name, id and series of DICOM files.
+        """
         import pandas
 
         from zoo.report.new_answers import AnswerTable
         from zoo.system.files import cache_root
-        from zoo.trained.inputs import list_images
+        from zoo.trained.inputs import NAME_TAGS, list_images
         from zoo.trained.predicting import find_rules, predict_images
 
-        table = AnswerTable(self.models)
-        listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root())
+        tags = NAME_TAGS if keep_names else ()
+        table = AnswerTable(self.models, tags)
+        listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root(), tags)
         answers = predict_images(self.models, listed, find_rules(self.models))
         return pandas.DataFrame(map(table.row, answers))
 
-    def explain(self, images: NameOrNames, output: str | Path, *, label: str = "") -> dict[str, Any]:
-        """Write the Grad-CAM maps of the best seed to a folder, as `zoo explain` does; return its maps.json."""
+    def explain(
+        self,
+        images: NameOrNames,
+        output: str | Path,
+        *,
+        method: str = "grad-cam",
+        label: str = "",
+        masks: str | Path | None = None,
+        keep_names: bool = False,
+    ) -> dict[str, Any]:
+        """Write the maps of the best seed to a new folder, as `zoo explain` does; return its maps.json.
+
+        `masks` is a folder of PNG masks of the images; `keep_names` adds patient's name, id and series of DICOM files.
+        """
         import json
 
-        from zoo.explaining.explainer import GRAD_CAM
+        from zoo.explaining.explainer import check_method
         from zoo.explaining.explanations import ImageExplainer, Request
         from zoo.explaining.outputs import check_explainable
-        from zoo.explaining.subjects import list_named
+        from zoo.explaining.subjects import list_named, with_masks
         from zoo.report.map_folder import MAPS_FILE, write_maps
         from zoo.system.files import cache_root
         from zoo.system.progress import Console
+        from zoo.trained.inputs import NAME_TAGS
         from zoo.trained.predicting import find_rules
 
-        model = self.best
+        check_method(method)
+        model, tags = self.best, NAME_TAGS if keep_names else ()
         check_explainable(model.card, label)
-        subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root())
-        explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, label=label))
-        write_maps(explaining, subject, Path(output), Console())
+        subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root(), tags)
+        if masks:
+            subject = with_masks(subject, Path(masks))
+        request = Request(method=method, label=label, find_mask=subject.find_mask)
+        write_maps(ImageExplainer(model, find_rules([model]), request), subject, Path(output), Console(), tags)
         document: dict[str, Any] = json.loads((Path(output) / MAPS_FILE).read_text(encoding="utf-8"))
         return document
 
@@ -302,10 +324,28 @@ def load_model(name: str | Path, *, results: str | Path = "results", device: str
 
 
 def predict(
-    model: str | Path, images: NameOrNames, *, results: str | Path = "results", device: str = "auto"
+    model: str | Path,
+    images: NameOrNames,
+    *,
+    results: str | Path = "results",
+    device: str = "auto",
+    keep_names: bool = False,
 ) -> pandas.DataFrame:
     """Predict new images with a trained model: `load_model(model).predict(images)`."""
-    return load_model(model, results=results, device=device).predict(images)
+    return load_model(model, results=results, device=device).predict(images, keep_names=keep_names)
+
+
+def explain(
+    model: str | Path,
+    images: NameOrNames,
+    output: str | Path,
+    *,
+    results: str | Path = "results",
+    device: str = "auto",
+    **options: Any,
+) -> dict[str, Any]:
+    """Explain the answers for new images: `load_model(model).explain(images, output, **options)`."""
+    return load_model(model, results=results, device=device).explain(images, output, **options)
 
 
 def audit_dataset(dataset: str | Path) -> dict[str, Any]:

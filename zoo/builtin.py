@@ -1,9 +1,10 @@
-"""The core's own models, metrics, protocols, tasks and executor, registered like those of any plugin."""
+"""The core's own models, metrics, protocols, tasks, executor and observer, registered like those of any plugin."""
 
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import hookimpl
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
+from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import PROTOCOLS, Protocol
 from zoo.tasks.kinds import CORE_TASKS
 from zoo.tasks.task import Task
@@ -38,3 +39,10 @@ def register_executors() -> list[ExecutorSpec]:
     from zoo.system.workers import execute
 
     return [ExecutorSpec(name="local", execute=execute, title="worker processes on this machine")]
+
+
+@hookimpl
+def register_observers() -> list[ObserverSpec]:
+    from zoo.system.event_log import EventLog
+
+    return [ObserverSpec(name="jsonl", start=EventLog, title="events.jsonl in the results folder")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, Name
+from zoo.cli.options import FILE_TYPE, PATH, Name, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import EXIT_NOTHING_RAN, UsageError, clean
 
@@ -26,6 +26,7 @@ FIX_HELP = "Write a dataset.toml without the samples that make the split untrust
 @click.option("--weights-dir", type=PATH, help="Folder of .pth or .safetensors files.")
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Find leaks, duplicates and label conflicts; exit status 4 if a dataset is refused."""
     from zoo.audit.examine import add_label_noise, choose_backbone, describe_fixed, examine_named, fix

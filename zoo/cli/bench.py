@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import click
 
 from zoo.cli.help import GroupedOptions
-from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, several
+from zoo.cli.options import PATH, RESULTS, TEXT, Name, Number, plugin_option, several
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError, clean
 from zoo.specs.suite import Suite, SuiteKey, suite_keys
@@ -138,7 +138,9 @@ def suite_option(name: str, key: SuiteKey, kind: Any) -> Callable[..., Any]:
     metavar="NAME",
     help="Executor of runs.",
 )
+@several("--observers", kind="observer", metavar="NAME,...", help="Observers, such as tensorboard, mlflow or jsonl.")
 @click.option("--run-timeout", type=Number(min=0, min_open=True), metavar="SECONDS", help="End a run after this time.")
+@plugin_option
 @click.option("--offline", is_flag=True, help="Do not use the network.")
 @click.option("--fail-fast", is_flag=True, help="Start no run after the first failure.")
 @click.option("--results", type=RESULTS, default="results", show_default=True, metavar="DIR", help="Results folder.")
@@ -170,7 +172,17 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
         registry = registry_with_warnings(console)
         suite = suite_from_flags(flags, registry.suites)
-    names = ("results", "weights_dir", "keep_weights", "device", "threads", "executor", "workers", "run_timeout")
+    names = (
+        "results",
+        "weights_dir",
+        "keep_weights",
+        "device",
+        "threads",
+        "executor",
+        "workers",
+        "run_timeout",
+        "observers",
+    )
     settings = Settings(**{name: flags[name] for name in (*names, "offline", "fresh", "fail_fast")})
     carry_out = plan_only if dry_run else run_bench
     with quiet_stdout():

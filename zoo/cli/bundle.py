@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, plugin_option, several
 from zoo.cli.stored import read_results
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError, clean
@@ -17,6 +17,7 @@ from zoo.errors import UsageError, clean
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--key", type=FILE_TYPE, help="The key file of the pseudonyms (default: beside the results).")
 @several("--metadata", metavar="COLUMN,...", help="Columns of metadata to share unchanged (default: none).")
+@plugin_option
 def bundle_command(output: Path, results: Path, key: Path | None, metadata: tuple[str, ...]) -> int:
     """Write the results that can be shared to OUTPUT, a folder, .zip or .tar.xz, under pseudonyms."""
     from zoo.registry.loading import quiet_stdout

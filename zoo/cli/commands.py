@@ -21,6 +21,7 @@ from zoo.cli.report import report_command
 from zoo.cli.score import score_command
 from zoo.cli.verify import verify_command
 from zoo.cli.why import why_command
+from zoo.cli.worker import worker_command
 
 
 @click.group(cls=GroupedCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -52,5 +53,6 @@ for command in (
     score_command,
     verify_command,
     why_command,
+    worker_command,
 ):
     zoo.add_command(command)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RESULTS, Name
+from zoo.cli.options import RESULTS, Name, plugin_option
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 
@@ -19,6 +19,7 @@ from zoo.cli.terminal import in_color, registry_with_warnings, terminal_width
 @click.option("--recipes", is_flag=True, help="Name models with their recipe: 'resnet18 · finetune@1'.")
 @click.option("--results", "folders", type=RESULTS, multiple=True, help="Results folders and bundles.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def compare_command(
     models: tuple[str, str],
     dataset: str | None,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RESULTS, TEXT
+from zoo.cli.options import RESULTS, TEXT, plugin_option
 
 
 @click.command("doctor")
 @click.option("--results", type=RESULTS, default=Path("results"), help="The results folder.")
 @click.option("--device", type=TEXT, help="Train a tiny network there, captured and eager, and compare with the CPU.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def doctor_command(results: Path, device: str | None, as_json: bool) -> None:
     """Check the machine, versions, plugins, cache and results, and report what is wrong and how to fix it."""
     from zoo.registry.opening import open_registry

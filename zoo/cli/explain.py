@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT
-from zoo.cli.predict import NAME_TAGS
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 
 
@@ -29,7 +28,8 @@ from zoo.cli.terminal import registry_with_warnings, tell
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
-@click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def explain_command(
     model: str, inputs: tuple[Path, ...], output: Path, results: Path, masks: Path | None, **flags: str | Path | bool
 ) -> int:
@@ -50,6 +50,7 @@ def explain_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
+    from zoo.trained.inputs import NAME_TAGS
     from zoo.trained.opening import best_of, find_models, open_model
     from zoo.trained.predicting import find_rules
 

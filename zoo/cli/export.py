@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings
 
 TARGETS = ("safetensors", "onnx", "torch-export", "hub-folder")
@@ -17,6 +17,7 @@ TARGETS = ("safetensors", "onnx", "torch-export", "hub-folder")
 @click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="Format of the model.")
 @click.option("-o", "--output", type=PATH, required=True, help="The folder to write.")
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
+@plugin_option
 def export_command(model: str, target: str, output: Path, results: Path) -> None:
     """Export a trained model, and compare it with torch on images of val.
 

@@ -13,7 +13,7 @@ COMMAND_GROUPS: Mapping[str, Sequence[str]] = {
     "Look at results": ("report", "compare", "list", "info", "why"),
     "Use a trained model": ("predict", "explain", "export"),
     "Share results": ("bundle", "verify"),
-    "Maintain": ("score", "plugin", "cache", "doctor"),
+    "Maintain": ("score", "plugin", "cache", "doctor", "worker"),
 }
 
 

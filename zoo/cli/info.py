@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import FILE_TYPE, RESULTS, KindOrRuns, NameOfKind
+from zoo.cli.options import FILE_TYPE, RESULTS, KindOrRuns, NameOfKind, plugin_option
 from zoo.cli.terminal import registry_with_warnings, terminal_width
 from zoo.errors import UsageError
 
@@ -19,6 +19,7 @@ from zoo.errors import UsageError
 @click.option("--sheet", type=FILE_TYPE, help="The file for a dataset's contact sheet (PNG).")
 @click.option("--full", is_flag=True, help="Show everything stored of a run, and how each number was computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def info_command(kind: str, name: str, results: Path, sheet: Path | None, full: bool, as_json: bool) -> None:
     """Describe one thing that is installed, a dataset's PATH, or a run."""
     from zoo.registry.loading import quiet_stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RESULTS, KindOrRuns, NameOfKind
+from zoo.cli.options import RESULTS, KindOrRuns, NameOfKind, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell, terminal_width
 from zoo.errors import UsageError
 
@@ -17,6 +17,7 @@ from zoo.errors import UsageError
 @click.argument("pattern", type=NameOfKind(), required=False)
 @click.option("--results", type=RESULTS, metavar="DIR", help="Results folder, for runs (default: results).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def list_command(kind: str, pattern: str | None, results: Path | None, as_json: bool) -> None:
     """List what is installed, or stored runs.
 

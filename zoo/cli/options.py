@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from zoo.system.plugin_files import PLUGIN_FILES
 
 
 class KindOrRuns(click.Choice[str]):
@@ -85,6 +88,35 @@ TEXT = Text()
 PATH = SomePath(path_type=Path)
 RESULTS = SomePath(path_type=Path, readable=False)  # the reader reports what is wrong: exit status 5
 FILE_TYPE = SomePath(path_type=Path, dir_okay=False)
+
+
+def add_plugin_files(ctx: click.Context, _: Any, paths: Sequence[Path]) -> None:
+    """Add files to ZOO_PLUGINS, which worker processes inherit, until the command ends."""
+    before = os.environ.get(PLUGIN_FILES)
+    if not paths:
+        return
+    os.environ[PLUGIN_FILES] = os.pathsep.join([*map(str, map(Path.resolve, paths)), *([before] if before else [])])
+    ctx.call_on_close(partial(restore_plugin_files, before))
+
+
+def restore_plugin_files(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(PLUGIN_FILES, None)
+    else:
+        os.environ[PLUGIN_FILES] = before
+
+
+# For every command that loads the registry.
+plugin_option = click.option(
+    "--plugin",
+    "plugin_files",
+    type=FILE_TYPE,
+    multiple=True,
+    expose_value=False,
+    callback=add_plugin_files,
+    metavar="FILE.py",
+    help="A plugin of one file, not installed.",
+)
 
 
 def split_names(_: Any, __: Any, values: Sequence[str]) -> tuple[str, ...]:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, TEXT
+from zoo.cli.options import PATH, RESULTS, TEXT, plugin_option
 from zoo.cli.terminal import registry_with_warnings, tell
 
-NAME_TAGS = ("PatientID", "PatientName")
+if TYPE_CHECKING:
+    from zoo.report.new_answers import AnswerWriter
+    from zoo.trained.predicting import NewAnswer
 
 
 @click.command("predict")
 @click.argument("model", type=TEXT)
 @click.argument("inputs", type=PATH, nargs=-1, required=True, metavar="IMAGES...")
-@click.option("-o", "--output", type=FILE_TYPE, help="A .csv or .json file. Default: CSV on stdout.")
+@click.option(
+    "-o", "--output", type=PATH, help="A .csv or .json file. Default: CSV on stdout. For masks: a new folder."
+)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
-@click.option("--keep-names", is_flag=True, help="Add the patient's name and id of DICOM files.")
+@click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
+@plugin_option
 def predict_command(
     model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
 ) -> int:
@@ -32,29 +40,37 @@ def predict_command(
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, convert_disk_errors
     from zoo.registry.loading import quiet_stdout
     from zoo.report.new_answers import AnswerTable, open_writer, summary
+    from zoo.report.new_masks import MaskTable, open_mask_folder, require_new_folder
     from zoo.system.devices import resolve_device
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
-    from zoo.trained.inputs import list_images
+    from zoo.trained.card import read_model_card
+    from zoo.trained.inputs import NAME_TAGS, list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
+    from zoo.trained.segmenting import by_image, segment_images
 
     console = Console()
-    folders = find_models(model, results)
+    folders = find_models(model, results, with_masks=True)
     registry = registry_with_warnings(console)
+    card = read_model_card(folders[0])
+    masks = require_new_folder(output) if card.task_kind.targets.spatial else None
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         models = [open_model(folder, registry, cache_root(), resolve_device(device)) for folder in folders]
     tags = NAME_TAGS if keep_names else ()
     with console.counting("listing the images"):
-        images = list(list_images(inputs, models[0].card, cache_root(), tags))
-    with (
-        convert_disk_errors(),
-        open_writer(output, AnswerTable(models, tags)) as writer,
-        console.counting("predicting", "images") as progress,
-    ):
-        for answer in predict_images(models, images, find_rules(models)):
+        images = list(list_images(inputs, by_image(card) if masks else card, cache_root(), tags))
+    opened: AbstractContextManager[AnswerWriter]
+    answers: Iterator[NewAnswer]
+    if masks:
+        opened, answers = open_mask_folder(masks, inputs, MaskTable(models, tags)), segment_images(models, images)
+    else:
+        opened = open_writer(output, AnswerTable(models, tags))
+        answers = predict_images(models, images, find_rules(models))
+    with convert_disk_errors(), opened as writer, console.counting("predicting", "images") as progress:
+        for answer in answers:
             writer.write(answer)
             progress(writer.num_images, len(images))
     for line in summary(writer, output):

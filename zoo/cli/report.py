@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, several
+from zoo.cli.options import FILE_TYPE, PATH, RESULTS, SHARE_TYPE, TEXT, Name, plugin_option, several
 from zoo.cli.stored import has_readable_scores, read_shared
 from zoo.cli.terminal import in_color, registry_with_warnings, tell, terminal_width
 from zoo.errors import EXIT_SOME_FAILED, ResultsError, UsageError, clean
-from zoo.report.formats import FORMATS, Layout, write_boards
+from zoo.report.formats import FORMAT_OF_SUFFIX, FORMATS, Layout, write_boards
 
 if TYPE_CHECKING:
     from zoo.leaderboard.boards import Board
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
-    default="terminal",
-    show_default=True,
-    help="Output format.",
+    help="Output format; by default terminal, or what the suffix of --output says.",
 )
 @click.option("--details", is_flag=True, help="In the terminal, show every statement and the tables below the boards.")
-@click.option("--output", type=FILE_TYPE, help="Write to this file instead of stdout.")
+@click.option("--output", "outputs", type=FILE_TYPE, multiple=True, help="Write to this file instead of stdout.")
 @click.option("--check", is_flag=True, help="Compare with --output instead of writing it; exit 3 if it is stale.")
 @click.option(
     "--table", type=TEXT, metavar="NAME", help="With csv: one table instead of all scores: board, or a table below it."
@@ -53,10 +51,11 @@ if TYPE_CHECKING:
 @click.option("--cards", type=PATH, metavar="DIR", help="Write a model card per row with kept weights to DIR instead.")
 @click.option("--recipes", is_flag=True, help="One board of all protocols and initial weights on the same test set.")
 @several("--by", metavar="COLUMN[:WIDTH],...", help="Add scores by group: sex,scanner,age:10 (groups of ten years).")
+@plugin_option
 def report_command(
     folders: tuple[Path, ...],
-    form: str,
-    output: Path | None,
+    form: str | None,
+    outputs: tuple[Path, ...],
     check: bool,
     predictions: Path | None,
     **flags: Any,
@@ -68,18 +67,19 @@ def report_command(
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import table_to_csv
 
-    if check and output is None:
+    forms = formats_of(outputs, form)
+    if check and not outputs:
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
-    if flags["table"] and form != "csv":
+    if flags["table"] and set(forms.values()) != {"csv"}:
         raise UsageError("--table is for csv", fix="add --format csv")
     for flag in ("no_images", "data", "explain"):
-        if flags[flag] and form != "html":
+        if flags[flag] and "html" not in forms.values():
             raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
     cards = flags["cards"]
     if predictions or cards:
         what = "--predictions" if predictions else "--cards"
         used = {} if predictions else {"cards": None, "by": ()}
-        board_flags = {"output": output, "format": form not in ("terminal", "csv"), **flags, **used}
+        board_flags = {"output": outputs, "format": form not in (None, "terminal", "csv"), **flags, **used}
         refuse_ignored(what, [f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
     registry = registry_with_warnings()
     options = options_from_flags(flags, registry)
@@ -91,42 +91,55 @@ def report_command(
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
         boards = build_leaderboard(results, registry.metrics, options)
-        boards = fill_families(boards, registry) if form == "html" else boards
-        galleries = find_galleries(boards, registry, flags) if form == "html" else []
+        page_boards = fill_families(boards, registry) if "html" in forms.values() else []
+        galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:
             export_figures(boards, flags["figures"])
     for line in (*warn_groupless(boards, options), *warn_unranked(boards), *warn_pictureless(boards, galleries)):
         tell(f"zoo: warning: {clean(line)}")
     if flags["table"]:
-        text = table_to_csv(boards, flags["table"])
+        texts = dict.fromkeys(forms, table_to_csv(boards, flags["table"]))
     else:
         layout = Layout(
             width=terminal_width(),
-            color=output is None and in_color(),
+            color=not outputs and in_color(),
             details=flags["details"],
             sections=requested_sections(flags),
             more=details_command(folders, recipes=flags["recipes"]),
             unfinished=list_unfinished(results),
             galleries=galleries,
         )
-        text = write_boards(boards, form, layout)
-    if output is None:
-        click.echo(text, nl=False)
-        return 0
-    return compare_with(output, text) if check else write_report(output, text)
+        texts = {
+            output: write_boards(page_boards if form == "html" else boards, form, layout)
+            for output, form in forms.items()
+        }
+    finish = compare_with if check else write_report
+    return max(finish(output, text) for output, text in texts.items())
 
 
-def compare_with(output: Path, text: str) -> int:
+def formats_of(outputs: Sequence[Path], form: str | None) -> dict[Path | None, str]:
+    """The format of each output: --format, else that of its suffix, else the terminal's. None stands for stdout."""
+    return {
+        output: form or FORMAT_OF_SUFFIX.get(output.suffix.lower() if output else "", "terminal")
+        for output in outputs or (None,)
+    }
+
+
+def compare_with(output: Path | None, text: str) -> int:
     """Say whether a file holds this report; return the exit status."""
+    assert output is not None  # --check needs a file
     stale = not output.is_file() or output.read_bytes() != text.encode()
     tell(f"{clean(output)}: {'stale: run zoo report again' if stale else 'up to date'}")
     return EXIT_SOME_FAILED if stale else 0
 
 
-def write_report(output: Path, text: str) -> int:
-    """Write a report to a file; return the exit status."""
+def write_report(output: Path | None, text: str) -> int:
+    """Write a report to a file or to stdout; return the exit status."""
     from zoo.system.files import written_whole
 
+    if output is None:
+        click.echo(text, nl=False)
+        return 0
     try:
         with written_whole(output) as temporary:
             temporary.write_bytes(text.encode())

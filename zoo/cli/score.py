@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Number, several
+from zoo.cli.options import FILE_TYPE, RESULTS, TEXT, Name, Number, plugin_option, several
 from zoo.cli.terminal import registry_with_warnings, tell
 from zoo.errors import UsageError
 
+# Options of `--masks` that need --reference, and those that need --datasets.
+OF_REFERENCE = ("reference", "patients", "tolerance", "spacing", "connectivity", "lesion_iou", "cldice", "output")
+OF_DATASET = ("name", "folds", "resplit", "drop_leaks", "allow_leak")
 IOU = Number(min=0, max=1, max_open=True)
 
 
@@ -20,6 +24,14 @@ IOU = Number(min=0, max=1, max_open=True)
 @several("--metrics", kind="metric", metavar="NAME,...", help="Metrics in addition to the stored ones.")
 @click.option("--masks", type=TEXT, metavar="FOLDER|PATH*", help="Score predicted masks instead of a results folder.")
 @click.option("--reference", type=TEXT, metavar="FOLDER|PATH*", help="The reference masks, of the same names.")
+@click.option(
+    "--datasets", "dataset", type=Name("dataset"), metavar="NAME|PATH", help="Store the masks of its test images."
+)
+@click.option("--name", type=TEXT, metavar="NAME", help="With --datasets: the name of their row on its board.")
+@click.option("--folds", type=click.IntRange(min=1), metavar="N", help="As in the bench whose board they join.")
+@click.option("--resplit", is_flag=True, default=None, help="As in the bench.")
+@click.option("--drop-leaks", is_flag=True, default=None, help="As in the bench.")
+@click.option("--allow-leak", type=TEXT, metavar="REASON", help="As in the bench.")
 @click.option("--patients", type=FILE_TYPE, metavar="FILE.csv", help="The patient of each case: columns case, patient.")
 @click.option("--labels", type=TEXT, metavar="[NAME=]N,...", help="The labels to score. Default: all that occur.")
 @click.option("--tolerance", type=Number(min=0), metavar="MM", help="Tolerance of NSD. Default: the size of a voxel.")
@@ -28,11 +40,13 @@ IOU = Number(min=0, max=1, max_open=True)
 @click.option("--lesion-iou", type=IOU, metavar="IOU", help="Lesions match above it. Default: any overlap.")
 @click.option("--cldice", is_flag=True, default=None, help="Add clDice, for vessels (needs scikit-image).")
 @click.option("-o", "--output", type=FILE_TYPE, metavar="FILE", help="Write the case table: a .csv or .npz file.")
+@plugin_option
 def score_command(results: Path, metrics: tuple[str, ...], masks: str | None, **options: Any) -> int:
     """Recompute scores from stored predictions, or score masks of any tool; without training or a GPU.
 
     \b
     zoo score --metrics geometric_mean
+    zoo score --masks predictions/ --datasets path/to/set --name nnunet
     zoo score --masks predictions/ --reference labelsTs/ --tolerance 1 -o cases.csv
     zoo score --masks 'out/*_pred.png' --reference 'data/*_mask.png' --patients patients.csv
     """
@@ -40,7 +54,7 @@ def score_command(results: Path, metrics: tuple[str, ...], masks: str | None, **
     if masks:
         if metrics:
             raise UsageError("--metrics is for a results folder", fix="leave it out: all metrics of masks are computed")
-        return score_masks(masks, given)
+        return add_row(masks, results, given) if "dataset" in given else score_masks(masks, given)
     if given:
         raise UsageError(f"--{next(iter(given)).replace('_', '-')} is for masks", fix="add --masks FOLDER")
     return score_stored(results, metrics)
@@ -78,7 +92,8 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
 
     output: Path | None = options.get("output")
     if not options.get("reference"):
-        raise UsageError("--masks needs references", fix="add --reference FOLDER")
+        raise UsageError("--masks needs references", fix="add --reference FOLDER, or --datasets NAME")
+    refuse_alone(options, OF_DATASET, "--datasets")
     if output and output.suffix.lower() not in (".csv", ".npz"):
         raise UsageError(f"{output}: expected a .csv or .npz file", fix="name it cases.csv")
     if options.get("cldice"):
@@ -114,6 +129,71 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
             save_case_scores(output, comparison.scores)
         tell(f"zoo: wrote {clean(output)}: {len(comparison.scores)} rows")
     return EXIT_SOME_FAILED if comparison.refused else 0
+
+
+def refuse_alone(options: Mapping[str, Any], names: Sequence[str], other: str) -> None:
+    """Raise UsageError for an option that needs another one."""
+    if foreign := next((name for name in names if name in options), ""):
+        raise UsageError(f"--{foreign.replace('_', '-')} needs {other}", fix=f"add {other}, or leave it out")
+
+
+def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
+    """Store the masks of a dataset's test images as finished runs, and print the boards that they stand on."""
+    from zoo.cli.bench import print_boards
+    from zoo.cli.stored import read_results
+    from zoo.errors import EXIT_NOTHING_RAN, clean
+    from zoo.leaderboard.boards import build_leaderboard, data_key
+    from zoo.leaderboard.sanity_checks import is_imported
+    from zoo.registry.context import Context
+    from zoo.registry.loading import quiet_stdout
+    from zoo.report.mask_scores import import_lines
+    from zoo.runner.importing import ImportRequest, import_masks
+    from zoo.sources.label_map_pairs import find_label_maps
+    from zoo.specs.suite import Suite
+    from zoo.system.progress import Console
+    from zoo.system.settings import Settings
+
+    refuse_alone(options, OF_REFERENCE, "--reference")
+    request = ImportRequest(
+        name=read_row_name(options.get("name")),
+        files=find_label_maps(masks),
+        labels=read_labels_option(options.get("labels")),
+    )
+    chosen = {name: options[name] for name in ("folds", "resplit", "drop_leaks", "allow_leak") if name in options}
+    suite = Suite(name="score", datasets=(options["dataset"],), **chosen)
+    console = Console()
+    context = Context(registry=registry_with_warnings(console), settings=Settings(results=results), console=console)
+    with quiet_stdout():
+        outcome = import_masks(request, suite, context)
+    for error in outcome.refused:
+        tell(error.line())
+    for line in import_lines(outcome):
+        tell(f"zoo: {line}")
+    if not outcome.results:
+        return EXIT_NOTHING_RAN
+    data = {data_key(result) for result in outcome.results}
+    with quiet_stdout(), console.counting("building the leaderboard"):
+        every = read_results([results])
+        stored = [result for result in every if data_key(result) in data]
+        boards = build_leaderboard(stored, context.registry.metrics, sections=())
+    name = outcome.results[0].run["dataset"]
+    has_others = sum(each.run["dataset"] == name for each in every) > len(stored)
+    if has_others and all(is_imported(each.run) for each in stored):
+        tell(
+            f"zoo: the models of {name} in {clean(results)} are of another split or version of it: give --folds, "
+            "--resplit and --drop-leaks as in their bench"
+        )
+    print_boards(boards, results)
+    return 0
+
+
+def read_row_name(name: str | None) -> str:
+    """The name of a row. Raises UsageError if it is missing, or if it could not be typed in a command."""
+    if name is None:
+        raise UsageError("--datasets needs a name for the row", fix="add --name nnunet")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+        raise UsageError(f"--name {name}: expected letters, digits and . + - _", fix="add --name nnunet")
+    return name
 
 
 def read_spacing_option(text: str | None) -> tuple[float, ...] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import PATH, several
+from zoo.cli.options import PATH, plugin_option, several
 from zoo.cli.terminal import registry_with_warnings
 from zoo.errors import EXIT_SOME_FAILED
 
@@ -16,6 +16,7 @@ from zoo.errors import EXIT_SOME_FAILED
 @click.argument("path", type=PATH, metavar="BUNDLE")
 @several("--datasets", "-d", kind="dataset", metavar="NAME|PATH,...", help="Datasets on this machine to compare with.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def verify_command(path: Path, datasets: tuple[str, ...], as_json: bool) -> int:
     """Recompute every score of a bundle and compare every hash; exit status 3 if anything differs."""
     from zoo.data.lookup import open_named

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RESULTS, TEXT
+from zoo.cli.options import RESULTS, TEXT, plugin_option
 
 
 @click.command("why")
 @click.argument("run_id", type=TEXT)
 @click.option("--results", type=RESULTS, default="results", show_default=True, help="Results folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@plugin_option
 def why_command(run_id: str, results: Path, as_json: bool) -> None:
     """Explain, field by field, why a run does or does not equal a stored one."""
     from zoo.report.text import to_text

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -58,9 +58,15 @@ def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, prog
     return cache_images(source, resolution.size, cache, progress)
 
 
+class ReadsMasks(Protocol):
+    """The mask of a row: uint8 (H, W) or (A, B, C)."""
+
+    def __getitem__(self, row: int, /) -> Array: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DecodedFold:
-    """One decoded fold of a dataset, as plain arrays and one file, so that it can be pickled."""
+class Fold:
+    """One fold of a dataset, as plain arrays: what scoring needs."""
 
     name: str
     task: Task
@@ -68,29 +74,34 @@ class DecodedFold:
     positive: int | None
     unit: Unit
     has_patients: bool
-    symmetries: tuple[str, ...]
-    intensity: tuple[float, float]
     sample_ids: Array
     patients: Array
     targets: Array
     split_of: Array  # (N,) str
-    images: Path
     content_hash: str
     split_hash: str
     fold: int
     num_folds: int
-    scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
     metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
-    volumes: VolumeReading | None = None  # of a dataset of volumes
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
         return np.flatnonzero(self.split_of == split)
 
+    @property
+    def label_maps(self) -> ReadsMasks:
+        """The reference masks at the size of their images."""
+        raise NotImplementedError
+
+    @property
+    def spacings(self) -> Sequence[Spacing | None]:
+        """mm per pixel of the images."""
+        raise NotImplementedError
+
     @cached_property
-    def target_scale(self) -> tuple[float, float]:
-        """Center and spread of the training targets, in which the network predicts."""
-        return self.scale or self.task.targets.scale(self.targets[self.index("train")])
+    def boundary_rule(self) -> BoundaryRule:
+        """How distances between masks are measured."""
+        return find_boundary_rule(self.spacings)
 
     @property
     def card(self) -> ScoringContext:
@@ -102,6 +113,30 @@ class DecodedFold:
             unit=self.unit,
             has_patients=self.has_patients,
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedFold(Fold):
+    """One decoded fold of a dataset, as plain arrays and one file, so that it can be pickled."""
+
+    symmetries: tuple[str, ...]
+    intensity: tuple[float, float]
+    images: Path
+    scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
+    volumes: VolumeReading | None = None  # of a dataset of volumes
+
+    @cached_property
+    def target_scale(self) -> tuple[float, float]:
+        """Center and spread of the training targets, in which the network predicts."""
+        return self.scale or self.task.targets.scale(self.targets[self.index("train")])
+
+    @property
+    def label_maps(self) -> LabelMaps:
+        return self.decoded.label_maps
+
+    @property
+    def spacings(self) -> Sequence[Spacing | None]:
+        return self.decoded.spacings
 
     @cached_property
     def decoded(self) -> DecodedImages | DecodedVolumes:
@@ -118,16 +153,6 @@ class DecodedFold:
         assert isinstance(self.decoded, DecodedImages)
         return self.decoded.masks
 
-    @property
-    def label_maps(self) -> LabelMaps:
-        """The reference masks at the size of their images."""
-        return self.decoded.label_maps
-
-    @cached_property
-    def boundary_rule(self) -> BoundaryRule:
-        """How distances between masks are measured."""
-        return find_boundary_rule(self.decoded.spacings)
-
 
 def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch: int = 0) -> DecodedFold:
     """Build the part that all runs on one fold share; `patch` is the longest side of a patch of volumes."""
@@ -136,26 +161,34 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
     volumes = read_volumes_by(spec, images, split_of == "train", patch) if spec.dims == 3 else None
     intensity = (volumes.window or STANDARDIZED) if volumes else spec.intensity
     return DecodedFold(
-        name=spec.name,
-        task=spec.task,
-        labels=spec.labels,
-        positive=index_of_positive(spec),
-        unit=unit_of(source),
-        has_patients=source.has_patients,
+        **fields_of_fold(source, split, fold),
         symmetries=spec.symmetries,
         intensity=intensity or measure_intensity(images, split_of == "train"),
-        sample_ids=source.sample_ids,
-        patients=source.patients,
-        targets=np.asarray(source.samples.targets),
-        split_of=split_of,
         images=images,
-        content_hash=source.content_hash,
-        split_hash=split.hash,
-        fold=fold,
-        num_folds=len(split.folds),
-        metadata=select_metadata(source),
         volumes=volumes,
     )
+
+
+def fields_of_fold(source: OpenDataset, split: Split, fold: int) -> dict[str, Any]:
+    """The fields of a `Fold`."""
+    spec = source.spec
+    return {
+        "name": spec.name,
+        "task": spec.task,
+        "labels": spec.labels,
+        "positive": index_of_positive(spec),
+        "unit": unit_of(source),
+        "has_patients": source.has_patients,
+        "sample_ids": source.sample_ids,
+        "patients": source.patients,
+        "targets": np.asarray(source.samples.targets),
+        "split_of": split.folds[fold],
+        "content_hash": source.content_hash,
+        "split_hash": split.hash,
+        "fold": fold,
+        "num_folds": len(split.folds),
+        "metadata": select_metadata(source),
+    }
 
 
 STANDARDIZED = (0.0, 1.0)  # standard deviations from the mean of each volume
@@ -172,7 +205,7 @@ def read_volumes_by(spec: DatasetSpec, images: Path, train: Array, patch: int) -
     return VolumeReading(patch, window)
 
 
-def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> dict[str, Any]:
+def describe_fold(dataset: Fold, source: OpenDataset, split: Split) -> dict[str, Any]:
     """Return what a board reports of a dataset, as plain data: its description and its splits."""
     spec = source.spec
     return {
@@ -200,7 +233,7 @@ def describe_fold(dataset: DecodedFold, source: OpenDataset, split: Split) -> di
     }
 
 
-def count_split(dataset: DecodedFold, name: str) -> dict[str, Any]:
+def count_split(dataset: Fold, name: str) -> dict[str, Any]:
     rows = dataset.index(name)
     return count_images(dataset.task, dataset.labels, dataset.targets[rows], dataset.patients[rows])
 

@@ -89,6 +89,11 @@ def join_streams(parts: Sequence[Array], shapes: Array) -> LabelMaps:
     return LabelMaps(np.concatenate([np.empty(0, np.uint8), *parts]), ends, shapes)
 
 
+def hash_maps(maps: LabelMaps) -> str:
+    """Hash label maps, whatever their order."""
+    return hash_bytes(*sorted(hash_mask(maps[row]) for row in range(len(maps))))
+
+
 def save_maps(path: Path, maps: LabelMaps) -> None:
     with open(path, "wb") as stream:
         np.savez(stream, streams=maps.streams, ends=maps.ends, shapes=maps.shapes)

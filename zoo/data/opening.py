@@ -77,8 +77,7 @@ def open_dataset(
     if samples.masks is not None:
         sizes, mask_digests, longest_side = measure_masks(spec, samples, cache, progress)
         by_image = dict(zip(samples.table["image"].tolist(), mask_digests, strict=True))
-        masks = partial(read_same_mask, samples.masks, spec.name, by_image)
-        samples = replace(samples, targets=sizes, masks=masks)
+        samples = replace(samples, targets=sizes, masks=SameMasks(samples.masks, spec.name, by_image))
     check_samples(spec, samples)
     samples = replace(samples, notes=(*samples.notes, *describe_spellings(samples)))
     table = samples.table
@@ -274,11 +273,19 @@ def read_same_pixels(read: Callable[[Any], Array], name: str, digests: Mapping[A
     return pixels
 
 
-def read_same_mask(masks: Callable[[Any], Array], name: str, digests: Mapping[Any, str], image: Any) -> Array:
-    mask = masks(image)
-    if hash_mask(mask) != digests[image]:
-        raise changed(name, f"the mask of image {image!r}")
-    return mask
+@dataclass(frozen=True, eq=False)
+class SameMasks:
+    """Read masks, and refuse those that changed since they were hashed."""
+
+    read: Callable[[Any], Array]  # as the dataset gave it
+    name: str
+    digests: Mapping[Any, str]
+
+    def __call__(self, image: Any) -> Array:
+        mask = self.read(image)
+        if hash_mask(mask) != self.digests[image]:
+            raise changed(self.name, f"the mask of image {image!r}")
+        return mask
 
 
 def read_same_file(

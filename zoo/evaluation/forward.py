@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ from zoo.models.features import Features
 from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+Network = Callable[["Tensor"], "Tensor"]  # normalized images (B, C, ...) -> logits
 
 
 def refuse_infinite(finite: Array, sample_ids: Array) -> None:
@@ -26,7 +29,7 @@ def refuse_infinite(finite: Array, sample_ids: Array) -> None:
         )
 
 
-def forward(module: nn.Module, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
+def forward(module: Network, pixels: Pixels | Features, rows: Array, batch_size: int, *, precision: str) -> Tensor:
     """Compute the logits of the given rows: float32 (N, outputs), on the device."""
     import torch
 

@@ -47,7 +47,7 @@ def choose_labels(cases: Sequence[LabelCases]) -> tuple[int, ...]:
 
 
 def keep_labels(runs: Runs, card: ScoringContext, labels: Sequence[int]) -> tuple[Runs, ScoringContext]:
-    """Reduce multi-label predictions to the labels at these positions; without positions, return them unchanged."""
+    """Reduce predictions of a task by label to the labels at these positions; without any, return them unchanged."""
     if not labels:
         return runs, card
     columns = list(labels)
@@ -57,8 +57,8 @@ def keep_labels(runs: Runs, card: ScoringContext, labels: Sequence[int]) -> tupl
         return replace(
             part,
             targets=part.targets[:, columns],
-            probabilities=part.probabilities[:, columns],
-            log_odds=None if odds is None else odds[:, columns],
+            probabilities=card.task.answers.keep_labels(part.probabilities, columns),
+            log_odds=None if odds is None else card.task.answers.keep_labels(odds, columns),
         )
 
     reduced = [[{split: reduce(part) for split, part in run.items()} for run in folds] for folds in runs]

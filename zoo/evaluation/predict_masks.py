@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import PIXELS, DecodedFold
+from zoo.data.dataset import PIXELS, DecodedFold, Fold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
 from zoo.data.volumes import VolumePixels
-from zoo.evaluation.forward import forward, refuse_infinite
+from zoo.evaluation.forward import Network, forward, refuse_infinite
 from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict_volumes import decide_volume
 from zoo.evaluation.predictions import Predictions
@@ -37,13 +37,20 @@ def predict_masks(
     counts_only: bool = False,
 ) -> Predictions:
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
-    references, spacings = dataset.label_maps, dataset.decoded.spacings
-    rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
         decided_masks = (decide_volume(module, dataset, pixels, row, precision) for row in rows)
     else:
         decided_masks = decide_images(module, dataset, pixels, rows, precision)
+    return collect_masks(dataset, rows, decided_masks, counts_only=counts_only)
+
+
+def collect_masks(
+    dataset: Fold, rows: Array, decided_masks: Iterable[Array], *, counts_only: bool = False
+) -> Predictions:
+    """Compare the decided mask of each row with its reference, and compress it."""
+    references, spacings = dataset.label_maps, dataset.spacings
+    rule, num_labels = dataset.boundary_rule, len(dataset.labels)
     statistics, maps = [], []
     for row, decided in zip(rows, decided_masks, strict=True):
         reference = references[row]
@@ -72,10 +79,7 @@ def decide_images(
     def decide_masks(batch: int, part: Array) -> list[Array]:
         """The masks of some rows, whose logits are resized in the same attempt: they may be larger than the input."""
         outputs: Iterator[Tensor]
-        if pixels.patch:
-            outputs = (join_tiles(module, pixels, row, placements[row], batch, precision) for row in part)
-        else:
-            outputs = predict_whole(module, pixels, part, placements, batch, precision)
+        outputs = predict_logits(module, pixels, part, placements, batch, precision)
         masks = []
         for row, logits in zip(part, outputs, strict=True):
             refuse_infinite(np.array([bool(logits.isfinite().all())]), dataset.sample_ids[[row]])
@@ -90,8 +94,24 @@ def decide_images(
         yield from masks
 
 
+def predict_logits(
+    module: Network,
+    pixels: Pixels,
+    rows: Array,
+    placements: Sequence[Placement],
+    batch: int,
+    precision: str,
+) -> Iterator[Tensor]:
+    """Yield the logits (O, height, width) of each image at the size of the input, without the padding."""
+    if not pixels.patch:
+        yield from predict_whole(module, pixels, rows, placements, batch, precision)
+        return
+    for row in rows:
+        yield join_tiles(module, pixels, row, placements[row], batch, precision)
+
+
 def predict_whole(
-    module: nn.Module, pixels: Pixels, rows: Array, placements: list[Placement], batch: int, precision: str
+    module: Network, pixels: Pixels, rows: Array, placements: Sequence[Placement], batch: int, precision: str
 ) -> Iterator[Tensor]:
     """Yield the logits (O, height, width) of each image at the size of the input, without the padding."""
     for start in range(0, len(rows), batch):
@@ -106,7 +126,7 @@ def without_padding(logits: Tensor, placement: Placement) -> Tensor:
     return logits[:, top : top + height, left : left + width]
 
 
-def join_tiles(module: nn.Module, pixels: Pixels, row: int, placement: Placement, batch: int, precision: str) -> Tensor:
+def join_tiles(module: Network, pixels: Pixels, row: int, placement: Placement, batch: int, precision: str) -> Tensor:
     """The logits (O, height, width) of one image at the size of the input, without the padding, from tiles of it."""
     import torch
     from torch.nn.functional import pad

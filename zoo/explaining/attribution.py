@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INTEGRATED_GRADIENTS = "integrated-gradients"
+OCCLUSION = "occlusion"
 PATH_STEPS = 32  # of the path from the blurred to the original image
 WINDOWS = 8  # occluded squares to a side of the input, each moved by half its side
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import UsageError
-from zoo.explaining.attribution import INTEGRATED_GRADIENTS, attribute
+from zoo.explaining.attribution import INTEGRATED_GRADIENTS, OCCLUSION, attribute
 from zoo.explaining.gradcam import grad_cam
 from zoo.explaining.inputs import normalize_squares
 from zoo.explaining.layers import SpatialLayer, check_gradient, find_layer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GRAD_CAM = "grad-cam"
+MAP_METHODS = (GRAD_CAM, INTEGRATED_GRADIENTS, OCCLUSION)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +54,9 @@ class Explainer:
 
 
 def check_method(method: str) -> None:
-    """Raise UsageError if a method needs a library that is not installed."""
+    """Raise UsageError for an unknown method, and if a method needs a library that is not installed."""
+    if method not in MAP_METHODS:
+        raise UsageError(f"unknown method {method!r}", fix=f"the methods are {', '.join(MAP_METHODS)}")
     if method != GRAD_CAM and importlib.util.find_spec("captum") is None:
         raise UsageError(f"--method {method} needs captum", fix="pip install 'zoo-bench[captum]'", code="extra-missing")
 

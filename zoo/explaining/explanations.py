@@ -59,7 +59,7 @@ class ImageExplainer:
 
     def explain_batch(self, batch: Sequence[ReadImage]) -> Iterator[ExplainedImage]:
         for read, answer in zip(batch, answer_batch([self.model], batch, self.rules), strict=True):
-            if read.pixels is None or read.placement is None:
+            if answer.refused or read.pixels is None or read.placement is None:
                 yield ExplainedImage(answer=answer)
                 continue
             outputs = outputs_to_explain(self.model.card, answer, self.request.label)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.explaining.locating import FindMask, FolderMasks
 from zoo.explaining.sampling import Place, TestedImages, open_tested, read_tested, sample_ids_of
-from zoo.images.formats import split_frame
 from zoo.system.progress import Progress
 from zoo.trained.card import ModelCard
 from zoo.trained.inputs import NewImage, list_images
@@ -20,16 +20,28 @@ class Subject:
 
     images: list[NewImage]
     find_mask: FindMask | None
-    owner_of: Callable[[str], str]  # an image's name -> its patient, else its file
+    owner_of: Callable[[str], str]  # an image's name -> its patient; its file if that is unknown
 
 
 def list_named(paths: Sequence[Path], card: ModelCard, cache: Path, tags: Sequence[str] = ()) -> Subject:
     """The images of some paths, with some DICOM tags."""
-    return Subject(
-        images=list(list_images(paths, card, cache, tags)),
-        find_mask=None,
-        owner_of=lambda name: split_frame(name)[0],
-    )
+    images = list(list_images(paths, card, cache, tags))
+    owners = {image.name: find_owner(image, card.seen.get("patient") or {}) for image in images}
+    return Subject(images=images, find_mask=None, owner_of=owners.__getitem__)
+
+
+def find_owner(image: NewImage, rule: Mapping[str, str]) -> str:
+    """The patient of an image by the training data's rule if it applies, else by PatientID; else its file."""
+    tags = image.header.tags if image.header else {}
+    in_name = patient_in_path(rule["regex"], image.name) if "regex" in rule else ""
+    return in_name or tags.get(rule.get("tag", ""), "") or tags.get("PatientID", "") or image.file
+
+
+def patient_in_path(expression: str, path: str) -> str:
+    """The first group in the shortest end of a path that matches, or "": the rule is about paths within a dataset."""
+    parts = path.split("/")
+    ends = ("/".join(parts[start:]) for start in reversed(range(len(parts))))
+    return next((match[1] for end in ends if (match := re.search(expression, end)) and match[1]), "")
 
 
 def list_tested(folder: Path, card: ModelCard, place: Place, progress: Progress | None = None) -> Subject:

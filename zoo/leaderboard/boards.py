@@ -20,7 +20,7 @@ from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score, seed_deviations
 from zoo.evaluation.thresholds import ThresholdRule
 from zoo.evaluation.values import Runs, Score
-from zoo.leaderboard import calibration, ensembles, external, operating_points, subgroups
+from zoo.leaderboard import calibration, cases, ensembles, external, operating_points, subgroups
 from zoo.leaderboard.ranking_metrics import find_rank_fault
 from zoo.leaderboard.records import MissingRun, RunsRecord, list_missing, record_runs
 from zoo.leaderboard.sanity_checks import (
@@ -29,6 +29,7 @@ from zoo.leaderboard.sanity_checks import (
     count_configurations,
     find_degenerate,
     is_baseline,
+    is_imported,
     judge_shuffles,
     score_shuffles,
     tested_on,
@@ -51,11 +52,22 @@ COSTS = (
     "flops",
 )
 # The fields that separate rows: a run's identity without seed and fold.
-KEPT_APART = ("model", "network", "weights_digest", "image_size", "precision", "device_kind", "threads", "tuned")
+KEPT_APART = (
+    "model",
+    "network",
+    "weights_digest",
+    "image_size",
+    "precision",
+    "device_kind",
+    "threads",
+    "tuned",
+    "predictions",
+)
 # The tables below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = (
     calibration.build_section,
     operating_points.build_section,
+    cases.build_section,
     subgroups.build_section,
     ensembles.build_section,
 )
@@ -69,7 +81,7 @@ class Row:
     qualified: str  # distribution:architecture
     network: str = ""  # models.identity.identify_network
     family: str = ""  # of the architecture, as its plugin names it; "" in older results
-    weights: str  # tag; "random init"
+    weights: str  # tag; "random init"; "imported"
     init: str  # kind of initial weights
     baseline: bool
     scores: Mapping[str, Score]
@@ -105,7 +117,7 @@ class Row:
     def label(self) -> str:
         """The model with its weights tag, unless the name ends with it: what `zoo compare` takes."""
         tag = f".{self.weights}"
-        plain = self.baseline or self.weights == "random init" or self.model.endswith(tag)
+        plain = self.init != "pretrained" or self.model.endswith(tag)
         name = self.model if plain else f"{self.model}{tag}"
         name = name.removesuffix(tag) if self.untagged else name
         return self.with_recipe(f"{name}[{self.variant}]" if self.variant else name)
@@ -115,8 +127,13 @@ class Row:
         """The model, for sentences about this row."""
         return self.with_recipe(self.model)
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the predictions, so that nothing was trained here."""
+        return self.init == "none"
+
     def with_recipe(self, name: str) -> str:
-        return f"{name} · {self.recipe}" if self.recipe and not self.baseline else name
+        return f"{name} · {self.recipe}" if self.recipe and not self.baseline and not self.is_imported else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,7 @@ class RankFault:
 class Board:
     """All comparable rows: one dataset, content, split, protocol and kind of initial weights.
 
+    Imported predictions and baselines stand on every board of their data.
     A board of `recipes` has the rows of all protocols and initial weights, each with its recipe.
     """
 
@@ -236,8 +254,9 @@ def build_leaderboard(
     baselines = [r for r in scored if is_baseline(r.run)]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
-        if not is_baseline(result.run):
+        if not is_baseline(result.run) and not is_imported(result.run):
             groups.setdefault(key_of(result), []).append(result)
+    add_imported(groups, [r for r in scored if is_imported(r.run)])
     data = {data_key(group[0]) for group in groups.values()}
     orphans: dict[tuple[str, ...], list[Result]] = {data_key(r): [] for r in baselines if data_key(r) not in data}
     for result in baselines:
@@ -261,6 +280,17 @@ def build_leaderboard(
         if board
     ]
     return compare_sites(counted) + list(shuffled.values())
+
+
+def add_imported(groups: dict[tuple[str, ...], list[Result]], imported: Iterable[Result]) -> None:
+    """Add imported predictions to every group of runs on their data; without one, they are a group of their own."""
+    by_data: dict[tuple[str, ...], list[Result]] = {}
+    for result in imported:
+        by_data.setdefault(data_key(result), []).append(result)
+    trained = {data_key(group[0]) for group in groups.values()}
+    for group in groups.values():
+        group += by_data.get(data_key(group[0]), ())
+    groups.update({key: alone for key, alone in by_data.items() if key not in trained})
 
 
 def compare_sites(boards: Sequence[Board]) -> list[Board]:
@@ -334,7 +364,7 @@ def row_key(result: Result) -> tuple[Any, ...]:
 
 def kept_apart(run: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a run (`Run.describe()`) that separate rows."""
-    return {name: run.get(name, "") if name == "network" else run[name] for name in KEPT_APART}
+    return {name: run.get(name, "") for name in KEPT_APART}  # older results lack some
 
 
 def build_board(
@@ -352,7 +382,8 @@ def build_board(
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
-    first, run = finished[0], (group or baselines)[0].run
+    own = [r for r in group if not is_imported(r.run)] or group or baselines  # their recipe is the board's
+    first, run = finished[0], own[0].run
     rule: ThresholdRule = run["protocol"]["threshold"]
     primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
     requested = list_requested(finished, primary, metrics, options)
@@ -367,13 +398,13 @@ def build_board(
     )
     rows, controls = check_rows(rows, controls, finished, metrics)
     created = sorted(r.created[:10] for r in finished if r.created)
-    protocols, inits = (sorted({r.run[name] for r in group or baselines}) for name in ("protocol_label", "init"))
+    protocols, inits = (sorted({r.run[name] for r in own}) for name in ("protocol_label", "init"))
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
         protocols=tuple(protocols),
         label_parts=protocol_parts(run["protocol"]),
-        demonstration=any(r.run["protocol"]["demonstration"] for r in group or baselines),
+        demonstration=any(r.run["protocol"]["demonstration"] for r in own),
         init=inits[0] if len(inits) == 1 else "mixed",
         recipes=bool(recipes),
         primary_metric=primary,
@@ -392,7 +423,7 @@ def build_board(
         labels=labels,
         bundle=first.bundle,
         versions=first.versions,
-        record=record_runs(group, baselines),
+        record=record_runs(own, baselines),
         comparisons=compare_rows(
             [*(row.evidence for row in rows), *["a baseline is not ranked"] * len(controls)],
             higher,
@@ -650,7 +681,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         qualified=run["model"],
         network=run.get("network", ""),  # absent from the oldest results
         family=next((r.details["family"] for r in finished.values() if r.details.get("family")), ""),
-        weights=run["weights_tag"] if run["init"] == "pretrained" else "random init",
+        weights=name_weights(run),
         baseline=is_baseline(run),
         scores=scored.scores,
         seed_sd=scored.seed_sd,
@@ -679,6 +710,12 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         folders=[[result.folder for result in part if result.folder] for part in complete] if scored.stored else (),
         provenance=strongest(results),
     )
+
+
+def name_weights(run: Mapping[str, Any]) -> str:
+    """The tag of a run's initial weights, or what it has instead."""
+    names: Mapping[str, str] = {"pretrained": run["weights_tag"], "random": "random init", "none": "imported"}
+    return names[run["init"]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -828,6 +865,8 @@ def count_label_patients(folds: Sequence[Mapping[str, Predictions]], card: Scori
 
 def describe_device(result: Result) -> str:
     system = result.system
+    if is_imported(result.run):
+        return "no training here"
     if "gpu" in system:
         return str(system["gpu"])
     threads = system.get("threads", 1)

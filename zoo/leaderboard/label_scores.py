@@ -1,4 +1,4 @@
-"""Score each label of a multi-label board by itself."""
+"""Score each label of a board by itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from zoo.leaderboard.boards import Board, Row
 
 
 def score_labels(board: Board, row: Row) -> dict[str, Mapping[str, Score]]:
-    """Every metric of the board on every label, by label; empty for other tasks, and without stored predictions.
+    """Every metric of the board on every label, by label.
 
-    A label with too few cases has values without intervals.
+    Empty with a single label, for a task whose targets are not by label, and without stored predictions. A label with
+    too few cases has values without intervals.
     """
-    if not board.cases or not row.stored:
+    if not board.card.task.targets.by_label or len(board.card.labels) < 2 or not row.stored:
         return {}
     scores: dict[str, Mapping[str, Score]] = {}
     for position, label in enumerate(board.card.labels):

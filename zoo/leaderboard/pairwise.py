@@ -18,7 +18,7 @@ from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
 from zoo.leaderboard.boards import Board, Row
-from zoo.leaderboard.sanity_checks import is_baseline
+from zoo.leaderboard.sanity_checks import is_baseline, is_imported
 from zoo.leaderboard.significance import MIN_SEEDS, Difference
 from zoo.results.store import Result
 from zoo.specs.metric import ScoringContext
@@ -97,7 +97,7 @@ def select_results(results: Sequence[Result], dataset: str | None, protocol: str
         r
         for r in results
         if dataset in (None, r.run["dataset"])
-        and (protocol is None or protocol in names_of_protocol(r) or is_baseline(r.run))
+        and (protocol is None or protocol in names_of_protocol(r) or is_baseline(r.run) or is_imported(r.run))
     ]
 
 

@@ -130,8 +130,8 @@ def judge_shuffles(model: str, scores: Mapping[str, Score], num_shuffles: int, c
 
 
 # --- how often a test set was used -----------------------------------------------------------------------------------
-SCORED = ("score", "external")  # purposes of runs whose scores measure a model's quality
-CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest")
+SCORED = ("score", "external", "imported")  # purposes of runs whose scores measure a model's quality
+CONFIGURATION = ("content_hash", "split_hash", "model", "protocol_label", "init", "weights_digest", "predictions")
 
 
 def tested_on(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
     The best of many looks better than it is. Baselines and controls do not count: nobody selects among them.
     """
     seen = {
-        (tested_on(run), *(run[name] for name in CONFIGURATION), run.get("network", ""))
+        (tested_on(run), *(run.get(name, "") for name in (*CONFIGURATION, "network")))
         for run in runs
         if run["purpose"] in SCORED and not is_baseline(run)
     }
@@ -154,3 +154,7 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
 
 def is_baseline(run: Mapping[str, Any]) -> bool:
     return bool(run["protocol"]["name"] == BASELINE.name)
+
+
+def is_imported(run: Mapping[str, Any]) -> bool:
+    return bool(run["purpose"] == "imported")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from zoo.registry.lookup import Registry
 from zoo.system.progress import Console
@@ -16,3 +18,4 @@ class Context:
     registry: Registry
     settings: Settings
     console: Console
+    emit: Callable[[Mapping[str, Any]], None] = lambda event: None  # noqa: ARG005 - sends an event to the observers

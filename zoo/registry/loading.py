@@ -44,27 +44,27 @@ def load_registry(plugins: Iterable[InstalledPlugin]) -> Registry:
         for plugin in plugins:
             try:
                 if plugin.name in specs_of:
-                    raise PluginError("a plugin with this name is already loaded", fix="uninstall one of them")
+                    raise PluginError(
+                        "a plugin with this name is already loaded", fix="uninstall or rename one of them"
+                    )
                 with quiet_stdout(), process_unchanged():
                     specs_of[plugin.name], mistakes = load_plugin(plugin)
             except BaseException as error:  # SystemExit, and errors of extension modules that derive from BaseException
                 if isinstance(error, KeyboardInterrupt) and interrupts:
                     raise
-                listed.append(
-                    Plugin(name=plugin.name, version=plugin.version, status="broken", reason=reason_of(error))
-                )
+                listed.append(list_plugin(plugin, status="broken", reason=reason_of(error)))
                 continue
             counts = {kind: len(specs) for kind, specs in specs_of[plugin.name].items() if specs}
             listed.append(
-                Plugin(
-                    name=plugin.name,
-                    version=plugin.version,
-                    status="partial" if mistakes else "ok",
-                    reason="; ".join(mistakes),
-                    counts=counts,
-                )
+                list_plugin(plugin, status="partial" if mistakes else "ok", reason="; ".join(mistakes), counts=counts)
             )
     return index_specs(specs_of, listed)
+
+
+def list_plugin(installed: InstalledPlugin, **outcome: Any) -> Plugin:
+    """The plugin with the outcome of loading it."""
+    facts = ("name", "version", "summary", "author", "url", "file", "module")
+    return Plugin(**{name: getattr(installed, name) for name in facts}, **outcome)
 
 
 @contextlib.contextmanager
@@ -266,7 +266,7 @@ def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: S
                 key = name if wins and distribution == first else f"{distribution}:{name}"
                 keyed[f"{kind}s"][key] = by_distribution[distribution]
     broken = tuple(
-        BrokenPlugin(p.name, p.version, p.reason, p.status == "partial") for p in plugins if p.status != "ok"
+        BrokenPlugin(p.name, p.version, p.reason, p.status == "partial", p.file) for p in plugins if p.status != "ok"
     )
     prefixes = {
         prefix: distribution

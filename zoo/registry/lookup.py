@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, overload
 
 from zoo.errors import PluginError, UsageError, nearest, unknown
-from zoo.registry.finding import OUR_PLUGINS, canonical
+from zoo.registry.finding import OUR_PLUGINS, canonical, how_to_remove
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
@@ -34,6 +34,11 @@ class Plugin:
     status: Literal["ok", "partial", "broken"] = "ok"
     reason: str = ""
     counts: Mapping[Kind, int] = field(default_factory=dict)
+    summary: str = ""
+    author: str = ""
+    url: str = ""
+    file: str = ""  # of a plugin without a distribution
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class BrokenPlugin:
     version: str
     reason: str
     partial: bool = False
+    file: str = ""  # of a plugin without a distribution
+
+    @property
+    def removal(self) -> str:
+        return how_to_remove(self.plugin, self.file)
 
     @property
     def state(self) -> str:
@@ -295,7 +305,7 @@ class Registry:
             if broken.plugin == name and not broken.partial:
                 raise PluginError(
                     f"plugin {name} {broken.version}".rstrip() + f" is broken: {broken.reason}",
-                    fix=f"repair it, or `pip uninstall {name}`",
+                    fix=f"repair it, or {broken.removal}",
                     code="broken-plugin",
                 )
         installed = {plugin.name for plugin in self.plugins}

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zoo.errors import PluginError
-from zoo.registry.finding import InstalledPlugin, find_plugins, raising
+from zoo.registry.finding import InstalledPlugin, find_plugins, how_to_remove, raising
 from zoo.registry.loading import load_plugin
 from zoo.system.files import read_regular, write_json
 
@@ -67,10 +67,10 @@ def quarantine_plugins(plugins: Sequence[InstalledPlugin], cache: Path) -> list[
 def guard_load(plugin: InstalledPlugin, reason: str, late: str) -> InstalledPlugin:
     """Make `load` raise PluginError with the fix, if there is a reason not to import the plugin."""
     if late:
-        fix = f"run again when the machine is less busy; if it still fails, `pip uninstall {plugin.name}`"
+        fix = f"run again when the machine is less busy; if it still fails, {how_to_remove(plugin.name, plugin.file)}"
         return replace(plugin, load=raising(PluginError(late, fix=fix)))
     if reason:
-        fix = f"upgrade it, report it to its author, or `pip uninstall {plugin.name}`"
+        fix = f"upgrade it, report it to its author, or {how_to_remove(plugin.name, plugin.file)}"
         return replace(plugin, load=raising(PluginError(reason, fix=fix)))
     return plugin
 
@@ -89,7 +89,8 @@ def key_of(plugin: InstalledPlugin) -> str:
     size = mtime = 0
     with contextlib.suppress(Exception):  # a partially imported module, a custom loader, no file
         spec = importlib.util.find_spec(plugin.module.partition(".")[0])
-        status = Path(spec.origin).stat() if spec and spec.origin else None
+        origin = plugin.file or (spec and spec.origin)
+        status = Path(origin).stat() if origin else None
         size, mtime = (status.st_size, status.st_mtime_ns) if status else (0, 0)
     return json.dumps([plugin.name, plugin.version, plugin.module, size, mtime, platform.python_version()])
 

@@ -46,7 +46,7 @@ def write_lines(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def lines_of(board: Board, place: int) -> Iterator[dict[str, Any]]:
-    """The lines of one row: every metric of the whole task, then of each label of a multi-label task."""
+    """The lines of one row: every metric of the whole task, then of each label of a task by label."""
     row = board.rows[place]
     for metric in board.metrics:
         score, ranks = row.scores.get(metric, NOT_RUN), metric == board.primary_metric
@@ -65,13 +65,14 @@ def lines_of(board: Board, place: int) -> Iterator[dict[str, Any]]:
         }
     cases = {each.label: each for each in board.cases}
     for label, scores in score_labels(board, row).items():
+        case = cases.get(label)
         for metric, score in scores.items():
             yield {
                 **place_columns(board, row, metric, label),
                 **score_columns(score),
-                "positives": cases[label].positives,
-                "negatives": cases[label].negatives,
-                "label_counts": int(not board.labels or cases[label].suffice),
+                "positives": case and case.positives,
+                "negatives": case and case.negatives,
+                "label_counts": int(case is None or not board.labels or case.suffice),
                 "seed_sd": None,
                 "deterministic": int(row.deterministic),
                 "ranks": 0,

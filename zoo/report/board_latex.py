@@ -106,6 +106,8 @@ def caption(board: Board) -> str:
         parts.append(rf"{TIED}The best score and those that are not detectably worse")
     elif winner is not None:
         parts.append("Bold: detectably better than every other ranked model")
+    if imported := [escape_latex(row.label) for row in board.rows if row.is_imported]:
+        parts.append(f"Not trained here but imported: {', '.join(imported)}")
     if board.labels:
         parts.append(f"Means over the {len(board.labels)} of {len(board.cases)} labels that have enough cases")
     return "".join(f"{part}. " for part in parts).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from zoo.registry.loading import CORE
 from zoo.registry.lookup import WILDCARDS, Registry
 from zoo.runner.suites import list_suites, load_suite
 from zoo.specs.dataset import DatasetSpec
+from zoo.specs.hooks import HOOKS, KINDS
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.system.files import cache_root
 from zoo.system.progress import Console
 
 DATA_TYPES = (str, int, float, tuple, list, Mapping)  # types of the fields of a spec that are data
+PLUGIN_COLUMNS = ("name", "version", "status", "reason", "registers", "author", "url", "summary")
 NOT_HERE = ("offline", "data-missing")  # codes of data that are not on this machine
 
 
@@ -79,9 +81,27 @@ def list_plugins(registry: Registry) -> list[dict[str, Any]]:
             "status": plugin.status,
             "reason": plugin.reason or None,
             **{f"{kind}s": count for kind, count in plugin.counts.items() if count},
+            "hooks": [HOOKS[kind] for kind in plugin.counts],
+            "author": plugin.author,
+            "summary": plugin.summary,
+            "url": plugin.url,
+            "file": plugin.file or None,
         }
         for plugin in registry.plugins
     ]
+
+
+def tabulate_plugins(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the table of plugins, without columns that are empty in all of them."""
+    rows = []
+    for item in items:
+        counts = {kind: item.get(f"{kind}s", 0) for kind in KINDS}
+        registers = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count)
+        # the version of a file is its hash
+        row = {**item, "version": item["version"][:15], "registers": registers, "url": item["file"] or item["url"]}
+        rows.append({name: row[name] for name in PLUGIN_COLUMNS})
+    used = [name for name in PLUGIN_COLUMNS if any(row[name] for row in rows)]
+    return [{name: row[name] for name in used} for row in rows]
 
 
 def describe_item(

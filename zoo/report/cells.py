@@ -21,7 +21,8 @@ def short_metrics(board: Board) -> tuple[str, ...]:
 def model_cell(row: Row) -> str:
     """The model with its weights tag; `*` marks a row that deviates or is incomplete."""
     mark = " *" if row.deviations or row.coverage[0] < row.coverage[1] else ""
-    words = [*(["degenerate"] if row.degenerate else []), *([row.provenance] if row.provenance else [])]
+    words = [name for name, holds in (("imported", row.is_imported), ("degenerate", row.degenerate)) if holds]
+    words += [row.provenance] if row.provenance else []
     return clean(row.label) + mark + (f" ({', '.join(words)})" if words else "")
 
 
@@ -33,7 +34,7 @@ def rank_cell(board: Board, row: int) -> str:
 
 def seed_cell(row: Row, metric: str) -> str:
     """The standard deviation between seeds, or that the outcome does not depend on the seed."""
-    return "deterministic" if row.deterministic else number(row.seed_sd.get(metric))
+    return "deterministic" if row.deterministic and not row.is_imported else number(row.seed_sd.get(metric))
 
 
 def recipe_of(board: Board, row: Row) -> dict[str, str]:

@@ -16,6 +16,8 @@ DEVIATION_TEXTS: Mapping[DeviationKind, str] = {
     # As in documents of schema 1, whose sentences are kept.
     "other-predictions": "weights: {}, and val predicted up to {} otherwise than by the finished run",
     "undeclared-fields": "protocol: named {}, but differs from it in {}",
+    "imported": "imported: masks of another tool, not trained here",
+    "unpredicted": "{} of {} test images have no prediction and count as empty",
     "other": "{}",
 }
 

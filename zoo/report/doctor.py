@@ -138,7 +138,7 @@ def advise_on_machine(device: str, memory: int | None) -> Iterator[str]:
 
 def advise_on_plugins(registry: Registry) -> Iterator[str]:
     for broken in registry.broken:
-        yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or `pip uninstall {broken.plugin}`"
+        yield f"plugin {broken.plugin} is {broken.state}: {broken.reason}; repair or {broken.removal}"
     if not registry.models or set(registry.models) <= {"constant", "thumbnails"}:
         names = [name for name, kind in OUR_PLUGINS.items() if kind == "model"]
         yield f"no model plugin is installed: pip install {' '.join(names)}"

@@ -22,6 +22,7 @@ FORMATS: Mapping[str, str] = {
     "html": "zoo.report.board_html:to_html",
     "latex": "zoo.report.board_latex:to_latex",
 }
+FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html", ".tex": "latex"}
 
 
 @dataclass(frozen=True, kw_only=True)

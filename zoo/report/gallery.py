@@ -103,7 +103,9 @@ def make_gallery(board: Board, source: ImageSource, opened: dict[str, OpenDatase
 
 
 def make_maps(board: Board, chosen: Sequence[ChosenImage], source: MapSource) -> dict[str, RowMaps]:
-    """The maps of each row's chosen images."""
+    """The maps of each row's chosen images, which are of the dataset that the row was trained on."""
+    if board.is_external:
+        return {image.row: RowMaps(reason=f"maps are made on the board of {board.facts['name']}") for image in chosen}
     maps = {}
     rows = {row.label: row for row in request_sections(board, ReportOptions()).rows}
     for label in dict.fromkeys(image.row for image in chosen):

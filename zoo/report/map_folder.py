@@ -18,9 +18,9 @@ from zoo.explaining.numbers import MapNumbers, describe_numbers
 from zoo.explaining.subjects import Subject
 from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
-from zoo.report.map_statements import list_numbers, state_numbers
+from zoo.report.map_statements import list_numbers, name_explained, state_numbers
 from zoo.report.new_answers import MAX_LINES, OUTSIDE, list_refused
-from zoo.report.overlays import draw_panels, save_map
+from zoo.report.overlays import draw_panels, save_map, save_png
 from zoo.report.text import table_lines
 from zoo.system.files import folder_written_whole
 from zoo.system.progress import Console
@@ -94,7 +94,7 @@ class MapFolder:
         stem = f"{self.num_maps:05d}-{file_stem(explained.answer.name)}"
         files = {"overlay": f"{stem}.png", "map": f"{stem}.map.png"}
         panels = draw_panels(explained.square, explanation.map, explained.placement, self.card.intensity)
-        panels.save(self.folder / files["overlay"])
+        save_png(panels, self.folder / files["overlay"])
         save_map(explanation.map, explained.placement, self.folder / files["map"])
         if len(self.shown) < SHOWN_MAPS:
             output = explanation.output
@@ -119,6 +119,8 @@ class MapFolder:
             "notice": NOTICE,
             "model": card.name,
             "run": card.run,
+            "seed": card.seed,
+            "fold": card.fold,
             "method": self.explaining.request.method,
             "layer": self.layer,
             "numbers": describe_numbers(numbers),
@@ -131,7 +133,7 @@ class MapFolder:
             "maps.html",
             title=f"Where {card.name} looks",
             notice=NOTICE,
-            run=card.run[:8],
+            run=f"{card.run[:8]}, {name_explained(card)}",
             method=self.explaining.request.method,
             layer=self.layer,
             grid=self.grid,
@@ -182,5 +184,6 @@ def summarize_maps(written: MapFolder, numbers: MapNumbers, output: Path) -> lis
     lines = list_refused(written.problems, written.num_refused)
     method = written.explaining.request.method
     of_layer = f" of {layer}, {written.grid} x {written.grid} positions" if layer else ""
-    lines.append(f"{written.num_maps} maps by {card.name} (run {card.run[:8]}) in {output}: {method}{of_layer}")
+    run = f"run {card.run[:8]}, {name_explained(card)}"
+    lines.append(f"{written.num_maps} maps by {card.name} ({run}) in {output}: {method}{of_layer}")
     return [*lines, *table_lines(list_numbers(numbers)), *state_numbers(numbers, written.grid), NOTICE]

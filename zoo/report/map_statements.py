@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.explaining.numbers import MIN_COMPARED, SURVIVES, MapNumbers
 from zoo.leaderboard.formatting import number
+from zoo.trained.card import ModelCard
 
 TITLES = {
     "pointing": "pointing game: the maximum lies in the mask",
@@ -21,6 +22,12 @@ SHORT_TITLES = {
     "deletion": "deletion (lower is better)",
 }
 COARSE = 4  # positions of a side
+
+
+def name_explained(card: ModelCard) -> str:
+    """Which of the kept models the maps explain."""
+    folds = card.dataset["num_folds"]
+    return f"seed {card.seed}, fold {card.fold + 1} of {folds}" if folds > 1 else f"seed {card.seed}"
 
 
 def state_numbers(numbers: MapNumbers, grid: int | None) -> list[str]:

@@ -14,6 +14,7 @@ from zoo.evaluation.values import MIN_CASES
 from zoo.leaderboard.formatting import number
 from zoo.report.reasons import reason_text
 from zoo.report.text import table_lines
+from zoo.runner.importing import Import
 from zoo.sources.label_map_pairs import LabelMapFiles, PairedCases
 
 NAMED_FILES = 5
@@ -129,3 +130,20 @@ def comparison_lines(comparison: MaskComparison) -> list[str]:
 def name_some(names: Sequence[str]) -> str:
     more = len(names) - NAMED_FILES
     return ", ".join(names[:NAMED_FILES]) + (f" and {more} more" if more > 0 else "")
+
+
+def import_lines(outcome: Import) -> list[str]:
+    """Count the masks that were imported, and name the files that were not."""
+    if outcome.refused:
+        count = len(outcome.refused)
+        return [f"nothing is stored: {count} mask{'s' * (count != 1)} cannot be used"]
+    lines = [f"masks of {outcome.num_predicted} of {outcome.num_tested} test images, stored as a row of its board"]
+    if outcome.num_predicted < outcome.num_tested:
+        lines.append(f"test images without a mask count as empty: {outcome.num_tested - outcome.num_predicted}")
+    if outcome.not_tested:
+        named = name_some([path.name for path in outcome.not_tested])
+        lines.append(f"masks of train and val images, left out: {len(outcome.not_tested)}: {named}")
+    if outcome.unmatched:
+        named = name_some([path.name for path in outcome.unmatched])
+        lines.append(f"masks with the name of no image, left out: {len(outcome.unmatched)}: {named}")
+    return [clean(line) for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shar
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
+HUB_LICENSE = re.compile(r"apache-2\.0|mit|bsd-[23]-clause|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-\d\.\d")  # its identifiers
 HUB_TAGS = ["medical-imaging", "zoo-bench"]
 
 
@@ -149,6 +151,7 @@ def to_model_card(kept: KeptModel) -> str:
         model_name=card.name,
         eval_results=list(list_evaluations(kept)),
         pipeline_tag=card.task_kind.presentation.hub_task or None,
+        **license_fields(card),
         tags=HUB_TAGS,
     )
     sections = (
@@ -170,6 +173,20 @@ def to_model_card(kept: KeptModel) -> str:
     for title, body in sections:
         lines += [f"## {title}", "", *body, ""]
     return "\n".join(lines)
+
+
+def license_fields(card: ModelCard) -> dict[str, Any]:
+    """`license` of the metadata, from the licenses of the data and of pretrained weights; {} if one is unknown.
+
+    Several, or one that the hub has no identifier for, are "other" with their names.
+    """
+    sources = [card.dataset["license"], *([card.weights["license"]] if card.weights["tag"] else [])]
+    if not all(sources):
+        return {}
+    identifiers = {re.sub(r"\s+", "-", text.strip().lower()) for text in sources}
+    if len(identifiers) == 1 and HUB_LICENSE.fullmatch(identifier := identifiers.pop()):
+        return {"license": identifier}
+    return {"license": "other", "license_name": ", ".join(dict.fromkeys(sources))}
 
 
 # --- model-index -----------------------------------------------------------------------------------------------------
@@ -252,8 +269,8 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
         ("threshold", quote_numbers(card.thresholds or ()) or "none"),
         ("initial weights", f"{weights['tag'] or 'random init'} ({weights['init']})"),
-        ("license of the initial weights", weights["license"] or "not recorded"),
-        ("license of these weights", BLANK),
+        ("license of the initial weights", (weights["license"] or "not recorded") if weights["tag"] else "none"),
+        ("license of these weights", f"{BLANK}; the metadata have those of the data and the initial weights, if known"),
         ("run", card.run),
         ("command", repeat_command(kept.board, kept.row)),
         ("software", show_mapping(card.versions)),

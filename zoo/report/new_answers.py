@@ -39,6 +39,20 @@ class AnswerTable:
 
     def row(self, answer: NewAnswer) -> dict[str, Any]:
         """One answer by column; every answer has the same columns."""
+        return {
+            "image": answer.name,
+            **{tag: answer.tags.get(tag) for tag in self.tags},
+            "status": "refused" if answer.refused else "ok",
+            **self.values(answer),
+            "outside": "; ".join(OUTSIDE[reason] for reason in answer.outside) or None,
+            "distance": answer.distance,
+            "images": answer.num_images,
+            "problem": with_fix(answer.refused, answer.fix) or None,
+            "notice": NOTICE,
+        }
+
+    def values(self, answer: NewAnswer) -> dict[str, Any]:
+        """The decision and the numbers of an answer."""
         values = {"": answer.probabilities}
         if self.task.presentation.calibrated:
             values["calibrated "] = answer.calibrated
@@ -49,18 +63,7 @@ class AnswerTable:
             for prefix, each in values.items()
             for i, name in enumerate(self.names)
         }
-        return {
-            "image": answer.name,
-            **{tag: answer.tags.get(tag) for tag in self.tags},
-            "status": "refused" if answer.refused else "ok",
-            **({"decision": self.show_decision(answer.decision)} if self.task.decisions else {}),
-            **numbers,
-            "outside": "; ".join(OUTSIDE[reason] for reason in answer.outside) or None,
-            "distance": answer.distance,
-            "images": answer.num_images,
-            "problem": with_fix(answer.refused, answer.fix) or None,
-            "notice": NOTICE,
-        }
+        return {**({"decision": self.show_decision(answer.decision)} if self.task.decisions else {}), **numbers}
 
     def show_decision(self, decision: Any) -> str | None:
         if decision is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.images.placement import Placement
+from zoo.trained.card import NOTICE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,4 +86,13 @@ def save_map(values: Array, placement: Placement, path: Path) -> None:
     """Write a map as a gray PNG of 16 bits, with the padding cut off; its maximum is 65535."""
     from PIL import Image
 
-    Image.fromarray(np.rint(as_shares(shown_part(values, placement)) * LEVELS).astype(np.uint16)).save(path)
+    save_png(Image.fromarray(np.rint(as_shares(shown_part(values, placement)) * LEVELS).astype(np.uint16)), path)
+
+
+def save_png(image: Image, path: Path) -> None:
+    """Write a PNG with the notice in a text chunk."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_text("Disclaimer", NOTICE)  # a keyword of the PNG specification
+    image.save(path, pnginfo=texts)

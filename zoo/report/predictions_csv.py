@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from zoo.evaluation.predictions import Predictions
+from zoo.leaderboard.boards import name_weights
 from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.sanity_checks import SCORED
 from zoo.results.store import Result
@@ -42,7 +43,7 @@ def write_predictions(
 
 def place_of(result: Result) -> Iterable[Any]:
     run = result.run
-    weights = run["weights_tag"] if run["init"] == "pretrained" else "random init"
+    weights = name_weights(run)
     return run["dataset"], run.get("tested_on"), run["protocol_label"], run["shown"], weights, run["seed"], run["fold"]
 
 

@@ -22,22 +22,24 @@ from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import ScoredRow
 from zoo.registry.lookup import Registry
 from zoo.report.html import small_picture
-from zoo.report.map_statements import list_numbers, state_numbers
+from zoo.report.map_statements import list_numbers, name_explained, state_numbers
 from zoo.report.overlays import as_shares, gray_or_color, lay_over, shown_part
 from zoo.results.store import WEIGHTS_FILE
 from zoo.system.devices import resolve_device
 from zoo.system.progress import Progress
 from zoo.trained.card import CARD_FILE
-from zoo.trained.opening import OpenModel, best_of, open_model
+from zoo.trained.opening import best_of, open_model
 from zoo.trained.predicting import find_rules
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapPicture:
-    """A map over its image as a `data:` URI, and what it explains."""
+    """A map over its image as a `data:` URI, what it explains, the layer, and which of the kept models."""
 
     uri: str
     output: str
+    layer: str
+    model: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
         explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, find_mask=find_mask))
         for explained in explaining.explain_images(shown.list_images()):
             if explained.explanations:
-                pictures[explained.answer.name] = draw_map(explained, model)
+                pictures[explained.answer.name] = draw_map(explained, explaining)
         if folder == best:
             maps = measure_tested(explaining, TestedImages(source.dataset, sample_ids_of(test)), progress)
     return replace(maps, pictures=pictures)
@@ -107,19 +109,22 @@ def measure_tested(explaining: ImageExplainer, tested: TestedImages, progress: P
         return RowMaps(reason="no test image can be read")
     layer, card = explainer.layer, explaining.model.card
     return RowMaps(
-        model=f"seed {card.seed}: Grad-CAM of {layer.name}, {layer.grid} x {layer.grid} positions",
+        model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {layer.grid} x {layer.grid} positions",
         statements=tuple(state_numbers(numbers, layer.grid)),
         table=tuple(list_numbers(numbers)),
     )
 
 
-def draw_map(explained: ExplainedImage, model: OpenModel) -> MapPicture:
+def draw_map(explained: ExplainedImage, explaining: ImageExplainer) -> MapPicture:
     """The first map of an image, over it."""
     assert explained.square is not None and explained.placement is not None
-    first = explained.explanations[0]
-    image = gray_or_color(shown_part(explained.square, explained.placement), model.card.intensity)
+    assert explaining.explainer is not None and explaining.explainer.layer is not None
+    first, card = explained.explanations[0], explaining.model.card
+    image = gray_or_color(shown_part(explained.square, explained.placement), card.intensity)
     overlay = lay_over(image, as_shares(shown_part(first.map, explained.placement)))
     return MapPicture(
         uri=small_picture(Thumbnail(pixels=np.asarray(overlay)), (0.0, 255.0)),
         output=f"{first.output.label} {number(first.output.value, 2)}",
+        layer=explaining.explainer.layer.name,
+        model=name_explained(card),
     )

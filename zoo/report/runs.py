@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ResultsError, clean, with_fix
 from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.formatting import number, with_interval
+from zoo.leaderboard.sanity_checks import is_imported
 from zoo.registry.lookup import WILDCARDS
 from zoo.report.deviations import deviation_text
 from zoo.report.drawing import BREAKS, GAP, break_name, wrap, wrap_title
@@ -197,9 +198,12 @@ def facts_of_run(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("data", f"{run['dataset']}{tested} · {data.get('task', '')} · {counts} images"))
     if data.get("has_patients"):
         facts.append(("", f"{splits['test']['patients']} test patients, scored by {data['unit']}"))
-    facts.append(("protocol", f"{run['protocol_label']}, {run['image_size']} px, {run['precision']}"))
-    digest = f" ({run['weights_digest'][:8]})" if run["weights_digest"] else ""
-    facts.append(("weights", f"{run['weights_tag'] or run['init']}{digest}"))
+    if is_imported(run):
+        facts += [("protocol", run["protocol_label"]), ("masks", run["predictions"][:8])]
+    else:
+        facts.append(("protocol", f"{run['protocol_label']}, {run['image_size']} px, {run['precision']}"))
+        digest = f" ({run['weights_digest'][:8]})" if run["weights_digest"] else ""
+        facts.append(("weights", f"{run['weights_tag'] or run['init']}{digest}"))
     details = described["details"]
     if details.get("selected_step") is not None:
         chosen = f"step {details['selected_step']} of {details.get('steps')}, {details.get('selected_by')}"

@@ -41,7 +41,8 @@ def title(board: Board) -> str:
     unit = f"{splits['test']['patients']} test {parse_patient(facts['patient']).word}s" if facts["has_patients"] else ""
     seeds = board.num_seeds
     counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
-    counted = "deterministic" if any(row.deterministic for row in board.rows) and not seeds else counted
+    once = any(row.deterministic and not row.is_imported for row in board.rows)
+    counted = "deterministic" if once and not seeds else counted
     counted = f"{seeds} shuffle{'s' * (seeds != 1)}" if board.is_control else counted
     parts = [clean(board.dataset), facts["task"], images, unit, board.protocol, counted, initial_weights(board)]
     parts += [f"ranked by {clean(board.primary_metric)}"] if board.is_reranked else []
@@ -84,7 +85,8 @@ def statements(board: Board) -> list[str]:
     lines = [test_statement(board), *label_statements(board), split_statement(board), *external_statements(board)]
     lines += boundary_statements(board)
     lines += [system_statement(board), *weights_statements(board)]
-    lines += [*tuning_statements(board), *seed_statements(board), *usage_statements(board)]
+    lines += [*tuning_statements(board), *seed_statements(board), *import_statements(board)]
+    lines += usage_statements(board)
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
     lines += state_notes(board)
     lines += [f"known issue: {clean(issue)}" for issue in board.facts["known_issues"]]
@@ -290,8 +292,8 @@ def weights_statements(board: Board) -> list[str]:
     """The plugin of each model, and whether its pretraining data may include images of this dataset."""
     by_data: dict[tuple[str, ...] | None, list[str]] = {}
     for row in board.rows:
-        if not row.baseline:
-            pretrained = row.weights != "random init"
+        if not row.baseline and not row.is_imported:
+            pretrained = row.init == "pretrained"
             tag = f" ({weights_text(row)})" if has_local_weights(row) else f".{row.weights}" * pretrained
             name = clean(f"{row.qualified}{tag}")
             by_data.setdefault(row.pretraining if pretrained else (), []).append(name)
@@ -330,7 +332,7 @@ def tuning_statements(board: Board) -> list[str]:
 
 def seed_statements(board: Board) -> list[str]:
     """Warn if all seeds are equal: a deterministic protocol, which does not mean that the score is certain."""
-    once = [row for row in board.rows if row.deterministic]
+    once = [row for row in board.rows if row.deterministic and not row.is_imported]
     if once:
         whose = "" if len(once) == sum(not row.baseline for row in board.rows) else f"{list_labels(once)}: "
         return [f"{whose}deterministic: a head on frozen features of given weights; every seed gives the same outcome"]
@@ -338,6 +340,17 @@ def seed_statements(board: Board) -> list[str]:
     if models and all(predicts_alike(row) for row in models):
         return ["all seeds gave the same predictions: this protocol has no randomness"]
     return []
+
+
+def import_statements(board: Board) -> list[str]:
+    """What a comparison with imported predictions means."""
+    imported = [row for row in board.rows if row.is_imported]
+    if not imported:
+        return []
+    return [
+        f"{list_labels(imported)}: only these masks are tested; how much another training of the tool would change "
+        "them is unknown"
+    ]
 
 
 def list_labels(rows: Sequence[Row]) -> str:

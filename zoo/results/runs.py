@@ -34,7 +34,7 @@ class Run:
     num_folds: int
     model: str  # distribution:architecture
     shown: str  # display name on the leaderboard
-    init: Literal["pretrained", "random"]
+    init: Literal["pretrained", "random", "none"]  # none: the predictions are imported
     weights_tag: str
     weights_digest: str
     protocol: Protocol
@@ -45,9 +45,10 @@ class Run:
     threads: int
     primary_metric: str = ""  # selects the model on val
     network: str = ""  # `identify_network`; missing in the earliest results
-    purpose: Literal["score", "tune", "shuffle", "external"] = "score"
+    purpose: Literal["score", "tune", "shuffle", "external", "imported"] = "score"
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
+    predictions: str = ""  # imported: hash of the masks of all folds
     num_train: int = 0  # training images
     deviations: tuple[Deviation, ...] = ()
     tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values
@@ -78,6 +79,7 @@ class Run:
             # Omitted by default, so that ids of older runs stay valid.
             **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
             **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
+            **({"predictions": self.predictions} if self.predictions else {}),
         }
 
     @property
@@ -106,7 +108,7 @@ class Run:
         """Path of the result, relative to the results folder."""
         fold = f".fold{self.fold}" if self.num_folds > 1 else ""
         protocol = f"{self.protocol.label}.tuning" if self.purpose == "tune" else self.protocol.label
-        start = self.weights_tag if self.init == "pretrained" else "random"
+        start = {"pretrained": self.weights_tag, "random": "random", "none": "imported"}[self.init]
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
         data = f"{self.dataset}.to.{self.tested_on}" if self.tested_on else self.dataset
@@ -114,8 +116,11 @@ class Run:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether every seed has the same outcome, so that one run is enough. Shuffled labels depend on the seed."""
-        return self.protocol.is_deterministic(self.init) and self.purpose != "shuffle"
+        """Whether every seed has the same outcome, so that one run is enough. Shuffled labels depend on the seed.
+
+        Imported predictions are fixed: a test is of them, not of training the tool again.
+        """
+        return self.purpose == "imported" or (self.protocol.is_deterministic(self.init) and self.purpose != "shuffle")
 
     @property
     def data(self) -> str:
@@ -165,10 +170,12 @@ def find_contradictions(described: Mapping[str, Any], identity: Mapping[str, Any
     faults += compare_fields("protocol.", expected["protocol"], identity["protocol"], described["protocol"])
     if described["protocol_label"] != run.protocol.label:
         faults.append(f"protocol_label: {described['protocol_label']!r}, but its protocol is {run.protocol.label}")
-    if (run.init == "random") != (run.weights_digest == "") or (run.init == "random" and run.weights_tag):
+    if (run.init == "pretrained") != (run.weights_digest != "") or (run.init != "pretrained" and run.weights_tag):
         faults.append(
             f"init: {run.init!r}, but with weights {run.weights_tag!r} ({run.weights_digest[:8] or 'no file'})"
         )
+    if (run.purpose == "imported") != (run.init == "none"):
+        faults.append(f"purpose: {run.purpose!r}, but with initial weights {run.init!r}")
     return faults + find_wrong_overrides(run)
 
 

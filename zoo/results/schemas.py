@@ -72,7 +72,7 @@ class RunRecord(Record):
     num_folds: Annotated[int, Field(ge=1, le=MAX_RECORDED_FOLDS)]
     model: str
     shown: str
-    init: Literal["pretrained", "random"]
+    init: Literal["pretrained", "random", "none"]
     weights_tag: str
     weights_digest: str = ""
     protocol: ProtocolRecord
@@ -88,6 +88,7 @@ class RunRecord(Record):
     num_train: Images = 0
     tested_on: str = ""
     test_hash: str = ""
+    predictions: str = ""
     deviations: list[DeviationRecord] = []
     tuned: str = ""
     tuned_fields: list[str] = []

@@ -14,6 +14,13 @@ from zoo.specs.metric import ScoringContext
 from zoo.tasks.logits import PROBABILITY_TOLERANCE, sigmoid
 from zoo.tasks.overlaps import statistic
 
+SPLITS_OF_PURPOSE = {"tune": ("val",), "imported": ("test",)}
+
+
+def expected_splits(purpose: str) -> tuple[str, ...]:
+    """The splits whose predictions a finished run stores."""
+    return SPLITS_OF_PURPOSE.get(purpose, STORED_SPLITS)
+
 
 def find_faults_of_run(
     card: ScoringContext, purpose: str, dataset: Mapping[str, Any], predictions: Mapping[str, Predictions]
@@ -26,7 +33,7 @@ def find_faults_of_run(
     for split in STORED_SPLITS:
         part = predictions.get(split)
         if part is None:
-            if split == "val" or purpose != "tune":  # tuning runs have no test predictions
+            if split in expected_splits(purpose):
                 yield f"predictions of {split} are missing"
         elif part.sample_ids.ndim != 1 or not part.sample_ids.size:
             yield f"{split}: no samples"

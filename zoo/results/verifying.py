@@ -21,10 +21,11 @@ from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.dataset import count_images
 from zoo.data.fingerprints import Fingerprints
+from zoo.data.masks import hash_maps
 from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, ResultsError, VerifyError, clean
-from zoo.evaluation.predictions import STORED_SPLITS, Predictions, load_predictions
+from zoo.evaluation.predictions import Predictions, load_predictions
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import Score, compute
@@ -33,7 +34,7 @@ from zoo.registry.lookup import Registry, split_model_name
 from zoo.results.bundles import MANIFEST, VERSION_OF_DATA, bundle_name, files_below, load_manifest, version_of_data
 from zoo.results.pseudonyms import without_paths
 from zoo.results.runs import find_contradictions, find_undeclared, read_run
-from zoo.results.soundness import find_faults, find_shared_samples
+from zoo.results.soundness import expected_splits, find_faults, find_shared_samples
 from zoo.results.store import Result, find_result_folders, load_result
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import read_members
@@ -81,6 +82,7 @@ class SharedFacts:
     cards: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
     splits: dict[tuple[Any, ...], Mapping[str, Any]] = field(default_factory=dict)
     tested: dict[tuple[Any, ...], Predictions] = field(default_factory=dict)
+    imported: dict[tuple[str, ...], dict[int, tuple[str, str]]] = field(default_factory=dict)  # by fold: file, hash
     # sharing: by version of the data; scored: by version of the data and of zoo, the scores of every run
     sharing: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
     scored: dict[tuple[Any, ...], dict[str, set[str]]] = field(default_factory=dict)
@@ -144,6 +146,7 @@ def verify(folder: Path, name: str, registry: Registry, progress: Progress) -> V
             outcome.differs(file, f"cannot be verified: {type(error).__name__}: {error}")
         progress(done, len(places))
     check_together(shared_facts, manifest, outcome)
+    check_imported(shared_facts, outcome)
     return outcome
 
 
@@ -192,6 +195,7 @@ def verify_run(
         return  # invalid arrays must not be counted or scored
     stored = {kind: result.read_scores(kind) for kind in ("scores", "image_scores")}
     run = BundledRun(file=file, result=result, predictions=predictions, scores=stored)
+    note_imported(run, shared_facts)
     check_image_counts(run, outcome)
     check_same_cases(run, shared_facts, outcome)
     check_scored(run, shared_facts, outcome)
@@ -331,6 +335,24 @@ def load_shared(path: Path) -> dict[str, Predictions]:
     return predictions
 
 
+def note_imported(run: BundledRun, shared_facts: SharedFacts) -> None:
+    """Note the hash of imported masks for `check_imported`."""
+    described = run.result.run
+    if described["purpose"] == "imported":
+        key = (*version_of_data(run.result), described["model"], described["predictions"])
+        maps = run.predictions["test"].label_maps
+        found = "" if maps is None else hash_maps(maps)
+        shared_facts.imported.setdefault(key, {})[described["fold"]] = run.file, found
+
+
+def check_imported(shared_facts: SharedFacts, outcome: Verification) -> None:
+    """Check that the masks of all folds have the hash that is part of the runs' ids."""
+    for (*_, expected), by_fold in shared_facts.imported.items():
+        files, hashes = zip(*(by_fold[fold] for fold in sorted(by_fold)), strict=True)
+        if hash_bytes(*hashes) != expected:
+            outcome.differs(f"{files[0]}/predictions.npz", "the masks are not those of the run's id, or lack a fold")
+
+
 def check_image_counts(run: BundledRun, outcome: Verification) -> None:
     """Compare the numbers of images, patients and images per label with the dataset's record."""
     result, file = run.result, run.file
@@ -370,12 +392,13 @@ def same_count(recorded: object, counted: object) -> bool:
 def find_missing_targets(run: BundledRun, outcome: Verification) -> list[str]:
     """Return the splits without targets; a difference unless the dataset does not share them, in all splits."""
     predictions, place = run.predictions, f"{run.file}/predictions.npz"
-    missing = [split for split in STORED_SPLITS if split not in predictions or len(predictions[split].targets) == 0]
+    expected = expected_splits(run.result.run["purpose"])
+    missing = [split for split in expected if split not in predictions or len(predictions[split].targets) == 0]
     shared = run.result.dataset.get("share_targets", True)
     for split in missing:
         if split not in predictions:
             outcome.differs(place, f"predictions of {split} are missing")
-        elif shared or len(missing) < len(STORED_SPLITS):
+        elif shared or len(missing) < len(expected):
             reason = "its dataset shares them" if shared else "another split has them"
             outcome.differs(place, f"{split}: targets are missing, but {reason}")
     return missing

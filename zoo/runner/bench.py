@@ -15,6 +15,7 @@ from zoo.runner.audit_gate import audit_plan
 from zoo.runner.execution import carry_out
 from zoo.runner.grid import external_runs
 from zoo.runner.latency import time_models
+from zoo.runner.observing import observed
 from zoo.runner.planning import Plan, find_all_done, plan_bench
 from zoo.runner.tuning import tune
 from zoo.specs.suite import Suite
@@ -43,12 +44,13 @@ def bench(suite: Suite, context: Context) -> Outcome:
     with open_results(settings.results), in_use(settings.cache):
         plan = audit_plan(plan_bench(suite, context), suite, context.console)
         describe_plan(plan, context)
-        runs, left_out = tune(plan, context)
-        runs += external_runs(runs, plan.externals)
-        planned = {run.id for run in plan.runs}
-        done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
-        results = carry_out(runs, done, plan, context)
-        results = time_models(results, plan.device, context)
+        with observed(plan, suite, context) as context:
+            runs, left_out = tune(plan, context)
+            runs += external_runs(runs, plan.externals)
+            planned = {run.id for run in plan.runs}
+            done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
+            results = carry_out(runs, done, plan, context)
+            results = time_models(results, plan.device, context)
         reused = frozenset(run.id for run in runs if run.id in done)
         if settings.keep_weights == "best":
             keep_best_weights(results.values())

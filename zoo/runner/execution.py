@@ -13,11 +13,12 @@ from typing import Any
 
 from zoo.errors import ResultsError, with_fix
 from zoo.registry.context import Context
-from zoo.registry.isolation import run_executor
+from zoo.registry.isolation import inherited, run_executor
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, find_done, load_result, now, save_result
 from zoo.runner.assignments import Assignment, assign_runs, longest_first, name_work
 from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
+from zoo.runner.observing import round_finished, run_finished, run_started
 from zoo.runner.planning import Plan
 from zoo.runner.run import claim_and_execute
 from zoo.runner.trials import import_all, imports_of
@@ -118,16 +119,18 @@ def execute_all(
     """Execute assignments; return the results by run id, and the assignments that another bench is executing."""
     registry, settings = context.registry, context.settings
     kinds = [run.device_kind for run in (*(a.run for a in assignments), *itertools.chain(*later.groups))]
+    executor = registry.find("executor", settings.executor)
     events: Generator[Event[Assignment], None, None] = run_executor(
-        registry.find("executor", settings.executor),
+        executor,
         longest_first(assignments),
-        partial(claim_and_execute, registry=registry if can_fork() else None),
+        partial(claim_and_execute, registry=inherited(registry, executor)),
         devices=worker_devices(settings, plan.device, kinds),
         reuse=device_kind(plan.device) != "cpu",
         timeout=settings.run_timeout,
         fail_fast=settings.fail_fast,
         fits=fits_device,
         more=later,
+        results=settings.results,
     )
     results: dict[str, Result] = {}
     taken: dict[str, Assignment] = {}
@@ -140,13 +143,26 @@ def execute_all(
                 taken[event.work.run.id] = event.work
             elif event.kind == "progress":
                 progress.progressed(name, event.details)
+                observe_progress(event, context)
             elif event.work.run.id in taken:
                 progress.put_off(name)
             else:
                 concluded = conclude_all(event, settings)
                 results |= {result.id: result for result in concluded}
+                for result in concluded:
+                    context.emit(run_finished(result))
                 progress.finished(name, "; ".join(map(describe_result, concluded)))
     return results, list(taken.values())
+
+
+def observe_progress(event: Event[Assignment], context: Context) -> None:
+    """Tell the observers that the runs of an assignment began, or that its training finished a round."""
+    work = event.work
+    if event.details.get("began"):
+        for run in [*([] if work.done else [work.run]), *(test.run for test in work.external)]:
+            context.emit(run_started(run))
+    elif "val_score" in event.details and not work.done:
+        context.emit(round_finished(work.run, event.details))
 
 
 def fits_device(assignment: Assignment, device: str) -> bool:

@@ -19,7 +19,7 @@ from zoo.models.building import build_model
 from zoo.models.layout import place
 from zoo.models.weights import find_model_spec
 from zoo.registry.context import Context
-from zoo.registry.isolation import run_executor
+from zoo.registry.isolation import inherited, run_executor
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run, read_run
@@ -28,7 +28,7 @@ from zoo.runner.trials import import_all, imports_of
 from zoo.specs.model import BuildRequest
 from zoo.system.devices import device_kind, list_devices, open_device
 from zoo.system.locks import locked
-from zoo.system.machine import can_fork, prepare_torch
+from zoo.system.machine import prepare_torch
 from zoo.system.workers import Notify
 
 THROUGHPUT_BATCH = 32
@@ -77,13 +77,15 @@ def measure_all(tasks: Sequence[TimingTask], device: str, context: Context) -> N
     registry, settings, console = context.registry, context.settings, context.console
     with console.counting("importing what the models need"):  # once, not in every process
         import_all(imports_of({task.network.model for task in tasks}, registry, settings.cache))
+    executor = registry.find("executor", settings.executor)
     events = run_executor(
-        registry.find("executor", settings.executor),
+        executor,
         tasks,
-        partial(time_network, registry=registry if can_fork() else None),
+        partial(time_network, registry=inherited(registry, executor)),
         devices=list_devices(device)[:1],
         reuse=device_kind(device) != "cpu",
         timeout=settings.run_timeout,
+        results=settings.results,
     )
     count = 0
     with console.counting("timing each model alone", "models", alone=False) as progress, contextlib.closing(events):

@@ -61,6 +61,8 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     if settings.weights_dir:
         weights_folder(settings.weights_dir)  # report a missing folder before importing anything
     registry.find("executor", settings.executor)
+    for observer in settings.observers:
+        registry.find("observer", observer)
     protocols = choose_protocols(suite, registry)
     metrics = choose_metrics(suite, registry)
     choices = choose_models(suite, context)

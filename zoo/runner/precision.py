@@ -96,6 +96,8 @@ def find_precisions(
     Networks that cannot be timed are left out; their runs report the error. The times are cached by processor and
     versions, so that repeating a command plans the same runs.
     """
+    if not networks:
+        return {}
     plugins = sorted(f"{plugin.name} {plugin.version}" for plugin in registry.plugins)
     libraries = versions(*requirements_of(plugin.name for plugin in registry.plugins))
     machine = json.dumps([processor_name(), libraries, plugins], sort_keys=True)

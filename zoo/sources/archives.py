@@ -22,6 +22,7 @@ from typing import IO
 from zoo.errors import DataError
 from zoo.images.formats import is_ignored
 from zoo.system.files import CHUNK_BYTES, folder_written_whole, hash_bytes
+from zoo.system.locks import locked
 from zoo.system.progress import Progress
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -60,7 +61,9 @@ def find_unpacked(archive: Path, cache: Path, progress: Progress | None = None) 
     stem = next(archive.name[: -len(suffix)] for suffix in ARCHIVE_SUFFIXES if archive.name.lower().endswith(suffix))
     folder = cache / "unpacked" / key / (stem or "archive")
     if not folder.is_dir():
-        unpack(archive, folder, progress)
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if not folder.is_dir():  # another process unpacked it meanwhile, and may be reading it
+                unpack(archive, folder, progress)
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 

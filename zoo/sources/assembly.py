@@ -96,6 +96,7 @@ def assemble(
         origin=Origin(path=origin, root=root, card_root=root),
         doubts=(*doubts, *facts.patients.doubts),
         frames={name: part.model_dump() for name in ("slices", "frames") if (part := getattr(card, name))},
+        patient=card.patient.model_dump(include={"regex", "tag"}, exclude_defaults=True) if card.patient else {},
         **readers.fields,
     )
     spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)

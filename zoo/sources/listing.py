@@ -7,6 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,8 +90,15 @@ def one_form(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def list_folder(root: Path) -> Listing:
-    """List every image below `root` and every table at its top; refuse links out of it and irregular files."""
+def raise_error(_: str, error: DataError) -> None:
+    raise error
+
+
+def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_error) -> Listing:
+    """List every image below `root` and every table at its top.
+
+    `refuse` is called with the relative path of each link out of it, irregular file or unreadable folder.
+    """
     root = root.resolve()
     images: list[str] = []
     tables: list[str] = []
@@ -106,9 +114,9 @@ def list_folder(root: Path) -> Listing:
         try:
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError(
-                f"{root / folder}: cannot be listed: {error.strerror}", fix="make the folder readable, or remove it"
-            ) from error
+            problem = f"{root / folder}: cannot be listed: {error.strerror}"
+            refuse(folder, DataError(problem, fix="make the folder readable, or remove it"))
+            continue
         for entry in entries:
             relative = f"{folder}/{entry.name}" if folder else entry.name
             if is_ignored(entry.name):
@@ -116,7 +124,11 @@ def list_folder(root: Path) -> Listing:
             if not matters(entry, relative.count("/")):
                 others += [relative] if entry.is_file() else []
                 continue
-            check_entry(root, relative, entry)
+            try:
+                check_entry(root, relative, entry)
+            except DataError as error:
+                refuse(relative, error)
+                continue
             if entry.is_dir():
                 pending.append(relative)
             elif Path(entry.name).suffix.lower() in TABLE_SUFFIXES:

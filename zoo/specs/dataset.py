@@ -106,7 +106,8 @@ class Samples:
     `read_by`, if levels are measured on pixels, takes the train images and returns the `read` and `reading` that
     follow from them: no other image of a fold may affect how its images are read.
     `spacing(image)` returns the millimeters per pixel, of rows and of columns, or None if they are unknown.
-    `frames` has the card's choice of slices and frames, by which new files are read.
+    `frames` has the card's choice of slices and frames, by which new files are read, and `patient` its regular
+    expression or tag of the patient.
     `masks(image)` returns the label map of an image, uint8 (H, W): 0 is background, k + 1 is label k. zoo then sets
     `targets`, float64 (N, L), to the pixels of each label.
     `volumes(image)` returns a whole volume, if the spec has dims = 3: finite numbers (A, B, C) in the RAS+ order of
@@ -129,6 +130,7 @@ class Samples:
     read_by: ReadBy | None = None
     spacing: Callable[[Any], tuple[float, ...] | None] | None = None
     frames: Mapping[str, Any] = field(default_factory=dict)
+    patient: Mapping[str, str] = field(default_factory=dict)
     masks: Callable[[Any], Array] | None = None
     volumes: Callable[[Any], Array] | None = None
     more_files: Mapping[Any, tuple[Path, ...]] = field(default_factory=dict)

@@ -16,6 +16,8 @@ DeviationKind = Literal[
     "leak-allowed",
     "other-predictions",
     "undeclared-fields",
+    "imported",
+    "unpredicted",
     "other",
 ]
 NUM_DETAILS: Mapping[DeviationKind, int] = {
@@ -27,6 +29,8 @@ NUM_DETAILS: Mapping[DeviationKind, int] = {
     "leak-allowed": 1,  # the reason given with `--allow-leak`
     "other-predictions": 2,  # origin of the weights, largest difference on val
     "undeclared-fields": 2,  # label of the protocol, names of the fields
+    "imported": 0,  # predictions of another tool: nothing was trained
+    "unpredicted": 2,  # test images without an imported prediction, all test images
     "other": 1,  # a sentence of a result of schema 1
 }
 

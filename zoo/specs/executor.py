@@ -15,8 +15,12 @@ class ExecutorSpec:
     whose keyword arguments are fields of `zoo.system.workers.ExecutorOptions`. It yields a `zoo.Event` for everything
     that happens to the works, and an empty progress event after a second without any. A failed work is an event, not
     an exception. Closing the generator ends all work.
+
+    With `remote`, works are carried out elsewhere: `carry_out` and the works can be pickled, and `execute` also
+    receives `folder=`, a folder in the results folder. `zoo.RemoteWork` makes a command of each work.
     """
 
     name: str
     execute: Callable[..., Any]
     title: str = ""
+    remote: bool = False

@@ -10,6 +10,7 @@ from zoo.specs.dataset import DatasetSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
+from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
 from zoo.specs.suite import Suite
 from zoo.tasks.task import Task
@@ -25,6 +26,7 @@ KINDS: dict[str, type[Any]] = {
     "protocol": Protocol,
     "suite": Suite,
     "executor": ExecutorSpec,  # provisional until a second one ships
+    "observer": ObserverSpec,
     "task": Task,
 }
 HOOKS = {kind: f"register_{kind}s" for kind in KINDS}

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, nearest
 
-Method = Literal["finetune", "probe", "knn"]
+Method = Literal["finetune", "probe", "knn", "none"]  # none: the predictions are imported
 
 
 def only(method: Method, default: Any) -> Any:
@@ -266,6 +266,15 @@ BASELINE = Protocol(
     image_size=None,
     augmentation="none",
     symmetries=False,
+    weights="none",
+)
+
+# Not among PROTOCOLS: no bench can carry it out.
+IMPORTED = Protocol(
+    name="imported",
+    title="predictions of another tool; nothing was trained here",
+    method="none",
+    image_size=None,
     weights="none",
 )
 

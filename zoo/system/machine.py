@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.system.plugin_files import versions_of_files
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,14 +23,22 @@ LIBRARIES = ("zoo-bench", "torch", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python, of the libraries that affect results, and of other distributions."""
+    """The versions of Python, libraries that affect results, other distributions, and plugins of one file."""
     installed = {"python": platform.python_version()}
     for name in (*LIBRARIES, *others):
-        try:
-            installed[name] = metadata.version(name)
-        except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
-            continue
-    return installed
+        if version := installed_version(name):
+            installed[name] = version
+    return {**versions_of_files(), **installed}
+
+
+@cache
+def installed_version(distribution: str) -> str:
+    """The version of an installed distribution, empty if it is not installed."""
+    try:
+        # perf: parses the whole metadata, long for some: 1 ms; a run looks up a dozen twice
+        return metadata.version(distribution)
+    except (metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
+        return ""
 
 
 def requirements_of(distributions: Iterable[str]) -> list[str]:
@@ -45,10 +55,9 @@ def distributions_of(modules: Iterable[str]) -> list[str]:
     """The names of the installed distributions that contain these modules."""
     names: set[str] = set()
     for package in {module.partition(".")[0] for module in modules}:
-        try:
-            metadata.version(package)
+        if installed_version(package):
             names.add(package)
-        except (metadata.PackageNotFoundError, ValueError):  # its distribution has a different name, or none
+        else:  # its distribution has a different name, or none
             names.update(list_distributions().get(package, ()))
     return sorted({re.sub(r"[-_.]+", "-", name).lower() for name in names})
 
@@ -156,7 +165,8 @@ def prepare_torch(threads: int) -> None:
     torch.set_default_device(None)
     torch.set_grad_enabled(True)
     torch.set_float32_matmul_precision("highest")
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # perf: the setter imports torch._inductor, 1.5 s in every process
+        torch.use_deterministic_algorithms(False)
     if threads:
         torch.set_num_threads(threads)
 

@@ -23,6 +23,7 @@ class Settings:
     threads: int = 1
     workers: int | None = None
     executor: str = "local"
+    observers: tuple[str, ...] = ()
     run_timeout: float | None = None
     offline: bool = False
     fresh: bool = False

@@ -314,7 +314,7 @@ def serve(connection: Connection, output: Connection, parent: int, carry_out: An
         if work is None:
             return
         try:
-            ended = carry_out_one(carry_out, work, device, connection)
+            ended = carry_out_one(carry_out, work, device, connection.send)
             connection.send(ended)
         except (BrokenPipeError, OSError):
             return
@@ -323,17 +323,23 @@ def serve(connection: Connection, output: Connection, parent: int, carry_out: An
 
 
 def detach(output: Connection, parent: int) -> None:
-    """Leave the terminal's process group (the parent handles Ctrl-C); redirect stdout and stderr to the parent."""
+    """Leave the terminal; redirect stdout and stderr to the parent."""
+    leave_terminal(parent)
+    if os.name == "posix":  # pipes are not files on Windows: there the output goes to the terminal
+        os.dup2(output.fileno(), 2)
+        os.dup2(output.fileno(), 1)
+
+
+def leave_terminal(parent: int) -> None:
+    """Leave the terminal's process group, because the parent handles Ctrl-C, and undo the parent's signal handlers."""
     end_with(parent)
     if os.name == "posix":
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if os.name == "posix":  # pipes are not files on Windows: there the output goes to the terminal
+    if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        os.dup2(output.fileno(), 2)
-        os.dup2(output.fileno(), 1)
 
 
 def end_with(parent: int) -> None:
@@ -346,11 +352,11 @@ def end_with(parent: int) -> None:
             os._exit(1)
 
 
-def carry_out_one(carry_out: Any, work: Any, device: str, connection: Connection) -> dict[str, Any]:
+def carry_out_one(carry_out: Any, work: Any, device: str, send: Notify) -> dict[str, Any]:
     """Carry out one piece of work; turn an error into a status, a code and one line."""
     try:
         with convert_disk_errors():
-            carry_out(work, device, lambda message: connection.send({"kind": "progress", **message}))
+            carry_out(work, device, lambda message: send({"kind": "progress", **message}))
     except ZooError as error:
         return {"kind": "ended", "status": "failed", "code": error.code, "message": error.message, "fix": error.fix}
     except MemoryError as error:

@@ -19,6 +19,7 @@ class MaskTargets(Targets):
     """The pixels of each label in the reference mask of each image: float (N, L). The masks themselves are files."""
 
     spatial = True
+    by_label = True
     kinds = "f"
 
     def fits(self, shape: tuple[int, ...], num_labels: int) -> bool:
@@ -99,6 +100,11 @@ class MaskAnswers(Answers):
     def columns(self, labels: Sequence[str]) -> list[str]:
         return [f"{name}: {label}" for label in labels for name in STATISTICS]
 
+    def keep_labels(self, answers: Array, labels: Sequence[int]) -> Array:
+        by_label = answers.reshape(len(answers), -1, len(STATISTICS))
+        kept: Array = by_label[:, list(labels)].reshape(len(answers), -1)
+        return kept
+
     def cells(self, answers: Array) -> list[list[Any]]:
         return [[None if np.isnan(cell) else cell for cell in row] for row in answers.tolist()]
 
@@ -136,7 +142,11 @@ SEGMENTATION = Task(
     answers=MaskAnswers(),
     decisions=None,
     presentation=Presentation(
-        title="segmentation", answer="Dice", chance=("dice", 0.0, "0"), pictures=("lowest score", "median score")
+        title="segmentation",
+        answer="Dice",
+        chance=("dice", 0.0, "0"),
+        figures=("cases",),
+        pictures=("lowest score", "median score"),
     ),
     recipes={"finetune": "segment", "scratch": "segment-scratch", "quick": "segment-quick"},
     volume_recipes={"finetune": "segment3d", "scratch": "segment3d", "quick": "segment3d-quick"},

@@ -31,6 +31,7 @@ class FlagTargets(Targets):
     """0, 1 or NaN for unknown: float (N, L)."""
 
     form: Form = "flags"
+    by_label = True
 
     def fits(self, shape: tuple[int, ...], num_labels: int) -> bool:
         return shape == (num_labels,)

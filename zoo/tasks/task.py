@@ -25,6 +25,7 @@ FigureKind = Literal[
     "reliability",  # needs `calibrated`
     "confusion",  # needs classes
     "agreement",  # needs numbers: predicted against true, and their difference against their mean
+    "cases",  # needs a primary metric with a value of each unit
 ]
 # The rules by which a board chooses test images to show.
 PictureRule = Literal[
@@ -54,6 +55,7 @@ class Targets(ABC):
     has_positive = False  # two classes, one of which is the positive one
     min_labels = 1
     max_labels: int | None = None
+    by_label = False  # one column per label, each of which can be scored by itself
     spatial = False  # the network is trained on masks, label maps (H, W) that augmentation moves with their images
     kinds = "biuf"  # of stored arrays, as `numpy.dtype.kind`
     generic: np.dtype[Any] = np.dtype(np.float64)  # what a plugin returns
@@ -164,6 +166,11 @@ class Answers(ABC):
         """The cells of each answer in these columns."""
         cells: list[list[Any]] = answers.tolist()
         return cells
+
+    def keep_labels(self, answers: Array, labels: Sequence[int]) -> Array:
+        """The answers about the labels at these positions, of a task whose targets are `by_label`."""
+        kept: Array = answers[:, list(labels)]
+        return kept
 
     @abstractmethod
     def from_logits(self, logits: Array, scale: tuple[float, float] = (0.0, 1.0)) -> Array:

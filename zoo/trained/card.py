@@ -91,6 +91,11 @@ def recorded_reading(samples: Samples) -> dict[str, Any] | None:
     return dict(samples.reading) if is_ours else None
 
 
+def file_metadata(card: ModelCard) -> dict[str, str]:
+    """What the files of weights and graphs say about themselves."""
+    return {"card": CARD_FILE, "model": card.model, "task": card.task, "run": card.run, "notice": NOTICE}
+
+
 def card_bytes(card: ModelCard) -> bytes:
     """The sealed file of a card."""
     document = json.loads(json_text({"schema": CARD_SCHEMA, **asdict(card)}))  # tuples as lists, as they are read

@@ -19,7 +19,7 @@ from zoo.arrays import Array
 from zoo.errors import RunError, UsageError, ZooError, message_of
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.system.files import folder_written_whole
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, shareable_card
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, file_metadata, shareable_card
 from zoo.trained.loader import LOADER_FILE, write_loader
 from zoo.trained.modules import load_plain, rebuild
 from zoo.trained.opening import OpenModel
@@ -116,6 +116,12 @@ def compare_with_torch(model: OpenModel, respond: Respond, target: str) -> Parit
         for start in range(0, len(levels), size):
             batch = levels[start : start + size]
             expected, got = reference(batch), respond(batch)
+            if not (np.isfinite(expected).all() and np.isfinite(got).all()):
+                raise RunError(
+                    f"{model.card.name}: the output for an image of val is not finite in torch or in {target}",
+                    fix="use another target; this one was not written",
+                    code="parity",
+                )
             largest = max(largest, float(np.abs(expected - got).max()))
             flipped += count_flips(model.card, expected, got, rules)
     return Parity(
@@ -232,17 +238,21 @@ def write_onnx(model: OpenModel, folder: Path) -> Respond:
     path, (inputs, dynamic) = folder / OUTPUT_FILES["onnx"], example(model)
     # MATH: the exporter cannot decompose the fused attention of windows (maxvit) for batches of any size
     with capture_failure(model.card, "ONNX"), sdpa_kernel(SDPBackend.MATH):
-        torch.onnx.export(
+        program = torch.onnx.export(
             graph_of(model),
             inputs,
-            path,
             dynamo=True,
-            external_data=False,
             input_names=["levels"],
             output_names=["logits"],
             dynamic_shapes=dynamic,
             verbose=False,
         )
+        assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # has paths of this machine
+        program.model.doc_string = NOTICE
+        program.model.metadata_props.update(file_metadata(model.card))
+        program.save(path, external_data=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda levels: np.asarray(session.run(["logits"], {"levels": levels})[0], dtype=np.float64)
 
@@ -253,7 +263,9 @@ def write_torch_export(model: OpenModel, folder: Path) -> Respond:
     path, (inputs, dynamic) = folder / OUTPUT_FILES["torch-export"], example(model)
     with capture_failure(model.card, "torch.export"):
         program = torch.export.export(graph_of(model), inputs, dynamic_shapes=dynamic)
-        torch.export.save(program, path)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # has paths of this machine
+        torch.export.save(program, path, extra_files={"metadata.json": json.dumps(file_metadata(model.card))})
         loaded = torch.export.load(path).module()
     return torch_responder(loaded)
 
@@ -279,7 +291,8 @@ def save_reference(model: OpenModel, folder: Path) -> None:
         return
     from safetensors.numpy import save_file
 
-    save_file({"features": model.reference.features.astype(np.float16)}, folder / REFERENCE_FILE)
+    features = {"features": model.reference.features.astype(np.float16)}
+    save_file(features, folder / REFERENCE_FILE, file_metadata(model.card))
 
 
 EXPORTERS: dict[str, Callable[[OpenModel, Path], Respond]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.arrays import Array
 from zoo.data.decoded import match_channels
-from zoo.errors import DataError, UsageError, ZooError, message_of
+from zoo.errors import DataError, UsageError, ZooError, clean, message_of
 from zoo.images.formats import (
     frame_name,
     has_tags,
@@ -29,7 +30,7 @@ from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import NpzImages, read_members
 from zoo.sources.cards import DatasetCard, Frames, Slices
 from zoo.sources.frames import choose_frames
-from zoo.sources.listing import list_folder
+from zoo.sources.listing import check_file_name, list_folder
 from zoo.trained.card import ModelCard
 from zoo.trained.seen import find_difference
 
@@ -47,6 +48,7 @@ class NewImage:
     fix: str = ""
 
 
+NAME_TAGS = ("PatientID", "PatientName", "SeriesInstanceUID")  # written on request only
 # Fixes for new images, of errors whose usual fix changes a dataset.
 OWN_FIXES = {"not-levels": "give files with levels, as the training images have"}
 
@@ -62,7 +64,7 @@ class File(NamedTuple):
 class Series:
     """The slices of a DICOM series."""
 
-    name: str  # folder/SeriesInstanceUID
+    name: str  # folder/series-1
     slices: dict[File, Header]
 
 
@@ -109,29 +111,43 @@ def list_inputs(path: Path, cache: Path) -> Iterator[File | NewImage]:
 
 
 def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
-    listing = list_folder(folder)
+    refused: dict[str, DataError] = {}
+    listing = list_folder(folder, refused.__setitem__)
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
         yield refuse_input(str(shown / name), "zoo does not read this format", "convert it to PNG")
-    if not listing.images and not listing.unread_images:
+    for name, error in refused.items():
+        yield refuse_image(str(shown / name), error)
+    if not (listing.images or listing.unread_images or refused):
         yield refuse_input(str(shown), "no images in it", "name a folder of images")
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
-    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first."""
-    folded: dict[tuple[type, str], File | Series | NewImage] = {}  # by type too: a file may have the name of a series
+    """Replace the DICOM slices of one folder with one SeriesInstanceUID by their series, in place of the first.
+
+    A series is named by its number within the folder, because its UID identifies a patient.
+    """
+    found: dict[tuple[type, str, str], File | NewImage | dict[File, Header]] = {}
     for each in inputs:
         header = find_slice_header(each.path, card) if isinstance(each, File) else None
         if header is None or isinstance(each, NewImage):
-            folded[type(each), each.name] = each
+            found[type(each), each.name, ""] = each
             continue
-        name = each.name.removesuffix(each.path.name) + header.tags["SeriesInstanceUID"]
-        series = folded.setdefault((Series, name), Series(name=name, slices={}))
-        assert isinstance(series, Series)
-        series.slices[each] = header
-    for entry in folded.values():
-        yield next(iter(entry.slices)) if isinstance(entry, Series) and len(entry.slices) == 1 else entry
+        folder = each.name.removesuffix(each.path.name)
+        slices = found.setdefault((Series, folder, header.tags["SeriesInstanceUID"]), {})
+        assert isinstance(slices, dict)
+        slices[each] = header
+    taken = {name for kind, name, _ in found if kind is not Series}
+    for (_, folder, _), entry in found.items():
+        if not isinstance(entry, dict):
+            yield entry
+        elif len(entry) == 1:
+            yield next(iter(entry))
+        else:
+            name = next(name for number in count(1) if (name := f"{folder}series-{number}") not in taken)
+            taken.add(name)
+            yield Series(name=name, slices=entry)
 
 
 def find_slice_header(path: Path, card: ModelCard) -> Header | None:
@@ -200,6 +216,7 @@ def list_arrays(path: Path) -> Iterator[NewImage]:
 def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) -> Iterator[NewImage]:
     """The image of a file, or its frames: the slices or frames that the training data's card selects."""
     try:
+        check_file_name(path, shown)
         check_regular(path)
         if not (is_image_name(path.name) or is_unnamed_image(path)):
             raise DataError(f"{path}: not an image that zoo reads", fix="convert it to PNG or DICOM", code="image")
@@ -228,12 +245,12 @@ def frame_choice(card: ModelCard) -> DatasetCard:
 
 def refuse_input(name: str, problem: str, fix: str) -> NewImage:
     """A refused image, with its name before the problem as in the messages of errors."""
-    return NewImage(name=name, file=name, refused=f"{name}: {problem}", fix=fix)
+    return NewImage(name=clean(name), file=name, refused=clean(f"{name}: {problem}"), fix=fix)
 
 
 def refuse_image(name: str, error: Exception) -> NewImage:
     problem, fix = problem_of(name, error)
-    return NewImage(name=name, file=split_frame(name)[0], refused=problem, fix=fix)
+    return NewImage(name=clean(name), file=split_frame(name)[0], refused=clean(problem), fix=fix)
 
 
 def problem_of(name: str, error: Exception) -> tuple[str, str]:

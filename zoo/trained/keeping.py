@@ -20,7 +20,7 @@ from zoo.results.runs import Run
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import resolved_fields
-from zoo.trained.card import CARD_FILE, ModelCard, card_bytes
+from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
 from zoo.trained.modules import FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
 
@@ -61,12 +61,11 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     layout = "plain" if method == "finetune" or merged else "joined"
     reference = reference_of(kept)
     card = make_model_card(kept, layout, reference)
-    metadata = {"format": "pt", "card": CARD_FILE, "model": card.model, "task": card.task, "run": card.run}
-    weights = save(merged or state_of(kept.module), {**metadata, "notice": card.notice})
+    weights = save(merged or state_of(kept.module), {"format": "pt", **file_metadata(card)})
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = {WEIGHTS_FILE: weights, CARD_FILE: card_bytes(card)}
     features = {"features": reference.features.astype(np.float16)} if reference else {}
-    files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features})
+    files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features}, file_metadata(card))
     return files
 
 

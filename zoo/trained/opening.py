@@ -42,12 +42,16 @@ class OpenModel:
     images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
 
 
-def find_models(name: str, results: Path) -> list[Path]:
+def find_models(name: str, results: Path, *, with_masks: bool = False) -> list[Path]:
     """The folders of a trained model with kept weights, by seed: `name` is a folder, a run's id, or
-    DATASET/MODEL with or without /PROTOCOL."""
+    DATASET/MODEL with or without /PROTOCOL.
+
+    Raises UsageError for a model that predicts masks, unless they are wanted.
+    """
     path = Path(name)
     if (path / CARD_FILE).is_file():
-        refuse_masks(name, [read_model_card(path)])
+        if not with_masks:
+            refuse_masks(name, [read_model_card(path)])
         return [path]
     if path.exists() and is_bundle(path):
         raise ResultsError(
@@ -71,7 +75,8 @@ def find_models(name: str, results: Path) -> list[Path]:
             fix=f"{nearest(name, names)} {results} has {', '.join(names[:6])}".strip(),
             code="unknown-model",
         )
-    refuse_masks(name, matches.values())
+    if not with_masks:
+        refuse_masks(name, matches.values())
     kept = {folder: card for folder, card in matches.items() if (folder / WEIGHTS_FILE).exists()}
     if not kept:
         raise ResultsError(
@@ -89,8 +94,8 @@ def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
     """Raise UsageError if a model predicts masks. Plugins are not loaded yet, so only tasks of zoo are known."""
     if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
-            f"{name} predicts masks, which zoo does not support for new images yet",
-            fix="its masks of the test images are in predictions.npz; see docs/segmentation.md",
+            f"{name} predicts masks, which only `zoo predict` supports",
+            fix="run `zoo predict MODEL IMAGES -o FOLDER`",
             code="wrong-task",
         )
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.trained.opening import OpenModel
 
 IMAGES_AT_ONCE = 64
+NO_OUTPUT_FIX = "look at the image, and leave it out"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,13 +120,15 @@ def predict_images(models: Sequence[OpenModel], images: Iterable[NewImage], rule
         yield merge_answers(name, list(group), models[0].card, rules)
 
 
-def read_batches(card: ModelCard, images: Iterable[NewImage]) -> Iterator[list[ReadImage]]:
+def read_batches(
+    card: ModelCard, images: Iterable[NewImage], at_once: int = IMAGES_AT_ONCE
+) -> Iterator[list[ReadImage]]:
     """Read images in threads, two batches ahead of the network."""
     stream = iter(images)
     with ThreadPoolExecutor(num_cores()) as pool:
 
         def submit() -> list[Future[ReadImage]]:
-            return [pool.submit(read_new_image, card, image) for image in islice(stream, IMAGES_AT_ONCE)]
+            return [pool.submit(read_new_image, card, image) for image in islice(stream, at_once)]
 
         waiting = [submit(), submit()]
         while waiting[0]:
@@ -139,24 +142,33 @@ def answer_batch(models: Sequence[OpenModel], batch: Sequence[ReadImage], rules:
     squares = [each.pixels for each in batch if each.pixels is not None]
     answers = iter(answer_squares(models, np.stack(squares), rules) if squares else ())
     for each in batch:
+        name, tags = each.image.name, each.image.tags
         if each.pixels is None:
-            yield NewAnswer(name=each.image.name, refused=each.refused, fix=each.fix)
+            yield NewAnswer(name=name, tags=tags, refused=each.refused, fix=each.fix)
+        elif (answer := next(answers)) is None:
+            yield NewAnswer(
+                name=name, tags=tags, refused=f"{name}: the model's output is not finite", fix=NO_OUTPUT_FIX
+            )
         else:
-            differs = (each.differs,) if each.differs else ()
-            yield replace(next(answers), name=each.image.name, differs=differs, tags=each.image.tags)
+            yield replace(answer, name=name, tags=tags, differs=(each.differs,) if each.differs else ())
 
 
-def answer_squares(models: Sequence[OpenModel], squares: Array, rules: Rules) -> list[NewAnswer]:
-    """The answers for squares (B, size, size, channels), without their names."""
+def answer_squares(models: Sequence[OpenModel], squares: Array, rules: Rules) -> list[NewAnswer | None]:
+    """The answers for squares (B, size, size, channels), without their names; None if an output is not finite."""
     logits, distances = [], []
     for model in models:
         outputs, features = forward_squares(model, squares)
         logits.append(outputs)
         if model.reference is not None and features is not None:
             distances.append(model.reference.ratios(features))
-    far = np.mean(distances, axis=0).tolist() if distances else [None] * len(squares)
-    answers = make_answers(models[0].card, logits)
-    return apply_rules(models[0].card, rules, [replace(each, distance=far[row]) for row, each in enumerate(answers)])
+    rows = np.flatnonzero(np.isfinite(np.column_stack([*logits, *distances])).all(axis=1))
+    if not len(rows):
+        return [None] * len(squares)
+    far = np.mean(distances, axis=0)[rows].tolist() if distances else [None] * len(rows)
+    made = make_answers(models[0].card, [each[rows] for each in logits])
+    made = apply_rules(models[0].card, rules, [replace(each, distance=far[row]) for row, each in enumerate(made)])
+    answers = dict(zip(rows.tolist(), made, strict=True))
+    return [answers.get(row) for row in range(len(squares))]
 
 
 def make_answers(card: ModelCard, logits: Sequence[Array]) -> list[NewAnswer]:

@@ -35,6 +35,7 @@ def describe_images(source: OpenDataset) -> dict[str, Any]:
         "gray": any(header.channels == 1 for header in headers),
         "examined": len(headers),
         "frames": dict(source.samples.frames),
+        "patient": dict(source.samples.patient),
     }
 
 

@@ -49,6 +49,7 @@ def test_the_model_has_three_convolutions_and_two_linear_layers():
     assert sum(isinstance(layer, nn.Linear) for layer in module.modules()) == 2
 
 
+@pytest.mark.integration
 def test_the_model_passes_the_conformance_kit():
     check_model(MODEL)
 

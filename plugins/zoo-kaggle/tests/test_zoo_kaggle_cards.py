@@ -295,6 +295,7 @@ def test_children_of_kermany_with_one_number_and_two_diseases_are_two_patients(r
     assert of["NORMAL2-IM-0117-0001.jpeg"] != of["IM-0117-0001.jpeg"]
 
 
+@pytest.mark.integration
 def test_the_val_of_kermany_is_redrawn_with_a_note(replica, tmp_path):
     replica("chest-xray-pneumonia")
     source = opened("chest-xray-pneumonia", tmp_path)

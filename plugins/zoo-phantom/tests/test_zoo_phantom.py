@@ -9,10 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from zoo import DataError, SamplesRequest
+from zoo.data.masks import measure_masks
 from zoo.testing import check_dataset
 from zoo_phantom import DATASETS, PARAMETERS, SHA256, boxes, draw, find_lesions, masks, paint
 from zoo_phantom.exact import Stream, direction
 from zoo_phantom.paint import lung_share, paint_anatomy, paint_lesions
+from zoo_phantom.segmentation import MASKED, SCENES, open_masks
 from zoo_phantom.storage import digest, keep_slices
 
 PHANTOM = PARAMETERS["phantom"]
@@ -160,6 +162,16 @@ def test_some_multilabel_targets_are_unknown_and_the_others_are_the_truth(folder
     assert np.array_equal(np.nan_to_num(targets[~np.isnan(targets)]), present[~np.isnan(targets)])
 
 
+@pytest.mark.integration
+def test_masks_are_those_of_the_generator_and_some_are_empty(folder, tmp_path):
+    samples = open_masks(SamplesRequest(folder=folder))
+    scenes = draw(PARAMETERS[SCENES])
+    for image in (0, 100, 1500):
+        np.testing.assert_array_equal(samples.masks(image), masks(scenes, image).any(axis=0))
+    sizes = measure_masks(MASKED, samples, tmp_path).sizes
+    assert 0.05 < (sizes == 0).mean() < 0.5
+
+
 # --- neither trivial nor hopeless --------------------------------------------------------------------------------
 def test_lesions_of_both_kinds_add_the_same_density(scenes):
     drawn = np.bincount(scenes.lesions["slice"], weights=scenes.lesions["density"])
@@ -181,6 +193,16 @@ def test_thumbnails_do_not_solve_it(samples, images):
     standardised = (thumbnails - thumbnails[train].mean(axis=0)) / thumbnails[train].std(axis=0)
     model = LogisticRegression(max_iter=1000).fit(standardised[train], samples.targets[train])
     assert roc_auc_score(samples.targets[test], model.predict_proba(standardised[test])[:, 1]) <= 0.68
+
+
+@pytest.mark.integration
+def test_masks_that_were_changed_are_drawn_again(folder):
+    request = SamplesRequest(folder=folder)
+    samples = open_masks(request)
+    image = next(image for image in range(100) if samples.masks(image).any())
+    drawn = np.load(folder / "masks.npy")
+    np.save(folder / "masks.npy", drawn * 0)
+    np.testing.assert_array_equal(open_masks(request).masks(image), drawn[image])
 
 
 # --- known truth -------------------------------------------------------------------------------------------------

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from zoo import BuildRequest
+from zoo_timm import register_models
+from zoo_timm.hub import describe_hub_model
+
 pytestmark = pytest.mark.integration
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -192,21 +196,26 @@ def test_a_checkpoint_on_the_hub_is_described_by_its_config(hub, tmp_path):
     }
     hub.files["/lab/lesions/resolve/main/config.json"] = json.dumps(config).encode()
     code = f"""
-import torch, timm
 from pathlib import Path
-from zoo import BuildRequest, FetchRequest
+from zoo import FetchRequest
 from zoo_timm.hub import find_hub_model
 spec = find_hub_model(FetchRequest(name="hf-hub:lab/lesions", folder=Path({str(tmp_path)!r})))
 print(spec.name, spec.family, spec.image_size, spec.mean, spec.license, spec.weights[0].tag)
-torch.manual_seed(1)
-theirs = timm.create_model("resnet18", num_classes=9)
-path = Path({str(tmp_path / "lesions.pth")!r})
-torch.save(theirs.state_dict(), path)
-ours = spec.build(BuildRequest(num_outputs=2, channels=3, image_size=96, weights=path))
-print(torch.equal(ours.fc.weight, theirs.fc.weight))
 """
     done = run_python(code, tmp_path, hub.address)
-    assert done.stdout.splitlines() == ["hf-hub:lab/lesions resnet 96 (0.1, 0.2, 0.3) mit hub", "True"], done.stderr
+    assert done.stdout.splitlines() == ["hf-hub:lab/lesions resnet 96 (0.1, 0.2, 0.3) mit hub"], done.stderr
+
+
+def test_a_checkpoint_on_the_hub_is_built_with_its_own_head(tmp_path):
+    import timm
+    import torch
+
+    theirs = timm.create_model("resnet10t", num_classes=9)
+    torch.save(theirs.state_dict(), tmp_path / "lesions.pth")
+    base = next(spec for spec in register_models() if spec.name == "resnet10t")
+    spec = describe_hub_model("hf-hub:lab/lesions", "lab/lesions", {"num_classes": 9}, base)
+    request = BuildRequest(num_outputs=2, channels=3, image_size=96, weights=tmp_path / "lesions.pth")
+    assert torch.equal(spec.build(request).fc.weight, theirs.fc.weight)
 
 
 def test_a_checkpoint_on_the_hub_is_benchmarked_by_its_name(hub, tmp_path):
@@ -224,7 +233,18 @@ def test_a_checkpoint_on_the_hub_is_benchmarked_by_its_name(hub, tmp_path):
     arrays |= {f"{name}_labels": (np.arange(n) % 2).reshape(-1, 1) for name, n in splits.items()}
     np.savez(tmp_path / "dots.npz", **arrays)
     command = [sys.executable, "-m", "zoo", "bench", "--models", "hf-hub:lab/lesions"]
-    command += ["--datasets", str(tmp_path / "dots.npz"), "--set", "steps=2", "--set", "image_size=32", "--seeds", "1"]
+    command += [
+        "--datasets",
+        str(tmp_path / "dots.npz"),
+        "--set",
+        "steps=2",
+        "--set",
+        "image_size=32",
+        "--seeds",
+        "1",
+        "--metrics",
+        "auroc",
+    ]
     command += ["--results", str(tmp_path / "results"), "--json"]
     settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "ZOO_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,6 @@ def smallest(names: list[str]) -> str:
     return min(names, key=lambda name: (name not in SAMPLE, not SMALL.search(name), len(name), name))
 
 
-EVERY_FAMILY = by_cost(map(smallest, BY_FAMILY.values()))
 MADE_AGAIN = (
     "resnet18",
     "lambda_resnet26t",
@@ -82,6 +83,11 @@ def build_without_numbers(spec: ModelSpec, size: int = 0):
 
     with torch.device("meta"):
         return build(spec, size)
+
+
+@cache  # perf: several tests look at the same module without changing it
+def module_without_numbers(name: str):
+    return build_without_numbers(SPECS[name]).eval()
 
 
 # --- the index -------------------------------------------------------------------------------------------------------
@@ -197,59 +203,52 @@ def test_an_architecture_accepts_the_sizes_that_its_spec_declares(name):
     import torch
 
     spec = SPECS[name]
-    for size in {nearest_size(spec, wanted) for wanted in (64, 96, 224)}:
+    for size in {nearest_size(spec, wanted) for wanted in (64, 224)}:
         module = build_without_numbers(spec, size).eval()
         assert module(torch.zeros(2, 3, size, size, device="meta")).shape == (2, module.num_classes)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_core_adapts_an_architecture_to_gray_images_and_two_labels(name):
+@pytest.fixture(scope="module", params=by_cost(dict.fromkeys((*SAMPLE, *map(smallest, BY_FAMILY.values())))))
+def adapted(request):
+    """A spec and its module for gray and for color images, of two outputs, and images."""
     import torch
 
     from zoo.models.building import build_model
 
-    spec = SPECS[name]
-    size = nearest_size(spec, 64)
-    module = build_model(spec, BuildRequest(num_outputs=2, channels=1, image_size=size)).train()
-    assert module(torch.rand(2, 1, size, size)).shape == (2, 2)
-
-
-@pytest.mark.parametrize("name", EVERY_FAMILY)
-def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
-    import torch
-
-    from zoo.models.building import build_model
-
-    spec = SPECS[name]
+    spec = SPECS[request.param]
     size = nearest_size(spec, 64)
     gray, color = (
         build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
         for channels in (1, 3)
     )
-    images = torch.rand(2, 1, size, size)
+    return spec, gray, color, torch.rand(2, 1, size, size)
+
+
+def test_the_core_adapts_an_architecture_to_gray_images_and_two_labels(adapted):
+    _, gray, _, images = adapted
+    assert deepcopy(gray).train()(images).shape == (2, 2)
+
+
+def test_a_gray_image_and_its_rgb_copy_have_equal_logits(adapted):
+    import torch
+
+    _, gray, color, images = adapted
     with torch.inference_mode():
         torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_outputs_of_a_new_head_follow_its_bias(name):
-    import torch
-
-    from zoo.models.building import build_model
+def test_outputs_of_a_new_head_follow_its_bias(adapted):
     from zoo.testing import check_bounds
 
-    spec = SPECS[name]
-    size = nearest_size(spec, 64)
-    module = build_model(spec, BuildRequest(num_outputs=3, channels=3, image_size=size))
-    check_bounds(spec, module, torch.rand(2, 3, size, size))
+    spec, _, color, images = adapted
+    check_bounds(spec, deepcopy(color), images.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
     from torch import nn
 
-    spec = SPECS[name]
-    module = build_without_numbers(spec)
+    spec, module = SPECS[name], module_without_numbers(name)
     heads = [module.get_submodule(head) for head in spec.classifier.split(",")]
     assert all(isinstance(head, nn.Linear | nn.Conv2d) for head in heads)
     if name != "tresnet_m":  # its images are folded to 48 channels first
@@ -258,8 +257,7 @@ def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layer_groups_contain_every_parameter_once_and_end_with_the_heads(name):
-    spec = SPECS[name]
-    module = build_without_numbers(spec)
+    spec, module = SPECS[name], module_without_numbers(name)
     groups = spec.layer_groups(module)
     flat = [id(parameter) for group in groups for parameter in group]
     assert len(groups) > 1
@@ -279,8 +277,7 @@ def test_frozen_parameters_are_in_no_layer_group():
 def test_features_have_one_row_per_image(name):
     import torch
 
-    spec = SPECS[name]
-    module = build_without_numbers(spec).eval()
+    spec, module = SPECS[name], module_without_numbers(name)
     found = spec.features(module, torch.zeros(2, 3, spec.image_size, spec.image_size, device="meta"))
     assert found.ndim == 2
     assert found.shape[0] == 2

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,10 @@ def test_a_model_returns_one_tensor_of_logits_in_training_and_testing_at_its_sma
 
     spec = SPECS[name]
     size = max(spec.min_image_size, 32)
-    module = build(spec, size)
-    with torch.no_grad():
-        for mode in (True, False):
-            assert module.train(mode)(torch.zeros(2, 3, size, size)).shape == (2, 1000)
+    with torch.device("meta"):  # perf: shapes alone
+        module, images = build(spec, size), torch.zeros(2, 3, size, size)
+    for mode in (True, False):
+        assert module.train(mode)(images).shape == (2, 1000)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -160,20 +161,38 @@ def test_layer_groups_contain_every_parameter_once_and_end_with_the_classifier(n
     assert id(module.get_submodule(SPECS[name].first_conv).weight) in flat[:3]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_outputs_of_a_new_head_follow_its_bias(name):
+@pytest.fixture(scope="module", params=EVERY)
+def adapted(request):
+    """A spec and its module for gray and for color images, of two outputs, and images."""
     import torch
 
     from zoo.models.building import build_model
+
+    spec, multiple = SPECS[request.param], SPECS[request.param].size_multiple
+    size = spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 64) // multiple) * multiple
+    gray, color = (
+        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
+        for channels in (1, 3)
+    )
+    return spec, gray, color, torch.rand(2, 1, size, size)
+
+
+def test_a_gray_image_and_its_rgb_copy_have_equal_logits(adapted):
+    import torch
+
+    _, gray, color, images = adapted
+    with torch.inference_mode():
+        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+
+
+def test_outputs_of_a_new_head_follow_its_bias(adapted):
     from zoo.testing import check_bounds
 
-    spec = SPECS[name]
-    multiple = spec.size_multiple
-    size = spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 32) // multiple) * multiple
-    module = build_model(spec, BuildRequest(num_outputs=3, channels=3, image_size=size))
-    check_bounds(spec, module, torch.rand(2, 3, size, size))
+    spec, _, color, images = adapted
+    check_bounds(spec, deepcopy(color), images.expand(-1, 3, -1, -1))
 
 
+@pytest.mark.integration
 def test_a_squeezenet_can_predict_probabilities_below_one_half():
     """With torchvision's ReLU behind its head it could not: every probability of a multi-label set was .5 or more."""
     import torch
@@ -206,26 +225,6 @@ def test_normalization_by_the_spec_equals_torchvisions_own_input_transform(name)
         expected = theirs(normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
         found = ours(normalize(pixels, list(SPECS[name].mean), list(SPECS[name].std)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-FAMILIES = {spec.family: name for name, spec in sorted(SPECS.items(), key=lambda item: item[0] in SAMPLE)}
-
-
-@pytest.mark.parametrize("name", by_cost(FAMILIES.values()))
-def test_a_gray_image_and_its_rgb_copy_have_equal_logits(name):
-    import torch
-
-    from zoo.models.building import build_model
-
-    spec = SPECS[name]
-    size = spec.image_size if spec.fixed_size else max(spec.min_image_size, 64)
-    gray, color = (
-        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
-        for channels in (1, 3)
-    )
-    images = torch.rand(2, 1, size, size)
-    with torch.inference_mode():
-        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

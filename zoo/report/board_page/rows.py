@@ -10,6 +10,7 @@ from zoo.errors import clean
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, with_interval
+from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.leaderboard.records import MissingRun
 from zoo.leaderboard.ties import group_ties, tied_rows
 from zoo.report.cells import seed_cell
@@ -136,7 +137,7 @@ def join_filter_facts(row: Row) -> str:
 
 def describe_badges(row: Row) -> list[str]:
     """The words beside a model's name: baseline, failures, missing runs, no better than chance."""
-    badges = []
+    badges = ["imported"] if row.is_imported else []
     counted, expected = row.coverage
     if counted == 0 and not row.seeds:
         badges.append("failed" if row.failures else "not run")
@@ -220,11 +221,13 @@ def name_model(row: Row | None) -> str:
 
 
 def is_pretrained(row: Row) -> bool:
-    return row.weights != "random init"
+    return row.init == "pretrained"
 
 
 def repeat_command(board: Board, row: Row | None) -> str:
-    """The `zoo bench` command that carries out the runs of a row again; without a row, of any plain one."""
+    """The command that carries out the runs of a row again; without a row, of any plain one."""
+    if (row or board).init == "none":
+        return import_command(board, row)
     facts, record = board.facts, board.record
     name, shuffled = facts["name"], board.is_control
     words = ["zoo", "bench", "--models", name_model(row), "--datasets", name.removesuffix("-resplit")]
@@ -239,7 +242,8 @@ def repeat_command(board: Board, row: Row | None) -> str:
         words += ["--folds", str(facts["num_folds"])]
     if not shuffled:
         rows = board.rows if row is None else [row]
-        seeds = {seed for each in rows if not each.baseline for seed in (*each.seeds, *(r.seed for r in each.missing))}
+        models = [each for each in rows if not each.baseline and not each.is_imported]
+        seeds = {seed for each in models for seed in (*each.seeds, *(r.seed for r in each.missing))}
         words += ["--seeds", ",".join(map(str, sorted(seeds))) or "0"]
     words += ["--weights", "pretrained" if (row or board).init == "pretrained" else "none"]
     for option, field in (("--threads", "threads"), ("--device", "device_kind")):
@@ -250,10 +254,19 @@ def repeat_command(board: Board, row: Row | None) -> str:
     return shlex.join(map(clean, words))
 
 
+def import_command(board: Board, row: Row | None) -> str:
+    """The command that imports the predictions of a row again."""
+    name = board.facts["name"]
+    words = ["zoo", "score", "--masks", "FOLDER", "--name", row.model if row else ANY_MODEL]
+    words += ["--datasets", name.removesuffix("-resplit"), *(["--resplit"] if name.endswith("-resplit") else [])]
+    words += ["--folds", str(board.facts["num_folds"])] if board.facts["num_folds"] > 1 else []
+    return shlex.join(map(clean, words))
+
+
 def cite_row(board: Board, row: Row | None) -> str:
     """A reference to a row: the model, the recipe, the data with hashes, and where it comes from."""
     zoo = " / ".join(map(str, board.record.versions.get("zoo-bench", ()))) or "of an unrecorded version"
-    weights = "pretrained weights" if (row or board).init == "pretrained" else "random init"
+    weights = WEIGHTS_TEXT[(row or board).init]
     parts = [
         f"{name_model(row)}, {weights}, {(row or board).protocol}",
         f"{board.dataset} (content {board.facts['content_hash'][:8]}, split {board.facts['split_hash'][:8]})",

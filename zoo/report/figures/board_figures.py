@@ -15,6 +15,7 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
 from zoo.leaderboard.agreement import measure_agreement
 from zoo.leaderboard.boards import Board, request_sections
+from zoo.leaderboard.cases import list_case_values
 from zoo.leaderboard.curves import RowCurves, compute_curves, count_confusion
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.leaderboard.operating_points import list_label_questions
@@ -39,10 +40,12 @@ from zoo.report.figures.plots import (
     DotRow,
     GuideLine,
     Line,
+    StripRow,
     draw_dots,
     draw_heat,
     draw_lines,
     draw_points,
+    draw_strips,
 )
 from zoo.report.reasons import reason_text
 from zoo.report.text import join_names
@@ -364,6 +367,42 @@ def agreement_figures(request: FigureRequest) -> Iterator[Figure]:
     )
 
 
+def case_figures(request: FigureRequest) -> Iterator[Figure]:
+    """A strip of the primary metric's values for each label; models are the first of the board, and the baselines."""
+    metric = request.board.primary
+    rows = [*request.models, *(row for row in request.sections.rows if row.baseline)]
+    found = [case for row in rows for case in list_case_values(row, request.sections) if len(case.known)]
+    if metric is None or not found:
+        return
+    places = {row.label: place for place, row in enumerate(rows)}
+    unit, axis = request.sections.unit_name, fit_axis(np.concatenate([case.known for case in found]))
+    for label in request.labels:
+        own = [case for case in found if case.label == label]
+        means = ", ".join(f"{case.row} {number(case.mean)} ({number(case.worst_bound(metric))})" for case in own)
+        text = f"{metric.title} of each {unit} for {label}; mean (worst twentieth): {means}."
+        strips = [
+            StripRow(
+                name=case.row,
+                values=case.known,
+                mean=case.mean,
+                worst=case.worst_bound(metric),
+                style=places[case.row],
+            )
+            for case in own
+        ]
+        if strips:
+            yield Figure(
+                name=figure_name("cases", label),
+                title=f"{metric.title} of each {unit}",
+                text=text,
+                columns=("model", "label", metric.title),
+                rows=tuple((case.row, label, float(value)) for case in own for value in np.sort(case.known)),
+                svg=draw_strips(strips, (axis, metric.title), text),
+                note=f"A dot per {unit}, mean over seeds; the mark is the mean, the bar bounds the worst twentieth.",
+                group=request.heading(label),
+            )
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 def draw_training(request: FigureRequest) -> tuple[list[Figure], list[str]]:
     """Training loss and score on val of every run; also return why models have none."""
@@ -489,4 +528,5 @@ BUILDERS: dict[FigureKind, Callable[[FigureRequest], Iterator[Figure]]] = {
     "reliability": reliability_figures,
     "confusion": confusion_figures,
     "agreement": agreement_figures,
+    "cases": case_figures,
 }

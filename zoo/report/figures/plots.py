@@ -5,6 +5,7 @@ Series differ by color and by dash or marker, so that a gray print can be read. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,19 @@ CELL_SIDES = ((3, 84), (20, 46))  # of a heat map up to so many labels
 
 def pixel(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+def relative_path(places: Sequence[tuple[float, float]]) -> str:
+    """The places as SVG path data: the first one, then the steps between them, in tenths of a pixel.
+
+    Steps take two thirds of the characters of places; rounding does not add up, as each place is rounded first.
+    """
+    if not places:
+        return ""
+    tenths = np.rint(np.array(places) * 10).astype(int)
+    first = " ".join(f"{part / 10:g}" for part in tenths[0])
+    steps = " ".join(f"{part / 10:g}" for part in np.diff(tenths, axis=0).ravel())
+    return re.sub(r"\b0\.", ".", f"{first}l{steps}").replace(" -", "-").removesuffix("l")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,7 @@ class Area:
         kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
         if len(kept) > MAX_LINE_POINTS:
             kept = kept[np.linspace(0, len(kept) - 1, MAX_LINE_POINTS).round().astype(int)]
-        return "L".join("{} {}".format(*map(pixel, self.at(x[i], y[i]))) for i in kept)
+        return relative_path([self.at(x[i], y[i]) for i in kept])
 
     def frame(self) -> list[str]:
         """Grid lines, ticks and labels."""
@@ -292,6 +306,50 @@ def draw_dot(dot: Dot, scale: Axis, y: float, ends: tuple[float, float]) -> list
         low, high = (pixel(scale.place(bound, *ends)) for bound in (dot.low, dot.high))
         parts.append(f'<path class="cross c{dot.series % 6}" d="M{low} {pixel(y)}H{high}"/>')
     return [*parts, draw_marker(dot.series, scale.place(dot.value, *ends), y)]
+
+
+# --- strips ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class StripRow:
+    """A line of a strip plot: a dot per value, a marker at the mean, a bar at the bound of the worst values."""
+
+    name: str
+    values: Array
+    mean: float
+    worst: float
+    style: int = 0
+
+
+def draw_strips(rows: Sequence[StripRow], axis: tuple[Axis, str], label: str) -> str:
+    """Rows of dots on one axis, spread in height so that equal values are seen; of many, an even choice is drawn."""
+    scale, axis_label = axis
+    left, right, height = 14, LEFT + PLOT_WIDTH, 22
+    body: list[str] = []
+    y = 22.0
+    for row in rows:
+        values = np.sort(row.values)
+        if len(values) > MAX_POINTS:
+            values = values[np.linspace(0, len(values) - 1, MAX_POINTS).round().astype(int)]
+        body.append(text_at(left - 6, y, shorten_name(row.name, 50), "name"))
+        spread = (np.arange(len(values)) * 0.618034 + 0.5) % 1  # even, and unlike between neighbors
+        dots = [
+            f"M{pixel(scale.place(float(value), left, right))} {pixel(y + 8 + height * float(at))}h0"
+            for value, at in zip(values, spread, strict=True)
+        ]
+        body.append(f'<path class="strip c{row.style % 6}" d="{"".join(dots)}"/>')
+        bound = pixel(scale.place(row.worst, left, right))
+        body.append(f'<path class="cross bound" d="M{bound} {pixel(y + 5)}v{height + 6}"/>')
+        body.append(draw_marker(row.style, scale.place(row.mean, left, right), y + 8 + height / 2))
+        y += height + 30
+    end = y - 12
+    parts = []
+    for tick in scale.ticks:
+        x = scale.place(tick, left, right)
+        parts.append(f'<path class="grid-line" d="M{pixel(x)} 6V{pixel(end)}"/>')
+        anchor = "start" if x <= left + 4 else "end" if x >= right - 4 else "middle"
+        parts.append(text_at(x, end + 15, tick_text(tick), "tick", anchor))
+    parts.append(text_at((left + right) / 2, end + 32, axis_label, anchor="middle"))
+    return close_svg([*parts, *body], right + RIGHT, end + 40, label)
 
 
 # --- points ----------------------------------------------------------------------------------------------------------

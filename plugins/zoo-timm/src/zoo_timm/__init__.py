@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ STARTER = Suite(
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
+    return [*describe_models((os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"))]
+
+
+@cache  # perf: zoo-segmentation asks a second time, which would take 30 ms in every command
+def describe_models(endpoint: str) -> tuple[ModelSpec, ...]:
     index = read_index()
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     hub = ModelSpec(
         name="hf-hub",
         title="any timm checkpoint on the hub: hf-hub:owner/name",
@@ -55,7 +59,7 @@ def register_models() -> list[ModelSpec]:
         find=find_hub_model,
         prefixes=("timm/",),
     )
-    return [*(describe_model(index, endpoint.rstrip("/"), name) for name in index["models"]), hub]
+    return (*(describe_model(index, endpoint, name) for name in index["models"]), hub)
 
 
 @hookimpl

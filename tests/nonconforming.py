@@ -1,0 +1,614 @@
+"""Specs that conform, and specs that fail one check of the conformance kit each, by the id of the check."""
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import gettempdir
+
+import numpy as np
+import pandas
+import torch
+from torch import nn
+
+from zoo import (
+    BINARY,
+    FINETUNE,
+    SEGMENTATION,
+    DataError,
+    DatasetSpec,
+    Event,
+    ExecutorSpec,
+    Head,
+    MetricSpec,
+    ModelSpec,
+    Samples,
+    Undefined,
+    Weights,
+)
+from zoo.system.workers import execute
+
+SIDE = 32
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+class Tiny(nn.Module):
+    """One convolution and one linear layer; `inside` changes the features, `outside` the logits."""
+
+    def __init__(self, inside=None, outside=None, outputs=10, channels=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1)
+        self.fc = nn.Linear(8, outputs)
+        self.inside, self.outside = inside, outside
+
+    def forward(self, images):
+        features = self.conv(images).relu().mean(dim=(2, 3))
+        logits = self.fc(self.inside(features) if self.inside else features)
+        return self.outside(logits) if self.outside else logits
+
+
+def build_tiny(request, inside=None, outside=None, before=None):
+    if before:
+        before(request)
+    return Tiny(inside, outside)
+
+
+def build_own_head(request, least=1):
+    """A model whose spec names no layer, of at least some outputs."""
+    return Tiny(outputs=max(least, request.num_outputs), channels=request.channels)
+
+
+def build_three_channels(request):
+    return Tiny(outputs=request.num_outputs)
+
+
+def refuse_size(request, size):
+    if request.image_size == size:
+        raise ValueError(f"{size} px")
+
+
+def fail(_):
+    raise ValueError("cannot be built")
+
+
+def call_home(_):
+    socket.create_connection(("example.org", 80))
+
+
+def seed_torch(_):
+    torch.manual_seed(5)
+
+
+def seed_python(_):
+    random.seed(0)
+
+
+def build_double(request):
+    return Tiny().double()
+
+
+def build_unrepeatable(request):
+    module = Tiny()
+    noise = np.random.default_rng(list(os.urandom(4))).normal(size=module.conv.weight.shape)
+    with torch.no_grad():
+        module.conv.weight.copy_(torch.from_numpy(noise))
+    return module
+
+
+def give_pair(logits):
+    return logits, logits
+
+
+def refuse_four(logits):
+    if len(logits) == 4:
+        raise ValueError("four images")
+    return logits
+
+
+def log_of_negative(features):
+    return torch.log(features * 0 - 1)
+
+
+def divide_by_spread(images):
+    return images / images.std()
+
+
+class Normalizing(Tiny):
+    def forward(self, images):
+        return super().forward(images / images.std())
+
+
+def build_normalizing(request):
+    return Normalizing()
+
+
+def drop_always(features):
+    return torch.dropout(features, 0.5, train=True)
+
+
+def minus_batch_mean(features):
+    return features - features.mean(dim=0)
+
+
+def drop_batch_axis(logits):
+    return logits[0] if len(logits) == 1 else logits
+
+
+def detach(features):
+    return features.detach()
+
+
+class Hiding(Tiny):
+    """A network with a layer in a plain list."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(8, 8)]
+        self.inside = self.layers[0].forward
+
+
+def build_hiding(request):
+    return Hiding()
+
+
+class Forgetting(Tiny):
+    """A network whose buffer is not in its state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(8), persistent=False)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).relu().mean(dim=(2, 3)) + self.shift)
+
+
+def build_forgetting(request):
+    return Forgetting()
+
+
+def stem_only(module):
+    return [list(module.conv.parameters())]
+
+
+def mean_of_batch(module, images):
+    return module.conv(images).mean()
+
+
+def fetch_tiny(request):
+    """Write the weights of a network, as if they had been downloaded."""
+    from safetensors.torch import save_file
+
+    path = Path(gettempdir()) / f"zoo-tiny-{os.getpid()}.safetensors"
+    torch.manual_seed(1)
+    save_file(Tiny().state_dict(), path)
+    return path
+
+
+def build_with_weights(request):
+    from zoo import load_weights
+
+    module = Tiny()
+    if request.weights:
+        load_weights(module, request.weights)
+    return module
+
+
+TINY = ModelSpec(name="tiny", build=build_tiny, classifier="fc", first_conv="conv", image_size=SIDE, min_image_size=8)
+WITH_WEIGHTS = replace(TINY, build=build_with_weights, weights=(Weights(tag="demo"),), fetch_weights=fetch_tiny)
+OWN_HEAD = replace(TINY, build=build_own_head, classifier="", first_conv="")
+
+
+def tiny(**changes):
+    return replace(TINY, build=partial(build_tiny, **changes))
+
+
+GOOD_MODELS = {"named layers": TINY, "own head": OWN_HEAD, "weights": WITH_WEIGHTS}
+BAD_MODELS = {
+    "model-fields": replace(TINY, tasks=("binary", "multi-class")),
+    "model-builds": tiny(before=fail),
+    "model-offline": tiny(before=call_home),
+    "model-seed": tiny(before=seed_torch),
+    "model-float32": replace(TINY, build=build_double),
+    "model-outputs": tiny(outside=give_pair),
+    "model-repeats": replace(TINY, build=build_unrepeatable),
+    "model-process": tiny(before=seed_python),
+    "model-own-size": replace(tiny(before=partial(refuse_size, size=64)), image_size=64),
+    "model-other-size": tiny(before=partial(refuse_size, size=48)),
+    "model-gray": replace(OWN_HEAD, build=build_three_channels),
+    "model-one-output": replace(OWN_HEAD, build=partial(build_own_head, least=2)),
+    "model-evaluates": tiny(outside=refuse_four),
+    "model-finite": tiny(inside=log_of_negative),
+    "model-black": replace(TINY, build=build_normalizing),
+    "model-deterministic": tiny(inside=drop_always),
+    "model-batch": tiny(inside=minus_batch_mean),
+    "model-one-image": tiny(outside=drop_batch_axis),
+    "model-unbounded": tiny(outside=torch.sigmoid),
+    "model-trains": tiny(inside=detach),
+    "model-registered": replace(TINY, build=build_hiding),
+    "model-groups": replace(TINY, layer_groups=stem_only),
+    "model-features": replace(TINY, features=mean_of_batch),
+    "model-state": replace(TINY, build=build_forgetting),
+    "model-weights": replace(WITH_WEIGHTS, build=build_tiny),
+}
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+def is_right(request):
+    return (request.decisions == request.targets).astype(float)
+
+
+def accuracy(request):
+    return float(is_right(request).mean())
+
+
+def resampled_accuracy(request, weights):
+    return weights @ is_right(request) / weights.sum(axis=1)
+
+
+def count_right(request):
+    return int(is_right(request).sum()), len(request.targets)
+
+
+def count_wrong(request):
+    return int(len(request.targets) - is_right(request).sum()), len(request.targets)
+
+
+def ignore_weights(request, weights):
+    return np.linspace(0, 1, len(weights)) * 0 + accuracy(request) + np.arange(len(weights)) * 0.05
+
+
+def always_undefined(request):
+    raise Undefined("never defined")
+
+
+def noise(request):
+    return random.random()
+
+
+def percent(request):
+    return 100 * accuracy(request)
+
+
+def later_counts_more(request):
+    return float(np.average(is_right(request), weights=np.arange(1, 1 + len(request.targets))))
+
+
+def of_second_class(request):
+    """Recall of the class with index 1, whatever the positive one is."""
+    rows = request.targets == 1
+    if not rows.any():
+        raise Undefined("no positives")
+    return float(is_right(request)[rows].mean())
+
+
+def nan_counts_as_zero(request):
+    return float((request.decisions == (np.nan_to_num(request.targets) == 1)).mean())
+
+
+def flags_right(request):
+    right = (request.decisions == (request.targets == 1)).astype(float)
+    return np.where(np.isnan(request.targets), np.nan, right)
+
+
+def share_of_rank(request):
+    """Not a value of the unit alone."""
+    return is_right(request) * len(request.targets) / 240
+
+
+def number_for_a_note(request):
+    return 5
+
+
+def nan_for_one_class(request):
+    return float("nan") if len(set(request.targets.tolist())) < 2 else accuracy(request)
+
+
+def zero_for_one_class(request):
+    return 0.0 if len(set(request.targets.tolist())) < 2 else accuracy(request)
+
+
+ACCURACY = MetricSpec(name="right", tasks=("binary", "multiclass"), compute=accuracy)
+BY_UNIT = MetricSpec(name="right_by_unit", tasks=("binary", "multiclass"), per_unit=is_right)
+FLAGS = MetricSpec(name="flags_right", tasks=("multilabel",), per_unit=flags_right)
+COMPLETE = replace(ACCURACY, resample=resampled_accuracy, counts=count_right)
+GOOD_METRICS = {"compute": ACCURACY, "per unit": BY_UNIT, "flags": FLAGS, "resample and counts": COMPLETE}
+BAD_METRICS = {
+    "metric-fields": replace(ACCURACY, name="a b"),
+    "metric-value": replace(ACCURACY, compute=always_undefined),
+    "metric-deterministic": replace(ACCURACY, compute=noise),
+    "metric-direction": replace(ACCURACY, higher_is_better=False, bounds=(0.0, None)),
+    "metric-bounds": replace(ACCURACY, compute=percent),
+    "metric-order": replace(ACCURACY, compute=later_counts_more),
+    "metric-positive": replace(ACCURACY, compute=of_second_class, tasks=("binary",)),
+    "metric-unknown": MetricSpec(name="flags", tasks=("multilabel",), compute=nan_counts_as_zero),
+    "metric-per-unit": replace(BY_UNIT, per_unit=share_of_rank),
+    "metric-resample": replace(ACCURACY, resample=ignore_weights),
+    "metric-counts": replace(ACCURACY, counts=count_wrong),
+    "metric-note": replace(ACCURACY, note=number_for_a_note),
+    "metric-degenerate": replace(ACCURACY, compute=nan_for_one_class),
+    "metric-stand-in": replace(ACCURACY, compute=zero_for_one_class),
+}
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+NUM_DOTS = 24
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Open 24 images of 12 patients; `changes` are table columns to set, or to drop with None."""
+
+    changes: tuple = ()
+    targets: object = None
+    read: Callable | None = None
+    before: Callable | None = None
+    fields: tuple = ()
+
+    def __call__(self, request):
+        if self.before:
+            self.before(request)
+        table = pandas.DataFrame(
+            {
+                "sample_id": [f"image {row}" for row in range(NUM_DOTS)],
+                "image": list(range(NUM_DOTS)),
+                "patient": [f"patient {row // 2}" for row in range(NUM_DOTS)],
+                "split": ["train"] * 12 + ["val"] * 4 + ["test"] * 8,
+            }
+        )
+        for column, values in self.changes:
+            if values is None:
+                del table[column]
+            else:
+                table[column] = values
+        targets = np.arange(NUM_DOTS) // 2 % 2 if self.targets is None else self.targets
+        return Samples(table=table, targets=targets, read=self.read or read_dot, **dict(self.fields))
+
+
+def read_dot(image):
+    return np.full((8, 8), 9 * image, dtype=np.uint8)
+
+
+def read_copy(image):
+    """The first image of val is a copy of the last one of train."""
+    return read_dot(11 if image == 12 else image)
+
+
+def read_torn(image):
+    if image == 20:
+        raise OSError("image 20 is torn")
+    return read_dot(image)
+
+
+class Counting:
+    """A reader with shared state, like that of a file handle."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        return np.full((8, 8), self.calls % 250, dtype=np.uint8)
+
+
+def read_by_thread(image):
+    """Other pixels outside the main thread."""
+    import threading
+
+    return read_dot(image) + (threading.current_thread() is not threading.main_thread())
+
+
+class Shuffled:
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, request):
+        return Dots(changes=(("sample_id", self.rng.permutation([f"image {row}" for row in range(NUM_DOTS)])),))(
+            request
+        )
+
+
+def fail_to_open(request):
+    raise KeyError("column 7")
+
+
+def look_for_data(request):
+    """Need the file `dots.txt`, and try the network for it whatever `offline` says."""
+    if not (request.folder / "dots.txt").is_file():
+        call_home(request)
+
+
+def need_data(request):
+    if not (request.folder / "dots.txt").is_file():
+        raise DataError("no dots.txt", code="offline")
+
+
+@dataclass(frozen=True)
+class WithFiles:
+    """Dots whose labels come from `dots.txt` in the folder."""
+
+    def __call__(self, request):
+        need_data(request)
+        return Dots(fields=(("tables", (request.folder / "dots.txt",)),))(request)
+
+
+DOTS = DatasetSpec(
+    name="dots",
+    task=BINARY,
+    labels=("no", "yes"),
+    samples=Dots(before=need_data),
+    channels=1,
+    patient="patient",
+    official_splits=("train", "val", "test"),
+    license="CC0-1.0",
+)
+MD5_OF_DOTS = "f3e3cf3e1a9ebd5e0d7ac1c5f1c6a7b1"  # not that of the file
+
+
+def dots(**changes):
+    return replace(DOTS, samples=Dots(before=need_data, **changes))
+
+
+SHARED = tuple(f"patient {row // 2 % 8}" for row in range(NUM_DOTS))
+ONE_CLASS = np.array([0, 1] * 6 + [0, 1] * 2 + [1] * 8)
+
+
+def mask_of(image):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[: 1 + image % 5] = 1
+    return mask
+
+
+class Masked:
+    def __call__(self, request):
+        need_data(request)
+        return replace(Dots(fields=(("masks", mask_of),))(request), targets=None)
+
+
+GOOD_DATASETS = {
+    "masks": replace(DOTS, task=SEGMENTATION, labels=("dot",), samples=Masked()),
+    "patients and splits": DOTS,
+    "neither": replace(
+        dots(changes=(("split", None), ("patient", None))), official_splits=(), patient="none: image level"
+    ),
+    "declared leaks": replace(dots(read=read_copy), known_issues=("image 12 is a copy of image 11",)),
+}
+BAD_DATASETS = {
+    "dataset-fields": replace(DOTS, license=""),
+    "dataset-opens": replace(DOTS, samples=fail_to_open),
+    "dataset-rows": dots(changes=(("patient", None),)),
+    "dataset-splits": replace(DOTS, official_splits=("train", "test")),
+    "dataset-images": dots(read=read_torn),
+    "dataset-threads": dots(read=read_by_thread),
+    "dataset-stable": replace(DOTS, samples=Shuffled()),
+    "dataset-patients": dots(changes=(("patient", SHARED),)),
+    "dataset-copies": dots(read=read_copy),
+    "dataset-classes": dots(targets=ONE_CLASS),
+    "dataset-hashes": replace(DOTS, samples=WithFiles(), checksums={"dots.txt": MD5_OF_DOTS}),
+    "dataset-offline": replace(DOTS, samples=Dots(before=look_for_data)),
+}
+
+
+# --- protocols and tasks ---------------------------------------------------------------------------------------------
+STEPS = replace(FINETUNE, name="short", epochs=None, steps=100, min_steps=0, max_steps=None, without_weights="")
+GOOD_PROTOCOLS = {"steps": STEPS, "epochs": FINETUNE}
+BAD_PROTOCOLS = {
+    "protocol-fields": replace(STEPS, learning_rate=-1.0),
+    "protocol-budget": replace(STEPS, steps=10, rounds=20),
+    "protocol-grid": replace(STEPS, tune=(("learning_rate", (1e-4, -1e-4)),)),
+    "protocol-substitute": replace(STEPS, without_weights="scrach"),
+    "protocol-trains": replace(STEPS, learning_rate=0.0),
+}
+
+
+class ConstantLoss(Head):
+    def loss(self, logits, targets):
+        return (logits * 0).sum()
+
+
+class Unscaled(type(BINARY.answers)):
+    def from_logits(self, logits, scale=(0.0, 1.0)):
+        return logits
+
+
+class Drawing(type(BINARY.targets)):
+    """Draws classes that it refuses itself."""
+
+    def draw(self, rng, count, num_labels):
+        targets, perfect = super().draw(rng, count, num_labels)
+        return targets + 7, perfect
+
+
+GOOD_TASKS = {"binary": BINARY}
+BAD_TASKS = {
+    "task-fields": replace(BINARY, primary_metric="dice"),
+    "task-targets": replace(BINARY, targets=Drawing()),
+    "task-answers": replace(BINARY, answers=Unscaled()),
+    "task-loss": replace(BINARY, head=ConstantLoss()),
+    "task-metrics": replace(BINARY, metrics=(*BINARY.metrics, "no_such_metric")),
+}
+
+
+# --- executors -------------------------------------------------------------------------------------------------------
+def changed_events(works, carry_out, *, change, **options):
+    """The events of the local executor, each replaced by those that `change` returns."""
+    events = execute(works, carry_out, **options)
+    try:
+        for event in events:
+            yield from change(event)
+    finally:
+        events.close()
+
+
+def twice(event):
+    return [event, event] if event.kind == "ended" else [event]
+
+
+def without_start(event):
+    return [] if event.kind == "started" else [event]
+
+
+def raise_failures(event):
+    if event.status == "failed":
+        raise ValueError(event.message)
+    return [event]
+
+
+def raise_crashes(event):
+    if event.status in ("crashed", "oom"):
+        raise ValueError(event.message)
+    return [event]
+
+
+def claim_all(works, carry_out, **options):
+    """Report works as done that were never carried out."""
+    for work in works:
+        yield Event(work=work, kind="started")
+        yield Event(work=work, kind="ended", status="ok")
+
+
+def without_option(works, carry_out, *, option, value, **options):
+    yield from execute(works, carry_out, **{**options, option: value})
+
+
+def leave_running(works, carry_out, **options):
+    """Let a daemonic thread read the events of the local executor, which nobody closes."""
+    import queue
+    import threading
+
+    events = queue.Queue()
+
+    def read():
+        for event in execute(works, carry_out, **options):
+            events.put(event)
+        events.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    yield from iter(events.get, None)
+
+
+def nothing_more():
+    return None
+
+
+def changing(change):
+    return ExecutorSpec(name="changing", execute=partial(changed_events, change=change))
+
+
+GOOD_EXECUTORS = {"local": ExecutorSpec(name="local", execute=execute)}
+BAD_EXECUTORS = {
+    "executor-fields": ExecutorSpec(name="a b", execute=execute),
+    "executor-works": ExecutorSpec(name="claims", execute=claim_all),
+    "executor-once": changing(twice),
+    "executor-events": changing(without_start),
+    "executor-failure": changing(raise_failures),
+    "executor-kill": changing(raise_crashes),
+    "executor-timeout": ExecutorSpec(name="patient", execute=partial(without_option, option="timeout", value=None)),
+    "executor-cancel": ExecutorSpec(name="leaves", execute=leave_running),
+    "executor-fail-fast": ExecutorSpec(
+        name="stubborn", execute=partial(without_option, option="fail_fast", value=False)
+    ),
+    "executor-more": ExecutorSpec(name="deaf", execute=partial(without_option, option="more", value=nothing_more)),
+}

@@ -1,0 +1,1 @@
+"""The conformance kit: checks of what plugins register, one claim each."""

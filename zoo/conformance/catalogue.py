@@ -1,0 +1,29 @@
+"""The checks of each kind of spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from zoo.conformance.checking import Check
+from zoo.conformance.dataset_claims import DATASET_CHECKS
+from zoo.conformance.executor_claims import EXECUTOR_CHECKS
+from zoo.conformance.metric_claims import METRIC_CHECKS
+from zoo.conformance.model_claims import MODEL_CHECKS
+from zoo.conformance.protocol_claims import PROTOCOL_CHECKS
+from zoo.conformance.spec_claims import SPEC_CHECKS
+from zoo.conformance.task_claims import TASK_CHECKS
+from zoo.registry.lookup import Kind
+
+CHECKS: Mapping[Kind, Sequence[Check]] = {
+    "model": (*MODEL_CHECKS, *SPEC_CHECKS),
+    "dataset": (*DATASET_CHECKS, *SPEC_CHECKS),
+    "metric": (*METRIC_CHECKS, *SPEC_CHECKS),
+    "protocol": (*PROTOCOL_CHECKS, *SPEC_CHECKS),
+    "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
+    "task": (*TASK_CHECKS, *SPEC_CHECKS),
+}
+
+
+def checks_of(kind: Kind) -> Sequence[Check]:
+    """The checks of a kind, in the order in which they are run; a kind without its own has those of every spec."""
+    return CHECKS.get(kind, SPEC_CHECKS)

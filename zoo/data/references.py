@@ -1,0 +1,54 @@
+"""The reference masks of a fold, read from the files of its dataset: no image is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from zoo.arrays import Array
+from zoo.data.dataset import Fold, fields_of_fold
+from zoo.data.masks import read_mask
+from zoo.data.opening import OpenDataset, SameMasks
+from zoo.data.splits import Split
+from zoo.data.volumes import spacing_of
+from zoo.images.placement import Spacing
+from zoo.sources.mask_targets import MaskReader
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMasks:
+    """The masks of a dataset by row."""
+
+    source: OpenDataset
+
+    def __getitem__(self, row: int) -> Array:
+        samples = self.source.samples
+        return read_mask(self.source.spec, samples, samples.table["image"].iloc[row])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReferenceFold(Fold):
+    """One fold of a dataset with its masks as they are stored."""
+
+    source: OpenDataset
+    split: Split
+
+    @property
+    def label_maps(self) -> SourceMasks:
+        return SourceMasks(self.source)
+
+    @cached_property
+    def spacings(self) -> Sequence[Spacing | None]:
+        return [spacing_of(self.source, image) for image in self.source.samples.table["image"]]
+
+
+def open_references(source: OpenDataset, split: Split, fold: int) -> ReferenceFold:
+    return ReferenceFold(**fields_of_fold(source, split, fold), source=source, split=split)
+
+
+def find_mask_reader(source: OpenDataset) -> MaskReader | None:
+    """The reader of the masks of a dataset if they are files."""
+    masks = source.samples.masks
+    read = masks.read if isinstance(masks, SameMasks) else masks
+    return read if isinstance(read, MaskReader) else None

@@ -1,0 +1,169 @@
+"""Work in a file, which `zoo worker` carries out on this machine or another one that shares the folder.
+
+The file is one line of JSON, the versions of the machine that wrote it, followed by the pickled work. The messages of
+the work are appended to a second file, one JSON document per line; the last one says how the work ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic
+
+from zoo.errors import RunError, UsageError
+from zoo.registry.finding import find_plugins
+from zoo.system.files import written_whole
+from zoo.system.locks import locked
+from zoo.system.machine import requirements_of, versions
+from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
+
+
+class RemoteWork(Generic[Work]):
+    """Work that is carried out by a command on another machine, and its events as they arrive in the shared folder."""
+
+    def __init__(self, work: Work, carry_out: Callable[[Work, str, Notify], None], device: str, folder: Path) -> None:
+        self.work, self.offset, self.has_ended = work, 0, False
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder.resolve() / f"{uuid.uuid4().hex}.work"
+        header = json.dumps({"schema": 1, "versions": environment()}).encode()
+        with written_whole(self.path) as temporary:
+            temporary.write_bytes(header + b"\n" + pickle.dumps((carry_out, work, device)))
+
+    @property
+    def command(self) -> list[str]:
+        """The command that carries out the work. It may run again: it continues, or returns at once if all is done."""
+        return [sys.executable, "-m", "zoo", "worker", str(self.path)]
+
+    def events(self) -> Iterator[Event[Work]]:
+        """Yield the events since the last call. Raises RunError if the versions on the other machine differ."""
+        for message in self.read():
+            if message.get("code") == "other-versions":
+                raise RunError(message["message"], fix=message["fix"], code="other-versions")
+            self.has_ended = message.pop("kind") == "ended"
+            if self.has_ended:
+                yield Event(work=self.work, kind="ended", **message)
+                return
+            yield Event(work=self.work, kind="progress", details=message)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        with contextlib.suppress(FileNotFoundError), open(log_of(self.path), "rb") as stream:
+            stream.seek(self.offset)
+            for line in stream:
+                if not line.endswith(b"\n"):  # it is still being written
+                    return
+                self.offset += len(line)
+                if message := parse_message(line):
+                    yield message
+
+    def remove(self) -> None:
+        """Delete its files."""
+        for path in (self.path, log_of(self.path)):
+            path.unlink(missing_ok=True)
+
+
+class MessageLog:
+    """Append messages to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        self.stream.write("\n")  # a killed worker may have left an unfinished line
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.stream.write(json.dumps(message, default=float) + "\n")
+        self.stream.flush()
+
+
+def log_of(path: Path) -> Path:
+    return path.with_suffix(".log")
+
+
+def parse_message(line: bytes) -> dict[str, Any] | None:
+    """A message of a log; None for an empty line, or one that a killed worker left unfinished."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+@cache
+def environment() -> dict[str, str]:
+    """The versions that must be equal on all machines: of Python, zoo, its plugins and what they require."""
+    plugins = {plugin.name: plugin.version for plugin in find_plugins()}
+    return {**versions(*requirements_of(plugins)), **plugins}
+
+
+def carry_out_file(path: Path) -> dict[str, Any]:
+    """Carry out the work of a file, as a worker process of the local executor does, and return how it ended.
+
+    Work that has ended is not repeated. Raises UsageError if another worker carries it out at the moment, and RunError
+    if the versions here differ from those of the machine that wrote the file.
+    """
+    from filelock import Timeout
+
+    require_own(path)
+    try:
+        with locked(path.with_suffix(".lock"), timeout=0):
+            if ended := find_end(path):
+                return ended
+            return carry_out_locked(path)
+    except Timeout:
+        raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
+
+
+def carry_out_locked(path: Path) -> dict[str, Any]:
+    messages = MessageLog(log_of(path))
+    with open(path, "rb") as stream:
+        try:
+            expected = json.loads(stream.readline())["versions"]
+        except (ValueError, TypeError, KeyError):
+            raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
+        if error := compare_versions(expected):
+            messages.send({"kind": "ended", "status": "failed", **error.describe()})
+            raise error
+        carry_out, work, device = pickle.load(stream)
+    end_with(os.getppid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a child of the local executor: training saves its state
+    ended = carry_out_one(carry_out, work, device, messages.send)
+    messages.send(ended)
+    return ended
+
+
+def compare_versions(expected: dict[str, str]) -> RunError | None:
+    """The error for the first version that is not the expected one."""
+    here = environment()
+    for name in sorted({*expected, *here}):
+        if expected.get(name) != here.get(name):
+            return RunError(
+                f"{os.uname().nodename} has {name} {here.get(name, 'not installed')}, the machine of the bench "
+                f"{expected.get(name, 'not installed')}",
+                fix="install the same versions and plugins on every machine",
+                code="other-versions",
+            )
+    return None
+
+
+def require_own(path: Path) -> None:
+    """Refuse the file of another user, because a pickle can execute code."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file", fix="pass a file that `zoo bench` wrote")
+    if os.name == "posix" and path.stat().st_uid != os.getuid():
+        raise UsageError(f"{path}: it belongs to another user", fix="pass a file that your own `zoo bench` wrote")
+
+
+def find_end(path: Path) -> dict[str, Any] | None:
+    """The last message of work that has ended."""
+    try:
+        lines = log_of(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    messages = [message for line in lines if (message := parse_message(line))]
+    return messages[-1] if messages and messages[-1]["kind"] == "ended" else None

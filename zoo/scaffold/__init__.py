@@ -1,0 +1,1 @@
+"""Projects of new plugins, from templates."""
