@@ -88,6 +88,7 @@ def test_a_value_outside_the_card_is_a_refusal_that_names_the_file(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "zoo", "audit", str(root), "--json"], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 4, done.stderr
     (document,) = json.loads(done.stdout)["datasets"]
     (finding,) = document["findings"]
     assert (finding["verdict"], finding["check"]) == ("refuse", "mask")
