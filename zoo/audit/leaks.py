@@ -140,10 +140,12 @@ def audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audi
         *find_spellings(source, split_of),
         *find_near_duplicates(source, split, fingerprints),
         *find_missing_classes(source, split),
+        *find_copied_masks(source, split_of, fingerprints),
         *find_odd_images(source, fingerprints),
         *find_predictive_columns(source, fingerprints),
         *find_levels_by_label(source),
         *find_checksum_mismatches(source),
+        *count_empty_masks(source, split_of),
         *list_ambiguities(source),
         *list_skipped_checks(source, fingerprints),
     ]
@@ -408,6 +410,44 @@ def describe_consequences(splits: Collection[str], *, is_mean: bool, is_scored: 
         left_out = " and left out of the macro mean" if is_mean else ""
         parts.append(f"its AUROC is undefined on {join_words(undefined)}{left_out}")
     return "; ".join(parts)
+
+
+def find_copied_masks(source: OpenDataset, split_of: Array, fingerprints: Fingerprints) -> Iterator[Finding]:
+    """Report equal masks of different images of different patients; empty masks are equal anyway."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(source.mask_digests):
+        if np.any(source.samples.targets[row]) and split_of[row]:
+            rows_of[digest].append(row)
+    pairs = [
+        (rows[0], row)
+        for rows in rows_of.values()
+        for row in rows[1:]
+        if source.patients[row] != source.patients[rows[0]] and fingerprints.pixels[row] != fingerprints.pixels[rows[0]]
+    ]
+    if pairs:
+        (a, b), rows = pairs[0], [row for pair in pairs for row in pair]
+        yield Finding(
+            check="mask-copied",
+            verdict="warn",
+            splits=sorted_splits(split_of[rows]),
+            samples=name_samples(source, rows),
+            count=len(pairs),
+            message=f"{name_row(source, split_of, a)} and {name_row(source, split_of, b)} have the same mask, but are "
+            "different images" + and_more(len(pairs) - 1, "pair"),
+            fix="correct the masks, or leave the images out",
+            pairs=named_pairs(source, pairs),
+        )
+
+
+def count_empty_masks(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
+    """Note how many masks of each split are empty."""
+    if not source.mask_digests:
+        return
+    empty: Array = np.asarray(source.samples.targets).sum(axis=1) == 0
+    counts = [(name, int(empty[split_of == name].sum()), int((split_of == name).sum())) for name in SPLITS]
+    if empty[split_of != ""].any():
+        shares = ", ".join(f"{count} of {total} in {name}" for name, count, total in counts)
+        yield note("empty-mask", f"masks without any label: {shares}")
 
 
 def find_odd_images(source: OpenDataset, fingerprints: Fingerprints) -> Iterator[Finding]:

@@ -71,6 +71,7 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
         "patient-spelling": f"{word}s spelled in several ways",
         "near-duplicate": "near-duplicates",
         "class-absent": "missing classes" if source.task.classes else "missing labels",
+        "mask-copied": "copied masks",
         "blank": "blank images",
         "size": "unusual sizes",
         "metadata": "predictive columns",
@@ -81,6 +82,8 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
         del checks["patient-spelling"]
     if not level_columns(source):
         del checks["levels"]
+    if not source.mask_digests:
+        del checks["mask-copied"]
     if not has_official:
         del checks["checksum"]
     reasons = {

@@ -159,7 +159,7 @@ class MaskMemo:
 def remember_masks(masks: object, num_labels: int, cache: Path) -> MaskMemo:
     if not isinstance(masks, MaskReader):
         return MaskMemo(None, None)
-    return MaskMemo(masks, FileMemo(cache, what=f"mask:{MASK_VERSION}:{num_labels}:{masks.values}"))
+    return MaskMemo(masks, FileMemo(cache, what=f"mask:{MASK_VERSION}:{num_labels}:{masks.identity}"))
 
 
 def hash_mask(mask: Array) -> str:

@@ -48,6 +48,7 @@ class OpenDataset:
     digests: Array  # (N,) str
     content_hash: str
     longest_side: int | None = None  # of all images, if they have masks
+    mask_digests: tuple[str, ...] = ()  # of each mask, if they have masks
 
     @property
     def has_patients(self) -> bool:
@@ -94,6 +95,7 @@ def open_dataset(
         splits=splits,
         digests=digests,
         longest_side=longest_side,
+        mask_digests=tuple(mask_digests),
         content_hash=hash_bytes(card_text(spec), rows, *([json.dumps(samples.reading)] if samples.reading else [])),
     )
 
@@ -227,18 +229,27 @@ def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | N
                 stamp = file_stamp(path)
                 hashed[path] = memo(path), stamp
             digest = hashed[path][0]
+            for further in samples.more_files.get(image, ()):
+                hashed[further] = memo(further), file_stamp(further)
+                digest = hash_bytes(digest, hashed[further][0])
             digests.append(digest if frame is None else hash_bytes(digest, str(frame)))
             if progress:
                 progress(done, len(images))
     finally:
         memo.close()
-    watch = partial(refuse_changes, name=name, files=dict(zip(images, samples.files, strict=True)), hashed=hashed)
+    files = {
+        image: (path, *samples.more_files.get(image, ())) for image, path in zip(images, samples.files, strict=True)
+    }
+    watch = partial(refuse_changes, name=name, files=files, hashed=hashed)
     read_by = samples.read_by and partial(refuse_changes_by, samples.read_by, watch)
     return np.array(digests), replace(samples, read=watch(samples.read), read_by=read_by)
 
 
 def refuse_changes(
-    read: Callable[[Any], Array], name: str, files: Mapping[Any, Path], hashed: dict[Path, tuple[str, FileStamp]]
+    read: Callable[[Any], Array],
+    name: str,
+    files: Mapping[Any, tuple[Path, ...]],
+    hashed: dict[Path, tuple[str, FileStamp]],
 ) -> Callable[[Any], Array]:
     """Wrap a reader so that it refuses files that changed since they were hashed."""
     return partial(read_same_file, read, name, files, hashed)
@@ -280,24 +291,25 @@ class SameMasks:
 def read_same_file(
     read: Callable[[Any], Array],
     name: str,
-    files: Mapping[Any, Path],
+    files: Mapping[Any, tuple[Path, ...]],
     hashed: dict[Path, tuple[str, FileStamp]],
     image: Any,
 ) -> Array:
-    """Read an image after checking that its file is unchanged, by size and times or else by content."""
-    path = files[image]
-    digest, before = hashed[path]
+    """Read an image after checking that its files are unchanged, by size and times or else by content."""
+    paths = files[image]
     try:
-        now = file_stamp(path)
-        if now != before:
-            if hash_file(path) != digest:
-                raise changed(name, str(path))
-            hashed[path] = digest, now  # perf: touched but not changed; do not hash it again for its other frames
+        for path in paths:
+            digest, before = hashed[path]
+            if (now := file_stamp(path)) != before:
+                if hash_file(path) != digest:
+                    raise changed(name, str(path))
+                hashed[path] = digest, now  # perf: touched but not changed; do not hash it again for its other frames
         pixels = read(image)
-        if file_stamp(path) != now:
-            raise changed(name, str(path))
+        differ = [path for path in paths if file_stamp(path) != hashed[path][1]]
     except FileNotFoundError as error:
-        raise changed(name, str(path)) from error
+        raise changed(name, str(error.filename or paths[0])) from error
+    if differ:
+        raise changed(name, str(differ[0]))
     return pixels
 
 

@@ -80,7 +80,11 @@ def assemble(
     root, facts = listing.root, find_facts(card, listing, origin)
     files, headers = facts.joined.files, list(facts.headers.values())
     extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
-    readers = Readers(volume_readers(root, facts.targets.masks)) if card.dims == 3 else image_readers(card, root, facts)
+    readers = (
+        Readers(volume_readers(root, facts.targets.masks, facts.joined.channels))
+        if card.dims == 3
+        else image_readers(card, root, facts)
+    )
     samples = Samples(
         table=build_table(card, facts.joined, facts.splits, facts.patients.texts).assign(
             **extra_columns, **readers.columns

@@ -165,10 +165,24 @@ class Add(CardPart):
 class Masks(CardPart):
     """Files that are masks of images, not images themselves."""
 
-    path: str = Field(description="Pattern with {stem}, the image's name without suffix, or other placeholders.")
+    path: str = Field(
+        default="", description="Pattern with {stem}, the image's name without suffix, or other placeholders."
+    )
+    column: str = Field(default="", description="Instead of `path`: column with the path of the mask.")
+    modality: Literal["", "SEG", "RTSTRUCT"] = Field(
+        default="",
+        description="Instead of `path`: the masks are the segments or contours of DICOM files of this modality, "
+        "which refer to their images.",
+    )
     merge: Literal["union", "none"] = Field(
         default="union", description="How several masks of an image are combined; none: they are refused."
     )
+
+    @model_validator(mode="after")
+    def agree(self) -> Masks:
+        if sum(map(bool, (self.path, self.column, self.modality))) != 1:
+            raise ValueError("set exactly one of path, column, modality")
+        return self
 
 
 class Slices(CardPart):
@@ -257,6 +271,11 @@ class DatasetCard(FactsOfCard):
         description="Pattern of the image files. {label}, {split} and {patient} are read from the path, {clip} groups "
         "frames into a clip, {COLUMN} joins the row of the table with this value.",
     )
+    channels: Names = Field(
+        default=(),
+        description="Endings of the names of the files of an image, one per channel, without suffix: "
+        '`["_0000", "_0001"]`. {stem} is the name without them.',
+    )
     exclude: str | Names = Field(default=(), description="Patterns of files to leave out.")
     table: str = Field(default="", description="CSV, TSV or JSON-lines file.")
     add: Add | None = Field(default=None, description="A second table.")
@@ -268,8 +287,8 @@ class DatasetCard(FactsOfCard):
     )
     ignore: Names = Field(
         default=(),
-        description='Labels to leave out of a multilabel task, as they are in the data; "*": all that `labels` does '
-        "not name. Their images stay.",
+        description="Labels to leave out of a multilabel task, or segments of DICOM segmentations, as they are in the "
+        'data; "*": all that `labels` does not name. Their images stay.',
     )
     patient: Patient | None = Field(default=None, description="The patient of each image.")
     split: SplitRule | None = Field(default=None, description="The official split, or how to draw one.")
@@ -308,6 +327,7 @@ class DatasetCard(FactsOfCard):
         by_place = {"label.column": self.label.column, "join.column": self.join.column if self.join else ""}
         by_place |= {"patient.column": self.patient.column if self.patient else ""}
         by_place |= {"split.column": self.split.column if self.split else ""}
+        by_place |= {"masks.column": self.masks.column if self.masks else ""}
         for place, columns in (("label.columns", self.label.columns), ("metadata", self.metadata), ("hide", self.hide)):
             by_place |= {f"{place}.{index}": column for index, column in enumerate(columns)}
         return {place: column for place, column in by_place.items() if column}
@@ -319,12 +339,13 @@ class DatasetCard(FactsOfCard):
     @property
     def label_in_path(self) -> bool:
         """Whether the label comes from the folders; a table then only adds other columns."""
-        return not self.label.column and not self.label.columns
+        return not self.label.column and not self.label.columns and not (self.masks and self.masks.column)
 
     @property
     def deciding_columns(self) -> list[str]:
         """The columns in which all rows of an image must agree."""
         named = [*self.label.columns, self.label.column, self.patient.column if self.patient else ""]
+        named.append(self.masks.column if self.masks else "")
         return list(dict.fromkeys(column for column in [*named, self.split.column if self.split else ""] if column))
 
     @property

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
+from zoo.images.segmentations import MODALITY
+from zoo.images.structures import STRUCTURES
 from zoo.sources.archives import is_archive_name
-from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
+from zoo.sources.cards import DatasetCard, Join, Masks, Patient, SplitRule, compile_pattern, match_path, placeholders
+from zoo.sources.datalist import is_datalist, read_json_object
+from zoo.sources.descriptions import Description, find_description, guess_described
 from zoo.sources.headers import Headers
 from zoo.sources.joining import RESERVED, load_table, read_tables
 from zoo.sources.labeling import (
@@ -36,8 +40,9 @@ from zoo.sources.masks import (
     other_task,
     outline_columns,
 )
-from zoo.sources.msd import read_msd_fields
+from zoo.sources.msd import read_label_fields
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
+from zoo.sources.segment_pairs import list_segmentations
 from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of, stem_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
@@ -109,14 +114,21 @@ class LabelTable:
 
 def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     """Guess the card of a folder, or of a table with images beside or below it; fields set in `card` are respected."""
+    if path.suffix.lower() == ".json" and path.is_file():
+        return guess_by_description(Description(path, read_json_object(path)), list_folder(path.parent), card)
     if path.is_file():
         return guess_named_table(path, card)
     outer = list_folder(path)
     whole = descend(outer)
+    description = find_description(outer) or find_description(whole)
+    if description and description.lists_files and (is_of_masks(card) or not card.task):
+        return guess_by_description(description, outer if description.path.parent == outer.root else whole, card)
     check_any_image(whole)
+    segmentations = list_segmentations(whole.root, whole.images)
+    plain = replace(whole, images=tuple(image for image in whole.images if image not in segmentations))
     mask_notes: list[str] = []
-    masks = find_masks(whole, mask_notes)
-    listing = replace(whole, images=selected_images(whole, masks, card))
+    masks = find_masks(plain, mask_notes)
+    listing = replace(whole, images=selected_images(plain, masks, card))
     if not listing.images:  # applying the card reports why no image is left
         return Guess(masks, whole, ())
     tags = index_tags(listing)
@@ -127,13 +139,20 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         *table_notes,
         *(f"{name} not used: none of its columns names the images" for name in unmatched),
     ]
+    by_table = bool(card.label.column) or any(table.has_label for table in tables)
+    modalities = {segmentations.get(image, "") for image in selected_images(whole, EMPTY_CARD, card)}
+    modality = next((each for each in (MODALITY, STRUCTURES) if each in modalities), None)
+    if modality and not by_table and not card.masks and (is_of_masks(card) or not card.task):
+        fields = {"task": str(mask_task()), "masks": Masks(modality=modality)}
+        return Guess(DatasetCard().model_copy(update=fields), whole, tuple(notes))
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
-    with_masks = selected_images(whole, EMPTY_CARD, card.model_copy(update={"masks": None}))
+    with_masks = selected_images(plain, EMPTY_CARD, card.model_copy(update={"masks": None}))
     mask_files = sorted(mask for mask in set(with_masks) - set(listing.images) if not is_volume_name(mask))
     labeled = bool(pattern) or any(table.has_label for table in tables)
     if whole.masks and (is_of_masks(card) or not labeled) and (card.dims == 3 or "dims" not in card.model_fields_set):
-        return guess_volumes(whole, listing, notes, card)
+        described = read_label_fields(description.path, description.document) if description else {}
+        return guess_volumes(whole, listing, notes, card, described)
     if is_of_masks(card) or (mask_files and not labeled):
         masks = masks.model_copy(update={"masks": card.masks or guess_masks(whole.root, listing.images, mask_files)})
         guess = guess_from_folders(listing, split_pattern(listing.images), tables, notes)
@@ -157,7 +176,21 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     return Guess(guessed, whole, guess.notes, () if card.patient else doubt_unused(guessed, patients))
 
 
-def guess_volumes(whole: Listing, listing: Listing, notes: list[str], card: DatasetCard) -> Guess:
+def guess_by_description(description: Description, listing: Listing, card: DatasetCard) -> Guess:
+    """Take the card from a JSON file that lists images and masks. Raises DataError if it does not."""
+    if not description.lists_files and not is_datalist(description.document):
+        raise DataError(
+            f"{description.path}: neither a datalist of MONAI nor a dataset.json of nnU-Net",
+            fix="name the folder of the data as the dataset",
+        )
+    check_any_image(listing)
+    guessed, notes = guess_described(description, listing, card)
+    return Guess(guessed, listing, tuple(notes))
+
+
+def guess_volumes(
+    whole: Listing, listing: Listing, notes: list[str], card: DatasetCard, described: Mapping[str, object]
+) -> Guess:
     """Guess the card of volumes with a mask each; folders in which no volume has one are left out."""
     stems = {mask_key(stem_of(mask)) for mask in whole.masks}
     by_folder: dict[str, list[str]] = {}
@@ -179,7 +212,7 @@ def guess_volumes(whole: Listing, listing: Listing, notes: list[str], card: Data
         "dims": 3,
         "masks": card.masks or guess_masks(whole.root, images, whole.masks),
         "exclude": tuple(exclude),
-        **read_msd_fields(whole.root),
+        **described,
     }
     return Guess(guess.card.model_copy(update=fields), whole, guess.notes)
 

@@ -24,11 +24,13 @@ from zoo.sources.cards import (
     placeholders,
 )
 from zoo.sources.clips import Clip, fold_clips
+from zoo.sources.datalist import read_datalist
 from zoo.sources.headers import Headers
 from zoo.sources.listing import Listing
 from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
-from zoo.sources.selection import check_labels_left, select_files
+from zoo.sources.segment_pairs import pair_segmentations
+from zoo.sources.selection import Selection, check_labels_left, select_files
 from zoo.sources.tables import index_images, read_table
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Joined:
     clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, the only one in `images`
     names: tuple[str, ...] = ()  # sample ids, where they differ from the paths: `frames/c1#8`
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
+    channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
     @property
     def sample_ids(self) -> tuple[str, ...]:
@@ -80,7 +83,12 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     mistakes = [*selection.mistakes, *mistakes, *missing_lists(card, listing)]
     if mistakes:
         raise card_error(origin, mistakes)
-    screened = screen(selection.files, headers)
+    if card.masks and card.masks.modality:
+        selection = keep_segmented(card.masks.modality, selection, listing, headers)
+    mask_column = card.masks.column if card.masks else ""
+    mask_of_cell = find_named_masks(table, mask_column, listing) if table is not None and mask_column else {}
+    named_masks = set(mask_of_cell.values())
+    screened = screen({file: own for file, own in selection.files.items() if file not in named_masks}, headers)
     unread = set(listing.unread_images).intersection(selection.unread)
     lost = {file: kind_by_name(file) for file in selection.unread if file in unread} | screened.skipped
     check_labels_left(listing.root, card, screened.files.values(), lost)
@@ -90,7 +98,8 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
         blank = pandas.DataFrame(index=pandas.Index([""] * len(files)))
         images = tuple(files)
         captures = tuple(files.values())
-        return Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
+        joined = Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
+        return replace(joined, channels=selection.channels)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
@@ -109,7 +118,23 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     skipped = find_left_out(card, keys, left_out, by_row, find)
     check_rows_read(card, table, by_row, listing)
     check_found(card, table, by_row, skipped, keys, notes)
-    return replace(attach(card, table, files, by_row, notes), clips=clips, masks=selection.masks)
+    joined = attach(card, table, files, by_row, notes)
+    masks = selection.masks
+    if mask_column:
+        cells = zip(joined.images, joined.cells[mask_column], strict=True)
+        masks = {image: (mask_of_cell[cell],) for image, cell in cells if cell}
+    return replace(joined, clips=clips, masks=masks, channels=selection.channels)
+
+
+def keep_segmented(modality: str, selection: Selection, listing: Listing, headers: Headers) -> Selection:
+    """Keep the images of the series that DICOM segmentations refer to, with their segmentations."""
+    masks = pair_segmentations(headers, listing.images, selection.files, modality)
+    files = {image: own for image, own in selection.files.items() if image in masks}
+    num_segmentations = len({name for own in masks.values() for name in own})
+    notes = [*selection.notes, f"{num_segmentations} DICOM files of {modality} with masks of {len(files)} images"]
+    if without := len(selection.files) - len(files) - num_segmentations:
+        notes.append(f"{without} files left out: no segmentation refers to their series")
+    return replace(selection, files=files, masks=masks, notes=tuple(notes))
 
 
 def load_table(card: DatasetCard, listing: Listing) -> tuple[pandas.DataFrame | None, list[str], list[str]]:
@@ -145,8 +170,9 @@ def read_tables(listing: Listing, name: str, image_column: str = "") -> pandas.D
         names = [each for each in (*listing.tables, *listing.nested) if match_path(pattern, each) is not None]
     tables: list[pandas.DataFrame] = []
     for each in names:
-        table = read_table(inside(listing.root, each))
-        table.index = pandas.Index([f"{each} line {line}" for line in table.index])
+        path = inside(listing.root, each)
+        table = read_datalist(path) if path.suffix.lower() == ".json" else read_table(path)
+        table.index = pandas.Index([f"{each} {table.index.name} {place}" for place in table.index])
         if "*" in name and image_column in table and (folder := posixpath.dirname(each)):
             table[image_column] = [f"{folder}/{cell}" if cell else "" for cell in table[image_column]]
         if tables and (differ := set(tables[0].columns) ^ set(table.columns)):
@@ -245,6 +271,23 @@ def find_by_column(
         except DataError as error:
             raise DataError(f"{place}: {error.message}", fix=error.fix) from error
     return by_row
+
+
+def find_named_masks(table: pandas.DataFrame, column: str, listing: Listing) -> dict[str, str]:
+    """Find the mask that each cell of a column names; a cell may be blank."""
+    index = index_images(listing.root, (*listing.images, *listing.masks)).for_cells(table[column])
+    masks: dict[str, str] = {}
+    for place, cell in zip(table.index, table[column], strict=True):
+        try:
+            files = index.find(cell)
+        except DataError as error:
+            raise DataError(f"{place}: {column}: {error.message}", fix=error.fix, code="mask") from error
+        if cell and len(files) != 1:
+            problem = f"{cell!r} is ambiguous: {files[0]} or {files[1]}" if files else f"no mask {cell!r}"
+            raise DataError(f"{place}: {column}: {problem}", fix="name a mask by its path", code="mask")
+        if files:
+            masks[cell] = files[0]
+    return masks
 
 
 def find_by_tag(

@@ -24,6 +24,7 @@ from zoo.images.formats import (
 )
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
+LIST_SUFFIXES = TABLE_SUFFIXES | {".json"}  # of files that list images
 # The tables beside the images of each split in Hugging Face's image folders
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 NOT_TABLES = re.compile(r"sample_?submission.*", re.IGNORECASE)  # Kaggle's submission template with made-up labels
@@ -169,11 +170,17 @@ def find_volume_masks(images: list[str]) -> frozenset[str]:
     plain = [part for part, has_word in zip(parts, named, strict=True) if not any(has_word)]
     folders = {folder for folder, _ in plain}
     keys = {mask_key(stem) for _, stem in plain}
-    return frozenset(
+    described = list(zip(volumes, parts, named, strict=True))
+    masks = {
         volume
-        for volume, (folder, stem), (by_folder, by_stem) in zip(volumes, parts, named, strict=True)
+        for volume, (folder, stem), (by_folder, by_stem) in described
         if (by_stem and folder in folders) or ((by_folder or by_stem) and mask_key(stem) in keys)
-    )
+    }
+    # The others in a folder of masks are masks whose image is missing
+    mask_folders = {
+        posixpath.dirname(volume) for volume, _, (by_folder, _) in described if by_folder and volume in masks
+    }
+    return frozenset(masks | {volume for volume in volumes if posixpath.dirname(volume) in mask_folders})
 
 
 def matters(entry: os.DirEntry[str], depth: int) -> bool:

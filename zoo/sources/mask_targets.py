@@ -41,6 +41,11 @@ class MaskReader:
     files: Mapping[str, tuple[str, ...]]  # by image
     values: tuple[int, ...]  # of label 0, label 1, ...
 
+    @property
+    def identity(self) -> str:
+        """What the masks depend on besides their files."""
+        return str(self.values)
+
     def paths(self, image: str) -> list[Path]:
         """The files of the mask of an image."""
         return [self.root / name for name in self.files[image]]
@@ -91,14 +96,21 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
         return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
     with closing(FileMemo(cache_root(), what=f"mask values:{VALUES_VERSION}", find=list_values)) as memo:
-        values = sorted({value for name in dict.fromkeys(files) for value in memo(root / name)})
+        values_of = {name: memo(root / name) for name in dict.fromkeys(files)}
+    values = sorted(set().union(*values_of.values()))
     names = tuple(map(one_form, card.labels)) or tuple(map(str, values))
     if not values:
         raise DataError(f"all {len(files)} masks are empty", fix="check `masks.path` in dataset.toml", code="mask")
     if len(values) > MAX_MASK_LABELS or len(names) != len(values):
         first = ", ".join(map(str, values[:NUM_IN_MESSAGE])) + ", ..." * (len(values) > NUM_IN_MESSAGE)
         expected = f"{len(names)} labels" if card.labels else f"at most {MAX_MASK_LABELS} labels"
-        raise DataError(f"the masks have {len(values)} values ({first}), expected {expected}", fix=NAMING, code="mask")
+        most = max(values_of, key=lambda name: len(values_of[name]))
+        raise DataError(
+            f"the masks have {len(values)} values ({first}), {root / most} has {len(values_of[most])}; "
+            f"expected {expected}",
+            fix=NAMING,
+            code="mask",
+        )
     return (("foreground",) if not card.labels and len(values) == 1 else names), tuple(values)
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from zoo.images.formats import kind_by_name
 from zoo.sources.cards import Patient
 
 # Words in folder names without a meaning for the images: images_001, HAM10000_images_part_1, train_images
@@ -67,9 +68,15 @@ def guess_patient(images: tuple[str, ...], notes: list[str]) -> Patient | None:
 STEM = r"([^/]*[0-9][^/]*)[-_ ][A-Za-z0-9]+\.[^./]+$"
 
 
-def suggest_patient(images: tuple[str, ...]) -> str:
-    """Return a hint on what to set in dataset.toml if many names share a beginning, which may be the patient; or ""."""
-    expression = re.compile(STEM)
+def suggest_patient(images: tuple[str, ...], ending: str = "") -> str:
+    """Return a hint on what to set in dataset.toml if many names share a beginning, which may be the patient; or "".
+
+    `ending` is what all names have in common before their suffix.
+    """
+    suffix = kind_by_name(images[0])
+    several = bool(ending) or suffix.count(".") > 1
+    regex = STEM.replace(r"\.[^./]+$", re.escape(ending + suffix) + "$") if several else STEM
+    expression = re.compile(regex)
     beginnings = [match[1] for image in images if (match := expression.search(image))]
     stems = Counter(beginnings)
     shared = [stem for stem, count in stems.items() if count > 1]
@@ -78,7 +85,7 @@ def suggest_patient(images: tuple[str, ...]) -> str:
     first, second = [posixpath.basename(i) for i, stem in zip(images, beginnings, strict=True) if stem == shared[0]][:2]
     return (
         f"the names of the {len(images)} images share {len(stems)} beginnings, as {first} and {second} do: if each is "
-        f"a patient, set in dataset.toml patient = {{regex = '{STEM}'}}"
+        f"a patient, set in dataset.toml patient = {{regex = '{regex}'}}"
     )
 
 

@@ -15,7 +15,7 @@ from zoo.errors import DataError, UsageError, dataset_subject
 from zoo.images.formats import without_suffix
 from zoo.sources.archives import find_unpacked, is_archive_name
 from zoo.sources.arrays import find_npz, read_npz_samples
-from zoo.sources.listing import TABLE_SUFFIXES, Listing, list_folder, one_form
+from zoo.sources.listing import LIST_SUFFIXES, Listing, list_folder, one_form
 from zoo.sources.synopsis import read_synopsis, read_toml_document, resolve_root
 from zoo.specs.dataset import AmbiguityNote, DatasetSpec, Samples, SamplesRequest
 from zoo.system.files import cache_root, written_whole
@@ -132,9 +132,9 @@ def find_card(path: Path, root: Path | None = None, progress: Progress | None = 
             return LocatedCard(card, listing, card_path, name, notes)
         guess = guess_card(root, card)
         return LocatedCard(card.completed_by(guess.card), guess.listing, card_path, name, guess.notes, guess.doubts)
-    if path.is_file() and path.suffix.lower() not in TABLE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in LIST_SUFFIXES:
         raise DataError(
-            f"{path}: not a folder, .csv, .tsv, .xlsx, .parquet, .npz, .zip, .tar or {CARD_NAME}",
+            f"{path}: not a folder, .csv, .tsv, .xlsx, .parquet, .json, .npz, .zip, .tar or {CARD_NAME}",
             fix="name one of these as the dataset",
         )
     guess = guess_card(path)
@@ -160,7 +160,7 @@ def write_card(path: Path, output: Path | None = None) -> Path:
     from zoo.sources.writing import card_of_arrays, compose_card, relative_root
 
     data = path.expanduser().resolve()
-    packed = data.is_file() and data.suffix.lower() not in TABLE_SUFFIXES  # other data may lie beside an npz or archive
+    packed = data.is_file() and data.suffix.lower() not in LIST_SUFFIXES  # other data may lie beside an npz or archive
     folder = data if data.is_dir() else data.parent
     target = output or (folder / f"{without_suffix(data.name)}.toml" if packed else folder / CARD_NAME)
     check_free(target)

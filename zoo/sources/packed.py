@@ -11,7 +11,8 @@ from zoo.errors import nearest
 from zoo.sources.arrays import Labels, describe_npz, read_npz_samples, understand_npz
 from zoo.sources.assembly import Assembled, common_fields, find_unknown_labels
 from zoo.sources.cards import DatasetCard, card_error
-from zoo.sources.targets import guess_positive, guessed_positive, ignored_note
+from zoo.sources.ignored_labels import ignored_note
+from zoo.sources.targets import guess_positive, guessed_positive
 from zoo.specs.dataset import Origin
 from zoo.tasks.kinds import find_task
 

@@ -13,6 +13,7 @@ from zoo.sources.headers import Headers
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
 from zoo.sources.names import suggest_patient
+from zoo.sources.selection import first_ending
 from zoo.specs.dataset import AmbiguityNote
 
 GUESSED_TAGS = {"PatientID": "patient", "StudyInstanceUID": "study"}  # keyword -> what it identifies
@@ -49,7 +50,7 @@ def find_patients(card: DatasetCard, joined: Joined, headers: Headers) -> Patien
         return Patients(wholes, "file", (*patients.notes, note))
     if not patients.texts and not rule:
         note = "no patient key: image level, so images of one patient may be in two splits"
-        hint = suggest_patient(tuple(joined.images))
+        hint = suggest_patient(tuple(joined.images), first_ending(card))
         return replace(patients, notes=(*patients.notes, note, *([hint] if hint else [])))
     return patients
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.errors import DataError, nearest
 from zoo.images.formats import kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Compiled, DatasetCard, compile_pattern, match_path, placeholders
+from zoo.sources.channels import find_channels
 from zoo.sources.listing import Listing, natural_key, words_of
 from zoo.sources.tables import ImageIndex, index_images
 from zoo.tasks.kinds import find_task
@@ -49,6 +50,7 @@ class Selection:
     notes: tuple[str, ...]
     mistakes: tuple[str, ...]
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
+    channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
 
 def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
@@ -60,7 +62,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
     dropped, mistakes = find_all("drop", card.drop, index)
     compiled = compile_pattern(card.images, deep)
     excludes = compile_excludes(card)
-    masks, mask_pattern = {}, compile_pattern(card.masks.path) if card.masks else None
+    masks, mask_pattern = {}, compile_pattern(card.masks.path) if card.masks and card.masks.path else None
     files: dict[str, Captures] = {}
     left_out: set[str] = set()
     counts: Counter[str] = Counter()
@@ -94,6 +96,11 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         used.update(excluded)
         unread += [] if excluded else [file]
     mistakes += [f"{place}: {pattern!r} matches no image" for place, pattern in places(card) if pattern not in used]
+    channels = find_channels(card.channels, files)
+    left_out.update(files.keys() - channels.files.keys())
+    counts += channels.left_out
+    mistakes += channels.mistakes
+    files = {image: files[image] for image in channels.files}
     pairs, mask_notes, mask_mistakes = pair_masks(card, files, masks)
     mistakes += mask_mistakes
     if not files:
@@ -104,7 +111,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
-    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes), pairs)
+    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes), pairs, channels.several)
 
 
 def matching_files(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
@@ -176,7 +183,7 @@ def pair_masks(
     card: DatasetCard, files: dict[str, Captures], masks: dict[str, Captures]
 ) -> tuple[dict[str, tuple[str, ...]], list[str], list[str]]:
     """Return the masks of each image, notes on them, and mistakes in their pattern, which must match some."""
-    if not card.masks:
+    if not card.masks or not card.masks.path:
         return {}, [], []
     names = placeholders(card.masks.path)
     shared = [name for name in names if name != "stem"]
@@ -189,8 +196,9 @@ def pair_masks(
         return (*(captures[name] for name in shared), stem if "stem" in names else "")
 
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    owners = {image: key(captures, stem_of(image)) for image, captures in files.items()}
-    stems, several = {stem_of(image) for image in files}, has_several_stems(card.masks.path)
+    stem_by_image = {image: stem_of(image).removesuffix(first_ending(card)) for image in files}
+    owners = {image: key(captures, stem_by_image[image]) for image, captures in files.items()}
+    stems, several = set(stem_by_image.values()), has_several_stems(card.masks.path)
     for mask, captures in masks.items():
         stem = captures.get("stem", "")
         by_key[key(captures, longest_stem(card.masks.path, mask, stems) or stem if several else stem)].append(mask)
@@ -224,6 +232,11 @@ def longest_stem(pattern: str, mask: str, stems: Collection[str]) -> str:
 
 def stem_of(image: str) -> str:
     return posixpath.basename(without_suffix(image))
+
+
+def first_ending(card: DatasetCard) -> str:
+    """What the names of all images end with, before their suffix; mostly ""."""
+    return card.channels[0] if card.channels else ""
 
 
 def is_of_masks(card: DatasetCard) -> bool:

@@ -14,10 +14,12 @@ from zoo.arrays import Array
 from zoo.errors import DataError, nearest
 from zoo.sources.cards import DatasetCard
 from zoo.sources.decimals import find_ambiguous_comma, to_number
+from zoo.sources.ignored_labels import find_ignored, ignored_note, names_in_card
 from zoo.sources.joining import Joined
 from zoo.sources.listing import natural_key, one_form
 from zoo.sources.mask_targets import MaskReader, find_mask_labels
 from zoo.sources.names import is_negative
+from zoo.sources.segment_targets import understand_segments
 from zoo.sources.tables import LIST, split_labels, to_flag
 from zoo.tasks.kinds import default_task, find_task
 from zoo.tasks.task import Task
@@ -42,7 +44,8 @@ class ReadTargets:
 def understand_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
     """Return the targets of every image; the task follows from the labels if the card does not set it."""
     read = read_targets(card, joined, root)
-    if card.ignore and read.task.targets.form != "flags":
+    of_segments = card.masks is not None and bool(card.masks.modality)
+    if card.ignore and read.task.targets.form != "flags" and not of_segments:
         raise DataError(
             f"ignore: labels can be left out of a multilabel task only; this one is {read.task}",
             fix="remove `ignore`; leave images out by `exclude` or `drop`",
@@ -53,6 +56,9 @@ def understand_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTar
 def read_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
     task = find_task(card.task) if card.task else None
     if task and task.targets.spatial:
+        if card.masks and card.masks.modality:
+            read = understand_segments(card, joined, root)
+            return ReadTargets(task, read.labels, np.empty(0), notes=read.notes, masks=read.reader)
         labels, values = find_mask_labels(card, joined, root)
         return ReadTargets(task, labels, np.empty(0), masks=MaskReader(root, joined.masks, values))
     if card.label.columns:
@@ -173,12 +179,6 @@ def from_classes(card: DatasetCard, joined: Joined, texts: list[str], task: Task
     return as_classes(card, names, labels, targets, task)
 
 
-def names_in_card(card: DatasetCard) -> dict[str, str]:
-    """Map the text of each label to its name in the card; empty if the card does not set `labels`."""
-    names = card.labels if isinstance(card.labels, dict) else {label: label for label in card.labels}
-    return {one_form(text): one_form(name) for text, name in names.items()}
-
-
 def as_classes(
     card: DatasetCard, names: dict[str, str], labels: tuple[str, ...], targets: Array, task: Task | None
 ) -> ReadTargets:
@@ -288,25 +288,6 @@ def from_lists(card: DatasetCard, joined: Joined, texts: list[str], task: Task |
             targets[row, labels.index(mapping[label])] = 1.0
     notes = (*never_positive(labels, targets), *ignored_note(ignored))
     return ReadTargets(task or several, labels, targets, notes=notes)
-
-
-def find_ignored(card: DatasetCard, present: Sequence[str]) -> tuple[str, ...]:
-    """The labels of the data that the card leaves out; raise DataError if it names one that is not there, or all."""
-    named, listed = names_in_card(card), [one_form(label) for label in card.ignore if label != "*"]
-    for label in listed:
-        if label in named:
-            raise DataError(f"ignore: {label!r} is in labels too", fix="remove it from one of them")
-        if label not in present:
-            hint = nearest(label, present) or f"the labels are {', '.join(present[:10])}"
-            raise DataError(f"ignore: unknown label {label!r}", fix=hint)
-    ignored = tuple(label for label in present if label in listed or ("*" in card.ignore and label not in named))
-    if ignored and len(ignored) == len(present):
-        raise DataError("ignore leaves no label", fix="remove a label from `ignore`")
-    return ignored
-
-
-def ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
-    return (f"labels left out: {', '.join(ignored)} (`ignore`)",) if ignored else ()
 
 
 def labels_in(card: DatasetCard, joined: Joined, row: int, text: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.label_maps import describe_fact, is_near, read_grid
+from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
 from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
@@ -53,6 +53,27 @@ def open_whole(path: Path) -> tuple[Volume, int]:
 RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
 
 
+def read_channels(root: Path, channels: Mapping[str, tuple[str, ...]], image: str) -> Array:
+    """The values of a volume of several files (A, B, C, channels), which must have one grid."""
+    first, *others = channels[image]
+    grid = read_grid(root / first)
+    for name in others:
+        check_file_grid(root / name, read_grid(root / name), root / first, grid)
+    return np.stack([read_whole_volume(root, name) for name in channels[image]], axis=-1)
+
+
+def check_file_grid(path: Path, found: Grid, reference: Path, expected: Grid) -> None:
+    """Raise DataError unless the voxels of two files are the same places."""
+    for fact in ("shape", "spacing", "affine"):
+        if not is_near(getattr(expected, fact), getattr(found, fact)):
+            raise DataError(
+                f"{path}: its {fact} is {describe_fact(getattr(found, fact))}, that of {reference} is "
+                f"{describe_fact(getattr(expected, fact))}",
+                fix="give files on the same grid, with their headers",
+                code="geometry",
+            )
+
+
 def read_voxel_size(root: Path, image: str) -> Spacing | None:
     """mm per voxel along the axes of `read_whole_volume`, from the header."""
     return read_grid(root / image).spacing
@@ -71,23 +92,15 @@ class VolumeMaskReader(MaskReader):
         root = self.root
         grid = read_grid(root / image)
         for name in self.files[image]:
-            mask = read_grid(root / name)
-            for fact in ("shape", "spacing", "affine"):
-                expected, found = getattr(grid, fact), getattr(mask, fact)
-                if not is_near(expected, found):
-                    raise DataError(
-                        f"{root / name}: its {fact} is {describe_fact(found)}, that of {root / image} is "
-                        f"{describe_fact(expected)}",
-                        fix="give the mask that was drawn on this volume, with its header",
-                        code="geometry",
-                    )
+            check_file_grid(root / name, read_grid(root / name), root / image, grid)
         return super().__call__(image).reshape(grid.shape)  # a volume of one slice is read as an image
 
 
-def volume_readers(root: Path, masks: MaskReader | None) -> Mapping[str, Any]:
-    """The fields of Samples that read volumes."""
+def volume_readers(root: Path, masks: MaskReader | None, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
+    """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several."""
     return {
-        "volumes": partial(read_whole_volume, root),
+        "volumes": partial(read_channels, root, channels) if channels else partial(read_whole_volume, root),
+        "more_files": {image: tuple(root / name for name in own[1:]) for image, own in channels.items()},
         "spacing": partial(read_voxel_size, root),
         "masks": masks and VolumeMaskReader(masks.root, masks.files, masks.values),
     }

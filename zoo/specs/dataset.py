@@ -112,6 +112,7 @@ class Samples:
     `targets`, float64 (N, L), to the pixels of each label.
     `volumes(image)` returns a whole volume, if the spec has dims = 3: finite numbers (A, B, C) in the RAS+ order of
     axes. Then `masks` has the same axes, `spacing` returns three numbers, and zoo sets `read` to a slice of the volume.
+    `more_files` has the files of the further channels of each image, for the content hash.
     `findings(image)` returns where each label's finding is, bool (L, H, W) of the image's own pixels, if that is known:
     `zoo explain` compares its maps with it.
     """
@@ -132,6 +133,7 @@ class Samples:
     patient: Mapping[str, str] = field(default_factory=dict)
     masks: Callable[[Any], Array] | None = None
     volumes: Callable[[Any], Array] | None = None
+    more_files: Mapping[Any, tuple[Path, ...]] = field(default_factory=dict)
     findings: Callable[[Any], Array] | None = None
 
 
