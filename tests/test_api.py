@@ -130,7 +130,7 @@ def test_names_are_in_a_frame_only_on_request(results, tiny_data, tmp_path):
 
 
 def test_an_audit_gives_a_verdict(tiny_data):
-    assert zoo.audit_dataset(tiny_data / "folders")["verdict"] in ("ok", "warn")
+    assert zoo.audit(tiny_data / "folders")["verdict"] in ("ok", "warn")
 
 
 def test_an_opened_dataset_gives_images(tiny_data):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit.leaks import audit
+from zoo.auditing.leaks import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -54,7 +54,7 @@ def save(path, levels, size=64):
 def examine(root, cache, **options):
     source = open_dataset(find_source(root), cache)
     fingerprints = take_fingerprints(source, cache)
-    return audit(source, draw_split(source, fingerprints=fingerprints, **options), fingerprints)
+    return run_audit(source, draw_split(source, fingerprints=fingerprints, **options), fingerprints)
 
 
 def findings_of(audited, check):
@@ -216,7 +216,7 @@ def test_missing_classes_are_checked_in_every_fold(tmp_path):
     split = draw_split(source, folds=5, fingerprints=fingerprints)
     targets = np.asarray(source.samples.targets)
     without = sum(not (targets[fold == "test"] == 2).any() for fold in split.folds)
-    (finding,) = findings_of(audit(source, split, fingerprints), "class-absent")
+    (finding,) = findings_of(run_audit(source, split, fingerprints), "class-absent")
     assert without >= 2 and f"test of {without}" in finding.message
 
 
@@ -267,7 +267,7 @@ def test_a_patient_column_that_the_card_does_not_mention_is_called_patient(tmp_p
     spec = replace(find_source(root), patient=DatasetSpec.patient)
     source = open_dataset(spec, tmp_path)
     fingerprints = take_fingerprints(source, tmp_path)
-    audited = audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
+    audited = run_audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
     (finding,) = findings_of(audited, "patient")
     assert source.patient_word == "patient" and "none" not in finding.message
     assert finding.message.startswith("patient 'P0' is in two splits") and "60 of 140 patients, " in finding.message

@@ -11,9 +11,9 @@ import pytest
 from folders import SHARED
 from PIL import Image
 
-from zoo.audit.examine import FixedCard
-from zoo.audit.exclusions import choose_exclusions
-from zoo.audit.leaks import Audit, audit
+from zoo.auditing.examine import FixedCard
+from zoo.auditing.exclusions import choose_exclusions
+from zoo.auditing.leaks import Audit, run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -180,4 +180,4 @@ def test_real_datasets_pass_after_fix(name, zoo, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     source = open_dataset(find_source(tmp_path / "fixed.toml"), tmp_path)
     fingerprints = take_fingerprints(source, tmp_path)
-    assert audit(source, draw_split(source, fingerprints=fingerprints), fingerprints).verdict != "refuse"
+    assert run_audit(source, draw_split(source, fingerprints=fingerprints), fingerprints).verdict != "refuse"

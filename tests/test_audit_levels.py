@@ -9,8 +9,8 @@ from dicom_files import write
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
 from zoo import BINARY, MULTICLASS, MULTILABEL, REGRESSION
-from zoo.audit.leaks import audit
-from zoo.audit.levels import find_associations
+from zoo.auditing.leaks import run_audit
+from zoo.auditing.levels import find_associations
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -30,7 +30,7 @@ def write_ct(root, lost):
 def examine(root, cache):
     source = open_dataset(find_source(root), cache)
     fingerprints = take_fingerprints(source, cache)
-    return audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
+    return run_audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
 
 
 def source_of(groups, targets, task, patients=None, labels=("a", "b", "c")):

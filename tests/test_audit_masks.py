@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit.leaks import audit
+from zoo.auditing.leaks import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -40,7 +40,7 @@ def save(path, pixels):
 def examine(root, cache):
     source = open_dataset(find_source(root), cache)
     fingerprints = take_fingerprints(source, cache)
-    return audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
+    return run_audit(source, draw_split(source, fingerprints=fingerprints), fingerprints)
 
 
 def findings_of(audited, check):

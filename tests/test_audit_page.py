@@ -13,8 +13,8 @@ from folders import shared
 from html_pages import Page
 from PIL import Image
 
-from zoo.audit.examine import AuditedDataset
-from zoo.audit.leaks import Audit, Finding, audit
+from zoo.auditing.examine import AuditedDataset
+from zoo.auditing.leaks import Audit, Finding, run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
@@ -30,7 +30,7 @@ def page_of(root, cache):
     fingerprints = take_fingerprints(source, cache)
     split = draw_split(source, fingerprints=fingerprints)
     dataset = SplitDataset(source=source, split=split, fingerprints=fingerprints)
-    return build_page([AuditedDataset(audit=audit(source, split, fingerprints), dataset=dataset)])
+    return build_page([AuditedDataset(audit=run_audit(source, split, fingerprints), dataset=dataset)])
 
 
 @pytest.fixture(scope="module")

@@ -292,7 +292,7 @@ def test_only_a_stopped_bench_says_that_it_can_be_continued(main, monkeypatch, n
         signal.raise_signal(number)
 
     monkeypatch.setattr("zoo.runner.bench.bench", stop)
-    monkeypatch.setattr("zoo.audit.examine.examine_named", stop)
+    monkeypatch.setattr("zoo.auditing.examine.examine_named", stop)
     assert "finished runs are kept, and the same command continues from there" in main("bench", "--offline").err
     assert "kept" not in main("audit", "x").err
 

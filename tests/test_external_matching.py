@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.audit.external import describe_external, find_levels, match_datasets, match_labels, open_external, read_gray
+from zoo.auditing.external import describe_external, find_levels, match_datasets, match_labels, open_external, read_gray
 from zoo.data.dataset import describe_fold, open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.fingerprints import take_fingerprints

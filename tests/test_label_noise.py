@@ -9,7 +9,7 @@ from factories import draw_images
 from folders import SHARED
 from PIL import Image
 
-from zoo.audit.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
+from zoo.auditing.label_noise import Backbone, find_label_noise, predict_out_of_fold, require_cleanlab
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
@@ -87,7 +87,7 @@ def test_over_half_of_5_percent_flipped_labels_of_a_real_dataset_are_detected(tm
         labels[rows] = 1 - labels[rows]
         wrong |= {f"{split}/{row}" for row in rows}
     np.savez(tmp_path / "flipped.npz", **arrays)
-    from zoo.audit.examine import choose_backbone
+    from zoo.auditing.examine import choose_backbone
     from zoo.registry.opening import open_registry
     from zoo.system.settings import Settings
 

@@ -26,7 +26,7 @@ FLOORS = (
     {"models"},
     {"evaluation"},
     {"builtin", "results", "training"},
-    {"audit", "leaderboard", "trained"},
+    {"auditing", "leaderboard", "trained"},
     {"explaining", "runner"},
     {"conformance"},
     {"report", "scaffold"},

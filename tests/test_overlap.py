@@ -7,8 +7,8 @@ import pytest
 from folders import shared
 from PIL import Image
 
-from zoo.audit.external import match_datasets
-from zoo.audit.overlap import OverlapRequest, audit_external, check_overlap
+from zoo.auditing.external import match_datasets
+from zoo.auditing.overlap import OverlapRequest, audit_external, check_overlap
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
@@ -136,7 +136,7 @@ def test_few_near_duplicates_among_many_images_are_a_warning(sets, tmp_path):
 def test_near_duplicate_pairs_are_cached(sets, tested, monkeypatch):
     copy(sets[0], 3, tested, 7, brighter)
     first = check(sets[0], tested).findings
-    monkeypatch.setattr("zoo.audit.overlap.find_alike_across", None)
+    monkeypatch.setattr("zoo.auditing.overlap.find_alike_across", None)
     assert check(sets[0], tested).findings == first
 
 

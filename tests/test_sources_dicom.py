@@ -14,7 +14,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from zoo.audit.leaks import audit
+from zoo.auditing.leaks import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -187,7 +187,7 @@ def test_tags_that_differ_are_columns_and_the_audit_tests_them(tmp_path):
     assert spec.metadata == ("Manufacturer", "PatientAge")
     assert list(samples.table["PatientAge"][:2]) == ["30", "32"]
     source = open_dataset(find_source(root), tmp_path / "cache")
-    findings = audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
+    findings = run_audit(source, draw_split(source), take_fingerprints(source, tmp_path / "cache")).findings
     assert [finding.message for finding in findings if finding.check == "metadata"] == [
         "column 'Manufacturer' alone predicts the label: AUROC 1.00 on other patients"
     ]

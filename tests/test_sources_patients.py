@@ -5,9 +5,9 @@ import pytest
 from folders import card, images, open_source, table
 from PIL import Image
 
-from zoo.audit.external import match_datasets
-from zoo.audit.leaks import audit
-from zoo.audit.overlap import OverlapRequest, check_overlap
+from zoo.auditing.external import match_datasets
+from zoo.auditing.leaks import run_audit
+from zoo.auditing.overlap import OverlapRequest, check_overlap
 from zoo.data.checks import patient_key, unify_spellings
 from zoo.data.lookup import open_and_split
 from zoo.errors import DataError
@@ -34,7 +34,7 @@ def labels(root, patients):
 
 def examine(root, cache):
     dataset = open_and_split(find_source(root), Settings(cache=cache), Console())
-    return audit(dataset.source, dataset.split, dataset.fingerprints)
+    return run_audit(dataset.source, dataset.split, dataset.fingerprints)
 
 
 def checks(audited):
@@ -92,7 +92,7 @@ def test_a_patient_number_spelled_in_two_ways_stays_in_one_split_with_a_note(tmp
     source, split, fingerprints = dataset.source, dataset.split, dataset.fingerprints
     owner = [number // 4 for number in range(40)]
     assert all(len({fold[row] for row in range(40) if owner[row] == who}) == 1 for fold in split.folds for who in owner)
-    finding = checks(audit(source, split, fingerprints))["patient-spelling"]
+    finding = checks(run_audit(source, split, fingerprints))["patient-spelling"]
     assert (finding.verdict, finding.count) == ("warn", 40)
     assert "10 of 10 patients are numbers spelled in several ways" in "\n".join(source.samples.notes)
 

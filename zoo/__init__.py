@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         TrainedModel as TrainedModel,
     )
     from zoo.api import (
-        audit_dataset as audit_dataset,
+        audit as audit,
     )
     from zoo.api import (
         bench as bench,
@@ -134,7 +134,7 @@ _MODULES = (
 _API = (
     "Leaderboard",
     "TrainedModel",
-    "audit_dataset",
+    "audit",
     "bench",
     "explain",
     "load_model",

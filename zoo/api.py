@@ -348,9 +348,9 @@ def explain(
     return load_model(model, results=results, device=device).explain(images, output, **options)
 
 
-def audit_dataset(dataset: str | Path) -> dict[str, Any]:
+def audit(dataset: str | Path) -> dict[str, Any]:
     """Audit a dataset by name or path, as `zoo audit --json` does: verdict and findings."""
-    from zoo.audit.examine import examine_named
+    from zoo.auditing.examine import examine_named
 
     examined = examine_named(str(dataset), make_context())
     if len(examined) > 1:

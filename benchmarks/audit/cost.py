@@ -19,7 +19,7 @@ import pandas  # noqa: F401  this and the next two are imported before the clock
 import scipy.fft  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 
-from zoo.audit.leaks import audit
+from zoo.auditing.leaks import audit
 from zoo.data.fingerprints import find_alike, fingerprint_all, take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.audit.examine import choose_backbone
-from zoo.audit.label_noise import find_label_noise
+from zoo.auditing.examine import choose_backbone
+from zoo.auditing.label_noise import find_label_noise
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset

@@ -29,8 +29,8 @@ FIX_HELP = "Write a dataset.toml without the samples that make the split untrust
 @plugin_option
 def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **flags: Any) -> int:
     """Find leaks, duplicates and label conflicts; exit status 4 if a dataset is refused."""
-    from zoo.audit.examine import add_label_noise, choose_backbone, describe_fixed, examine_named, fix
-    from zoo.audit.label_noise import require_cleanlab
+    from zoo.auditing.examine import add_label_noise, choose_backbone, describe_fixed, examine_named, fix
+    from zoo.auditing.label_noise import require_cleanlab
     from zoo.registry.context import Context
     from zoo.registry.loading import quiet_stdout
     from zoo.report.audit_page import build_page

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from zoo.audit.examine import FixedCard
-from zoo.audit.leaks import Audit, Finding, Suspect
+from zoo.auditing.examine import FixedCard
+from zoo.auditing.leaks import Audit, Finding, Suspect
 from zoo.errors import clean
 
 NAMED_SUSPECTS = 10  # in the terminal; --json and --html list all

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.audit.external import describe_external, open_external
+from zoo.auditing.external import describe_external, open_external
 from zoo.data.dataset import DecodedFold, Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zoo.audit.external import External
-from zoo.audit.leaks import Audit, audit
-from zoo.audit.overlap import audit_external
+from zoo.auditing.external import External
+from zoo.auditing.leaks import Audit, run_audit
+from zoo.auditing.overlap import audit_external
 from zoo.errors import ZooError
 from zoo.runner.planning import Plan
 from zoo.specs.deviation import Deviation
@@ -19,7 +19,7 @@ def audit_plan(plan: Plan, suite: Suite, console: Console) -> Plan:
     refused, stamped = dict(plan.refused), set()
     for name, (source, split) in plan.sources.items():
         with console.counting(f"auditing {name}"):
-            report = audit(source, split, plan.fingerprints[name])
+            report = run_audit(source, split, plan.fingerprints[name])
         if report_findings(report, suite, refused, console):
             stamped.add(name)
     runs = [run for run in plan.runs if run.dataset not in refused]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.audit.external import OFFICIAL_TEST, External, match_datasets
-from zoo.audit.overlap import OverlapRequest, check_overlap
+from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets
+from zoo.auditing.overlap import OverlapRequest, check_overlap
 from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names

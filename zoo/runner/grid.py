@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from zoo.audit.external import External
+from zoo.auditing.external import External
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.audit.leaks import audit
+from zoo.auditing.leaks import run_audit
 from zoo.data.dataset import describe_fold
 from zoo.data.lookup import SplitDataset
 from zoo.data.masks import hash_maps
@@ -111,7 +111,7 @@ def open_audited(suite: Suite, context: Context) -> tuple[SplitDataset, tuple[De
     for note in (*source.samples.notes, *dataset.split.notes):
         context.console.say(f"{source.spec.name}: {note}")
     leaks: dict[str, ZooError] = {}
-    report = audit(source, dataset.split, dataset.fingerprints)
+    report = run_audit(source, dataset.split, dataset.fingerprints)
     is_stamped = report_findings(report, suite, leaks, context.console)
     for error in leaks.values():
         raise error

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit.exclusions import Exclusions, choose_exclusions
-from zoo.audit.label_noise import Backbone, find_label_noise
-from zoo.audit.leaks import Audit, audit, refused_audit
+from zoo.auditing.exclusions import Exclusions, choose_exclusions
+from zoo.auditing.label_noise import Backbone, find_label_noise
+from zoo.auditing.leaks import Audit, refused_audit, run_audit
 from zoo.data.lookup import SplitDataset, find_datasets, open_and_split
 from zoo.data.opening import OpenDataset
 from zoo.errors import DataError, UsageError, dataset_subject
@@ -58,7 +58,7 @@ def examine_named(requested: str, context: Context) -> list[AuditedDataset]:
 def examine_dataset(spec: DatasetSpec, context: Context) -> AuditedDataset:
     try:
         dataset = open_and_split(spec, context.settings, context.console)
-        report = audit(dataset.source, dataset.split, dataset.fingerprints)
+        report = run_audit(dataset.source, dataset.split, dataset.fingerprints)
         return AuditedDataset(audit=report, dataset=dataset)
     except DataError as error:
         return AuditedDataset(audit=refused_audit(spec.name, error))

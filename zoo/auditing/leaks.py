@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.audit.levels import find_associations
-from zoo.audit.scope import (
+from zoo.auditing.levels import find_associations
+from zoo.auditing.scope import (
     BY_PLACE,
     COLUMN_FOLDS,
     Scope,
@@ -128,7 +128,7 @@ class Audit:
         return replace(self, findings=worst_first([*self.findings, finding]))
 
 
-def audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audit:
+def run_audit(source: OpenDataset, split: Split, fingerprints: Fingerprints) -> Audit:
     """Check for leaks between splits, conflicting labels, and shortcuts that predict the label."""
     split_of = split.folds[0]
     # Images removed by --drop-leaks keep their label, which may conflict with that of their copy.

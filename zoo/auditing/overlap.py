@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.audit.external import External, keep
-from zoo.audit.leaks import (
+from zoo.auditing.external import External, keep
+from zoo.auditing.leaks import (
     MAX_ALIKE,
     Audit,
     Finding,

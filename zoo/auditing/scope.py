@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.audit.levels import level_columns, list_targets
+from zoo.auditing.levels import level_columns, list_targets
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import unit_word
