@@ -15,8 +15,9 @@ from golden import golden, pytest_addoption  # noqa: F401 (pytest finds them her
 from PIL import Image
 from warm import Warm
 
-# Files that take a minute, the longest first.
+# Files that take a minute, the longest first; before them one whose children cannot be forked after a backward pass.
 LONG = (
+    "test_precision",
     "test_reliability",
     "test_end_to_end",
     "test_plugins",

@@ -170,7 +170,9 @@ def test_no_lock_file_is_tracked():
 
 @pytest.mark.integration
 def test_no_tracked_file_is_larger_than_a_megabyte():
-    assert not [path for path in tracked_files() if path.stat().st_size > MEGABYTE]
+    """The published leaderboard has its own limit: see tests/test_published_leaderboard.py."""
+    large = [path for path in tracked_files() if path.stat().st_size > MEGABYTE]
+    assert not [path for path in large if ROOT / "leaderboard" not in path.parents]
 
 
 def test_every_change_has_one_news_fragment_with_a_name_that_can_be_sorted():

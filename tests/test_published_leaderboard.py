@@ -39,7 +39,8 @@ def read_files(path: Path, folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_stays_small():
     sizes = [path.stat().st_size for path in FOLDER.rglob("*.*") if path.parent in (FOLDER, FOLDER / "results")]
-    assert max(sizes) < 2**20 and sum(sizes) < 5 * 2**20
+    # The predictions of 62 runs on 14 labels do not compress below 1.4 MB.
+    assert max(sizes) < 1.5 * 2**20 and sum(sizes) < 5.5 * 2**20
 
 
 @by_bundle

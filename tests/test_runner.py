@@ -161,13 +161,13 @@ def test_longest_runs_come_first(assignments):
 def test_runs_start_while_the_images_of_another_dataset_are_decoded(registry, tiny_data, tmp_path, monkeypatch):
     """As with a GPU, whose host has idle cores."""
     monkeypatch.setattr("zoo.runner.execution.trains_beside", lambda device: True)
-    decode = decoding.cache_images
+    decode = decoding.cache_decoded
 
     def decode_slowly(*arguments):
         time.sleep(4)
         return decode(*arguments)
 
-    monkeypatch.setattr(decoding, "cache_images", decode_slowly)
+    monkeypatch.setattr(decoding, "cache_decoded", decode_slowly)
     sets = tuple(str(tiny_data / name) for name in ("binary.npz", "folders"))
     settings = Settings(results=tmp_path / "results", cache=tmp_path / "cache", device="cpu", offline=True)
     context = Context(registry=registry, settings=settings, console=Console(stream=io.StringIO()))

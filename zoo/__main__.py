@@ -1,5 +1,6 @@
 """Entry point of the commands `zoo` and `python -m zoo`."""
 
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -16,6 +17,8 @@ def main() -> NoReturn:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # unless the shell set it to be ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # pydantic would read the entry points of every installed distribution, and fail at a damaged one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from zoo.cli import process
 
     signal.signal(signal.SIGINT, handler)

@@ -27,9 +27,9 @@ def perform(work: tuple[str, str], _: str, notify: Notify, *, checker: int) -> N
     """Perform the action that a work names, in another process than the checker; `ok` adds a line to its file."""
     action, file = work
     if action in ("die", "hang") and os.getpid() == checker:
-        raise RunError("the executor carries out works in its own process")
+        raise RunError("the executor carries out works in its own process", fix="start a process for each")
     if action == "refuse":
-        raise RunError("this work refuses")
+        raise RunError("this work refuses", fix="none: a check of the executor wants it")
     if action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang":

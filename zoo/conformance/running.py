@@ -139,4 +139,4 @@ def carry_out_check(task: CheckTask, _: str, notify: Notify, *, registry: Regist
     except Inapplicable as reason:
         notify({"skipped": str(reason) or "nothing to check"})
     except AssertionError as error:
-        raise PluginError(str(error)) from error
+        raise PluginError(str(error), fix="correct the plugin") from error
