@@ -70,11 +70,7 @@ def report_command(
     forms = formats_of(outputs, form)
     if check and not outputs:
         raise UsageError("--check needs a file to compare with", fix="name it by --output")
-    if flags["table"] and set(forms.values()) != {"csv"}:
-        raise UsageError("--table is for csv", fix="add --format csv")
-    for flag in ("no_images", "data", "explain"):
-        if flags[flag] and "html" not in forms.values():
-            raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
+    check_formats(set(forms.values()), flags)
     cards = flags["cards"]
     if predictions or cards:
         what = "--predictions" if predictions else "--cards"
@@ -115,6 +111,15 @@ def report_command(
         }
     finish = compare_with if check else write_report
     return max(finish(output, text) for output, text in texts.items())
+
+
+def check_formats(forms: set[str], flags: dict[str, Any]) -> None:
+    """Raise UsageError for a flag of another format than those that are written."""
+    if flags["table"] and forms != {"csv"}:
+        raise UsageError("--table is for csv", fix="add --format csv")
+    for flag in ("no_images", "data", "explain"):
+        if flags[flag] and "html" not in forms:
+            raise UsageError(f"--{flag.replace('_', '-')} is for the images of a page", fix="add --format html")
 
 
 def formats_of(outputs: Sequence[Path], form: str | None) -> dict[Path | None, str]:

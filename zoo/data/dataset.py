@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,7 +66,7 @@ class ReadsMasks(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fold:
+class Fold(ABC):
     """One fold of a dataset, as plain arrays: what scoring needs."""
 
     name: str
@@ -89,14 +90,14 @@ class Fold:
         return np.flatnonzero(self.split_of == split)
 
     @property
+    @abstractmethod
     def label_maps(self) -> ReadsMasks:
         """The reference masks at the size of their images."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def spacings(self) -> Sequence[Spacing | None]:
         """mm per pixel of the images."""
-        raise NotImplementedError
 
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
