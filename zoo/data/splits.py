@@ -328,7 +328,7 @@ def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Arr
     cells = np.bincount(groups * len(totals) + strata, minlength=num_groups * len(totals))
     counts = cells.reshape(num_groups, len(totals)).astype(float)
     shuffled = np.arange(num_groups)
-    np.random.RandomState(SPLIT_SEED).shuffle(shuffled)  # noqa: NPY002 - the generator of scikit-learn
+    np.random.RandomState(SPLIT_SEED).shuffle(shuffled)
     order = shuffled[np.argsort(-np.std(counts[shuffled], axis=1), kind="stable")]
     part_of = np.empty(num_groups, int)
     part_of[order] = assign_groups(counts[order], totals, parts)
