@@ -336,7 +336,7 @@ def draw_part(pool: Array, groups: Array, strata: Array, parts: int) -> list[Arr
 
 
 def assign_groups(counts: Array, totals: Array, parts: int) -> Array:
-    """Assign each group to the part that leaves the classes most evenly spread over the parts; return part numbers (G,).
+    """Assign each group to the part that leaves the classes most evenly spread over all parts; return numbers (G,).
 
     `counts` (G, C) are the images of each class in a group, `totals` (C,) those in all groups.
     """
