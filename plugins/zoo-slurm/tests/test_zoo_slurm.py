@@ -148,6 +148,13 @@ def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(tmp_path, monkey
     assert seconds[0] < 4
 
 
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGUSR2")
+def test_a_command_survives_the_signal_that_slurm_sends_to_every_process_before_the_time_limit(tmp_path):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2)"
+    assert zoo_slurm.Command([sys.executable, "-c", code], tmp_path / "log")() == 0
+
+
 class FakeJob:
     """A job of submitit in a state that a test sets."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
 
 MAX_JOBS = 3  # for one run, whose jobs vanish
+MAX_TIMEOUTS = 1_000  # of a run, which continues in the next job
 POLL_SECONDS = 1.0
 SAVE_SECONDS = 30.0  # for a run to save its state before its job ends
 RETRY_SECONDS = (2.0, 10.0, 30.0, 60.0)  # before each further call of `sbatch` after one that failed
@@ -36,7 +38,7 @@ class Command:
         self.words, self.log = list(words), log
 
     def __call__(self) -> int:
-        self.process = subprocess.Popen(self.words)
+        self.process = subprocess.Popen(self.words, preexec_fn=PREPARE)
         # `checkpoint` interrupts this call: in `wait()` it would hold the lock that `wait` needs there
         while self.process.poll() is None:
             time.sleep(POLL_SECONDS)
@@ -52,6 +54,15 @@ class Command:
         with open(self.log, "a", encoding="utf-8") as stream:
             stream.write("\n" + json.dumps({"kind": "progress", "requeued": True}) + "\n")
         return DelayedSubmission(Command(self.words, self.log))
+
+
+def ignore_warning() -> None:
+    """Ignore the signal before the time limit, which Slurm sends to all processes of a job: it would end the run."""
+    for name in ("SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+PREPARE = ignore_warning if os.name == "posix" else None
 
 
 @dataclass(eq=False)
@@ -103,7 +114,9 @@ def execute(
     import submitit
 
     parameters = read_parameters(os.environ.get("ZOO_SLURM", ""))
-    executor = submitit.AutoExecutor(folder / "submitit", cluster=parameters.pop("cluster", "slurm"))
+    executor = submitit.AutoExecutor(
+        folder / "submitit", parameters.pop("cluster", "slurm"), slurm_max_num_timeout=MAX_TIMEOUTS
+    )
     try:
         executor.update_parameters(**parameters)
     except (AssertionError, NameError) as error:  # a wrong type, an unknown name
