@@ -443,6 +443,7 @@ def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_pa
     assert (finding.verdict, finding.samples) == ("refuse", ("train/115", "test/76"))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_pneumoniamnist_has_eight_images_of_val_in_train(tmp_path):
     audited = examine(real("pneumoniamnist.npz"), tmp_path)

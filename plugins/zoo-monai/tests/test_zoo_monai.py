@@ -16,7 +16,7 @@ from zoo_monai import register_models
 
 pytestmark = pytest.mark.integration  # MONAI starts a process when it is imported
 SPECS = {spec.name: spec for spec in register_models()}
-SMALL = ("segresnet2d-16", "segresnet3d-16", "dynunet2d", "swinunetr2d-24")
+SMALL = ("segresnet2d-16", "dynunet2d")
 ALL = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SPECS]
 
 

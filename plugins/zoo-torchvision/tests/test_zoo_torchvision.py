@@ -23,12 +23,13 @@ SPECS = {spec.name: spec for spec in register_models()}
 SHARED_WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
 SAMPLE = ("alexnet", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "resnet18",
           "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_32")  # fmt: skip
-LIGHT = {"mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}  # the unit tests
+LIGHT = {"mnasnet0_5", "mobilenet_v3_small", "resnet18", "squeezenet1_1"}  # the unit tests
+QUICK = {*LIGHT, "inception_v3", "swin_t"}
 
 
 def by_cost(names: Iterable[str]) -> list[object]:
-    """The names as parameters: all outside the sample are marked slow, and all but the light ones integration."""
-    kept = {name: () if name in LIGHT else pytest.mark.integration for name in SAMPLE}
+    """The names as parameters: all but the quick ones are marked slow, and all but the light ones integration."""
+    kept = {name: () if name in LIGHT else pytest.mark.integration for name in QUICK}
     return [pytest.param(name, marks=kept.get(name, pytest.mark.slow)) for name in names]
 
 
