@@ -338,6 +338,7 @@ def test_the_real_efficientnet_file_loads_strictly():
     }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -403,7 +404,7 @@ class Payload:
 
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 64), ("test_vit2", 96), *(
-    pytest.param(*case, marks=pytest.mark.integration) for case in [
+    pytest.param(*case, marks=pytest.mark.slow) for case in [
         ("swin_tiny_patch4_window7_224", 96), ("vit_tiny_patch16_224", 64), ("xcit_nano_12_p8_224", 64)])])  # fmt: skip
 def test_weights_are_fitted_to_another_image_size(tmp_path, name, size):
     import torch
