@@ -29,7 +29,6 @@ def task_names(tree):
             yield from ((node.lineno, name) for name in WORDS if name in quoted)
 
 
-@pytest.mark.integration
 def test_only_the_package_of_tasks_knows_a_task_by_name():
     found = [
         f"{path.relative_to(HOUSE)}:{line}: {name}"
