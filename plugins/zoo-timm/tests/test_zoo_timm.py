@@ -202,38 +202,22 @@ def test_an_architecture_accepts_the_sizes_that_its_spec_declares(name):
 
 @pytest.fixture(scope="module", params=by_cost(dict.fromkeys((*SAMPLE, *map(smallest, BY_FAMILY.values())))))
 def adapted(request):
-    """A spec and its module for gray and for color images, of two outputs, and images."""
-    import torch
-
-    from zoo.models.building import build_model
+    from architectures import Adapted
 
     spec = SPECS[request.param]
-    size = nearest_size(spec, 64)
-    gray, color = (
-        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
-        for channels in (1, 3)
-    )
-    return spec, gray, color, torch.rand(2, 1, size, size)
+    return Adapted(spec, nearest_size(spec, 64))
 
 
 def test_the_core_adapts_an_architecture_to_gray_images_and_two_labels(adapted):
-    _, gray, _, images = adapted
-    assert deepcopy(gray).train()(images).shape == (2, 2)
+    assert deepcopy(adapted.gray).train()(adapted.images).shape == (2, 2)
 
 
 def test_a_gray_image_and_its_rgb_copy_have_equal_logits(adapted):
-    import torch
-
-    _, gray, color, images = adapted
-    with torch.inference_mode():
-        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+    adapted.check_equal_logits_of_gray_and_color()
 
 
 def test_outputs_of_a_new_head_follow_its_bias(adapted):
-    from zoo.testing import check_bounds
-
-    spec, _, color, images = adapted
-    check_bounds(spec, deepcopy(color), images.expand(-1, 3, -1, -1))
+    adapted.check_outputs_follow_the_bias_of_the_head()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -249,13 +233,9 @@ def test_the_heads_and_first_convolutions_are_where_the_index_says(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layer_groups_contain_every_parameter_once_and_end_with_the_heads(name):
-    spec, module = SPECS[name], module_without_numbers(name)
-    groups = spec.layer_groups(module)
-    flat = [id(parameter) for group in groups for parameter in group]
-    assert len(groups) > 1
-    assert len(flat) == len(set(flat)) == len(list(module.parameters()))
-    last = {id(parameter) for parameter in groups[-1]}
-    assert all(id(module.get_submodule(head).weight) in last for head in spec.classifier.split(","))
+    from architectures import check_layer_groups
+
+    check_layer_groups(SPECS[name], module_without_numbers(name))
 
 
 def test_frozen_parameters_are_in_no_layer_group():
