@@ -1,8 +1,6 @@
 """Volumes as volumes: reading, the cache, patches, windows, the native grid, and a board of `unet3d`."""
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -431,15 +429,8 @@ def test_weights_of_a_model_of_volumes_are_tried_on_volumes(source, tmp_path):
 
 
 # --- a board ---------------------------------------------------------------------------------------------------------
-def zoo(*command, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "zoo", *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.mark.integration
 @pytest.mark.slow
-def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
+def test_volumes_get_a_board_a_page_and_a_bundle(zoo, folder, tmp_path):
     bench = ("bench", "--datasets", folder, "--models", "unet3d", "--protocol", "quick", "--weights", "none")
     bench += ("--set", "steps=4", "--set", "image_size=16", "--seeds", "1", "--folds", "1", "--results", "r")
     done = zoo(*bench, cwd=tmp_path)
@@ -455,8 +446,7 @@ def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.integration
-def test_models_of_images_are_refused_for_volumes(folder, tmp_path):
+def test_models_of_images_are_refused_for_volumes(zoo, folder, tmp_path):
     done = zoo(
         "bench", "--datasets", folder, "--models", "unet2d", "--protocol", "quick", "--results", "r", cwd=tmp_path
     )
