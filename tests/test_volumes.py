@@ -396,8 +396,8 @@ def test_a_volume_that_does_not_fit_beside_other_runs_is_predicted_when_they_end
 
     monkeypatch.setattr(device, "can_wait", True)
     monkeypatch.setattr(device, "wait_alone", lambda _: True)
-    decided = decide_volume(Large(), fold, open_patches(fold), 4, "fp32")
-    assert decided.shape == tuple(fold.label_maps.shapes[4])
+    shape = tuple(fold.label_maps.shapes[4])
+    assert decide_volume(Large(), open_patches(fold), 4, shape, "fp32").shape == shape
 
 
 def test_logits_that_are_not_finite_are_noticed():

@@ -39,10 +39,21 @@ def predict_masks(
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
-        decided_masks = (decide_volume(module, dataset, pixels, row, precision) for row in rows)
+        decided_masks = decide_volumes(module, dataset, pixels, rows, precision)
     else:
         decided_masks = decide_images(module, dataset, pixels, rows, precision)
     return collect_masks(dataset, rows, decided_masks, counts_only=counts_only)
+
+
+def decide_volumes(
+    module: nn.Module, dataset: DecodedFold, pixels: VolumePixels, rows: Array, precision: str
+) -> Iterator[Array]:
+    """Yield the label map of each row on its native grid. Raises RunError if an output is not finite."""
+    for row in rows:
+        decided = decide_volume(module, pixels, row, tuple(dataset.label_maps.shapes[row].tolist()), precision)
+        refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
+        assert decided is not None
+        yield decided
 
 
 def collect_masks(

@@ -133,7 +133,6 @@ def keepsake(
 ) -> Keepsake:
     """What the files of a finished run's model are made from."""
     run, details = assignment.run, model.result.details
-    assert isinstance(model.pixels, Pixels)  # models of volumes are not kept
     return Keepsake(
         run=run,
         spec=spec,
