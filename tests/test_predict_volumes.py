@@ -1,6 +1,7 @@
 """Masks of new volumes: `zoo predict` with a model of volumes, and the card it is read by."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import inv_ornt_aff
-from test_volumes import SPACING, msd, save
+from test_volumes import SPACING, ball, msd, save
 
 from zoo.cli.process import run
 from zoo.images.nifti_masks import save_volume_mask
-from zoo.results.store import load_results
+from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
 from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
@@ -37,9 +38,24 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(folder):
+def elsewhere(folder):
+    """Volumes of another spacing with other numbers of the labels, and one label more."""
+    root, random = folder.parent / "elsewhere", np.random.default_rng(7)
+    for number in range(4):
+        values, mask = ball(random, random.integers(14, 22, 3))
+        save(root / "imagesTr" / f"other_{number:03}.nii.gz", values, (1.5, 1.5, 1.5))
+        swapped = np.array([0, 2, 1], np.uint8)[mask]
+        swapped[0, 0, 0] = 3
+        save(root / "labelsTr" / f"other_{number:03}.nii.gz", swapped, (1.5, 1.5, 1.5))
+    labels = {"0": "background", "1": "Back", "2": "front", "3": "tumor"}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "modality": {"0": "MRI"}}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, elsewhere):
     results = folder.parent / "results"
-    words = ("bench", "--datasets", folder, *BENCH.split(), "--results", results)
+    words = ("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
     done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return results
@@ -49,6 +65,7 @@ def trained(folder):
 def main(capsys, monkeypatch, tmp_path):
     """Run the command in this process: its status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo.system.machine.num_cores", lambda: 1)  # perf: threads wait for each other on small volumes
 
     def call(*words):
         status = run([str(word) for word in words])
@@ -58,8 +75,9 @@ def main(capsys, monkeypatch, tmp_path):
     return call
 
 
-def model_of(results):
-    (result,) = [each for each in load_results(results)[0] if each.run["shown"] == "unet3d"]
+def model_of(results, tested_on=""):
+    runs = [each for each in load_results(results)[0] if each.run["shown"] == "unet3d"]
+    (result,) = [each for each in runs if each.run["tested_on"] == tested_on]
     return result
 
 
@@ -118,6 +136,33 @@ def test_files_that_training_would_refuse_are_refused_and_the_others_predicted(m
 
 def nibabel_dicom():
     return next((Path(nibabel.__file__).parent / "nicom" / "tests" / "data").glob("*.dcm"))
+
+
+# --- other datasets and time -----------------------------------------------------------------------------------------
+@pytest.mark.integration
+def test_masks_on_another_dataset_are_those_of_zoo_predict_with_the_labels_of_training(main, elsewhere, trained):
+    result = model_of(trained, "elsewhere")
+    test = result.predictions()["test"]
+    status, _, err = main("predict", "balls/unet3d", elsewhere / "imagesTr", "--results", trained, "-o", "masks")
+    assert (status, len(test.sample_ids)) == (0, 4), err
+    for row, sample_id in enumerate(test.sample_ids):
+        written = np.asarray(nibabel.load(Path("masks") / Path(sample_id).name).dataobj)
+        np.testing.assert_array_equal(written, test.label_maps[row])
+        mask = np.asarray(nibabel.load(elsewhere / "labelsTr" / Path(sample_id).name).dataobj)
+        assert test.targets[row].tolist() == [(mask == 2).sum(), (mask == 1).sum()]  # front, back
+    assert any("background: 'tumor' (4 images)" in note for note in result.dataset["notes"])
+    assert result.dataset["boundaries"] == {"tolerance": 1.5, "unit": "mm"} and result.scores()["dice"].value >= 0
+    baselines = {each.run["shown"] for each in load_results(trained)[0] if each.run["tested_on"]}
+    assert baselines == {"unet3d", "atlas", "empty"}
+
+
+@pytest.mark.integration
+def test_a_model_of_volumes_is_timed_on_one_patch_and_the_board_says_so(main, trained):
+    result = model_of(trained)
+    timing = json.loads((result.folder / TIMING_FILE).read_text())["timing"]
+    assert timing["timed_patch"] == result.details["patch"] and 0 < timing["latency_seconds"] < 60
+    status, out, _ = main("report", "--results", trained, "--details")
+    assert status == 0 and "those of one patch" in " ".join(out.split())
 
 
 # --- the file of a mask ----------------------------------------------------------------------------------------------

@@ -57,13 +57,15 @@ class Sides(NamedTuple):
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
-def cache_volumes(source: OpenDataset, spacing: float | None, cache: Path, progress: Progress | None = None) -> Path:
+def cache_volumes(
+    source: OpenDataset, spacing: float | Spacing | None, cache: Path, progress: Progress | None = None
+) -> Path:
     """Decode every volume once to the same spacing, and return the file of voxels: see `DecodedVolumes`.
 
-    `spacing` is in mm along every axis; None is the median of the dataset's along each. Volumes of unknown spacing are
-    not resampled.
+    `spacing` is in mm along every axis, or along each; () if volumes are not resampled; None is the median of the
+    dataset's along each, with which volumes of unknown spacing are not resampled.
     """
-    name = "median" if spacing is None else f"{spacing:g}mm"
+    name = name_spacing(spacing)
     folder = cache / "volumes" / f"{source.content_hash[:20]}-{name}-v{VOLUMES_VERSION}"
     required = {VOXELS_FILE, GRIDS_FILE, RESAMPLED_MASKS_FILE, LABEL_MAPS_FILE}
 
@@ -76,12 +78,33 @@ def cache_volumes(source: OpenDataset, spacing: float | None, cache: Path, progr
     return folder / VOXELS_FILE
 
 
-def find_target_spacing(source: OpenDataset, requested: float | None) -> tuple[float, ...] | None:
-    """The spacing that all volumes are resampled to; None if that of a volume is unknown."""
+def name_spacing(spacing: float | Spacing | None) -> str:
+    """The spacing in the name of a folder."""
+    if spacing is None:
+        return "median"
+    if not isinstance(spacing, tuple):
+        return f"{spacing:g}mm"
+    return f"{'x'.join(f'{step:.9g}' for step in spacing)}mm" if spacing else "stored"
+
+
+def find_target_spacing(source: OpenDataset, requested: float | Spacing | None) -> Spacing | None:
+    """The spacing that all volumes are resampled to; None if they are not, or if that of a volume is unknown.
+
+    Raises DataError for a volume of unknown spacing if the spacing of each axis is requested.
+    """
     spacings = [spacing_of(source, image) for image in source.samples.table["image"]]
     known = [each for each in spacings if each is not None]
-    if len(known) < len(spacings):
+    if isinstance(requested, tuple) and requested and len(known) < len(spacings):
+        raise DataError(
+            f"{source.sample_ids[spacings.index(None)]}: the size of its voxels is unknown, but that of the training "
+            "volumes is known",
+            fix="give NIfTI files whose headers have the size of their voxels",
+            code="geometry",
+        )
+    if requested == () or len(known) < len(spacings):
         return None
+    if isinstance(requested, tuple):
+        return requested
     return (requested,) * 3 if requested else tuple(np.median(known, axis=0).tolist())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import PIXELS, DecodedFold, Fold
+from zoo.data.dataset import KNOWN_UNIT, DecodedFold, Fold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
@@ -68,7 +68,7 @@ def collect_masks(
         if counts_only:
             statistics.append(compare_pixels(reference, decided, num_labels))
         else:
-            spacing = None if rule.unit == PIXELS else spacings[row]
+            spacing = spacings[row] if rule.unit == KNOWN_UNIT else None
             statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
         maps.append(pack_map(decided))
     return Predictions(
