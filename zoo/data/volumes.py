@@ -379,10 +379,19 @@ class DecodedVolumes:
         return tuple(min(longest, sides.fit(side)) for side in np.median(self.shapes, axis=0))
 
     def measure_window(self, train: Array) -> tuple[float, float]:
-        """The percentiles of the labeled voxels of train, in the values of the files. `train` is bool (N,)."""
+        """The percentiles of the labeled voxels of train, in the values of the files. `train` is bool (N,).
+
+        Raises DataError if train has none.
+        """
         counts = self.columns["counts"].sum(axis=1)
         owners = np.repeat(np.arange(len(counts)), counts)
         chosen = train[owners]
+        if not chosen.any():
+            raise DataError(
+                "no voxel of train has a label, from which the window of CT values is measured",
+                fix="set intensity = [LOW, HIGH] in dataset.toml, or give masks with labels",
+                code="mask",
+            )
         owners, places, voxels = owners[chosen], self.columns["places"][chosen], self.voxels
         shapes = self.shapes[owners]
         flat = (places[:, 0] * shapes[:, 1] + places[:, 1]) * shapes[:, 2] + places[:, 2]
@@ -405,7 +414,6 @@ class VolumePixels:
     offsets: Tensor
     clipped: bool  # to -2..2, which are the ends of the window
     patch: tuple[int, ...]
-    whole: bool  # predict whole volumes, however large
     sides: Sides  # that the network accepts
     spacing: Spacing | None  # of all volumes; None: they were not resampled
     device: str
@@ -447,9 +455,7 @@ class VolumePixels:
         return {"patch": list(self.patch), "spacing": self.spacing and list(self.spacing), "clipped": self.clipped}
 
 
-def open_volumes(
-    volumes: DecodedVolumes, reading: VolumeReading, device: str, *, sides: Sides, whole: bool
-) -> VolumePixels:
+def open_volumes(volumes: DecodedVolumes, reading: VolumeReading, device: str, *, sides: Sides) -> VolumePixels:
     """Map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
     import torch
 
@@ -467,7 +473,6 @@ def open_volumes(
         offsets=torch.from_numpy(offsets).float().to(device),
         clipped=reading.window is not None,
         patch=volumes.patch_shape(reading.patch, sides),
-        whole=whole,
         sides=sides,
         spacing=volumes.spacing,
         device=device,

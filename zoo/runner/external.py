@@ -99,7 +99,7 @@ def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | 
         return open_pixels(dataset, mean, std, pixels.device, pixels.patch)
     assert isinstance(dataset.decoded, DecodedVolumes)
     assert dataset.volumes is not None
-    opened = open_volumes(dataset.decoded, dataset.volumes, pixels.device, sides=pixels.sides, whole=pixels.whole)
+    opened = open_volumes(dataset.decoded, dataset.volumes, pixels.device, sides=pixels.sides)
     return replace(opened, patch=pixels.patch)  # not that of the median of these volumes
 
 

@@ -157,7 +157,6 @@ def read_new_volume(model: OpenModel, volume: NewVolume, spacing: Spacing | None
         offsets=torch.from_numpy(offsets).float().to(model.device),
         clipped=card.volumes["window"] is not None,
         patch=tuple(card.volumes["patch"]),
-        whole=False,
         sides=Sides(model.spec.size_multiple, model.spec.min_image_size),
         spacing=target and tuple(target),
         device=model.device,
