@@ -27,7 +27,7 @@ from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
 from zoo.tasks.task import Task
 
-PIXELS = "px"
+KNOWN_UNIT = "mm"
 
 
 class BoundaryRule(NamedTuple):
@@ -37,19 +37,22 @@ class BoundaryRule(NamedTuple):
     unit: str
 
 
-def find_boundary_rule(spacings: Sequence[Spacing | None]) -> BoundaryRule:
-    """A tolerance of one pixel: the median of the spacings."""
+def find_boundary_rule(spacings: Sequence[Spacing | None], axes: int) -> BoundaryRule:
+    """A tolerance of one pixel, or voxel, of images of this many axes: the median of the spacings."""
     known = [spacing for spacing in spacings if spacing]
     if len(known) < len(spacings):
-        return BoundaryRule(1.0, PIXELS)
-    return BoundaryRule(float(f"{np.median(known):.6g}"), "mm")
+        return BoundaryRule(1.0, "px" if axes == 2 else "voxels")
+    return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
 
 
 class Resolution(NamedTuple):
-    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes."""
+    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes.
+
+    The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    """
 
     size: int
-    spacing: float | None
+    spacing: float | Spacing | None
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
@@ -102,7 +105,7 @@ class Fold(ABC):
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.spacings)
+        return find_boundary_rule(self.spacings, self.label_maps[0].ndim)
 
     @property
     def card(self) -> ScoringContext:
