@@ -265,7 +265,7 @@ def test_a_renewed_scaler_ignores_a_step_that_ended_before_its_update():
     drawn = Feed(Batches(dataset, pixels, protocol, {"order": 1, "augmentation": 2}), optimizer, protocol, 30)
     training = Training(
         module=module,
-        task=dataset.task,
+        loss=dataset.task.head.loss,
         precision="fp16",
         feed=drawn,
         keeper=BestRound(module, select_last=True),

@@ -14,6 +14,7 @@ from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
 from zoo.errors import DataError, ZooError, dataset_subject, with_fix
 from zoo.models.weights import RANDOM, InitialWeights
+from zoo.registry.choices import find_choices, plugins_of
 from zoo.registry.context import Context
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Registry
@@ -61,7 +62,7 @@ class Decoding:
 
     def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
         """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
-        resolution = resolution_of(run)
+        resolution = resolution_of(run, self.context.registry)
         key = (run.data, resolution, run.fold)
         if key not in self.datasets and run.data not in self.faults:
             at = f" at {run.image_size} px" if source.spec.dims == 2 else ""
@@ -82,8 +83,10 @@ class Decoding:
         return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
 
 
-def resolution_of(run: Run) -> Resolution:
-    return Resolution(run.image_size, run.protocol.spacing)
+def resolution_of(run: Run, registry: Registry) -> Resolution:
+    transforms = find_choices(run.protocol, registry)["transforms"]
+    preparing = tuple(choice for choice in transforms if choice.spec.prepare)
+    return Resolution(run.image_size, run.protocol.spacing, preparing)
 
 
 def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
@@ -126,7 +129,11 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 done=done,
                 kept=find_kept_model(done),
                 external=external,
-                libraries=(*plan.libraries.get(run.model, ()), *([plugin] if plugin else [])),
+                libraries=(
+                    *plan.libraries.get(run.model, ()),
+                    *([plugin] if plugin else []),
+                    *plugins_of(find_choices(run.protocol, context.registry)),
+                ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
             )
         )
