@@ -21,6 +21,7 @@ from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import FitRequest, fit
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
+from zoo.training.sampling import DEFAULT_CHOICES
 from zoo.training.selection import BestRound, selects_last
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
@@ -82,6 +83,7 @@ def train(
     module=None,
     checkpoints=None,
     precision="fp32",
+    choices=DEFAULT_CHOICES,
 ):
     if module is None:
         torch.manual_seed(0)
@@ -98,6 +100,7 @@ def train(
         val_score=val_score or (lambda predictions: -loss_of(predictions, dataset.task, dataset.target_scale[1])),
         notify=notify,
         checkpoints=checkpoints,
+        choices=choices,
     )
     return fit(request)
 
