@@ -22,6 +22,7 @@ from zoo.data.splits import Split
 from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
 from zoo.images.placement import Spacing
+from zoo.specs.choice import Choice
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
@@ -49,17 +50,19 @@ class Resolution(NamedTuple):
     """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes.
 
     The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    `transforms` are the preprocessing steps.
     """
 
     size: int
     spacing: float | Spacing | None
+    transforms: tuple[Choice, ...] = ()
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image or volume of a dataset once, and return the file of pixels or voxels."""
     if source.spec.dims == 3:
         return cache_volumes(source, resolution.spacing, cache, progress)
-    return cache_images(source, resolution.size, cache, progress)
+    return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
 class ReadsMasks(Protocol):
