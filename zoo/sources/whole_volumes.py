@@ -18,6 +18,7 @@ from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
 from zoo.images.volumes import RECENT_VOLUME_BYTES, Volume, open_volume_file, read_nifti
 from zoo.sources.mask_targets import MaskReader
+from zoo.sources.targets import ReadTargets
 
 
 def read_whole_volume(root: Path, image: str) -> Array:
@@ -91,16 +92,20 @@ class VolumeMaskReader(MaskReader):
         """The label map of a volume: uint8 (A, B, C)."""
         root = self.root
         grid = read_grid(root / image)
-        for name in self.files[image]:
+        for name in self.files.get(image, ()):
             check_file_grid(root / name, read_grid(root / name), root / image, grid)
         return super().__call__(image).reshape(grid.shape)  # a volume of one slice is read as an image
 
 
-def volume_readers(root: Path, masks: MaskReader | None, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
+def volume_readers(root: Path, targets: ReadTargets, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
     """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several."""
+    masks, second = (
+        own and VolumeMaskReader(own.root, own.files, own.values) for own in (targets.masks, targets.second_masks)
+    )
     return {
         "volumes": partial(read_channels, root, channels) if channels else partial(read_whole_volume, root),
         "more_files": {image: tuple(root / name for name in own[1:]) for image, own in channels.items()},
         "spacing": partial(read_voxel_size, root),
-        "masks": masks and VolumeMaskReader(masks.root, masks.files, masks.values),
+        "masks": masks,
+        "second_masks": second,
     }
