@@ -106,9 +106,10 @@ def boundary_statements(board: Board) -> list[str]:
     rule = board.facts.get("boundaries")
     if not rule:
         return []
+    within = f"{rule['tolerance']:g} {rule['unit']} ({rule.get('origin', 'one pixel')})"
     return [
-        f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within "
-        f"{rule['tolerance']:g} {rule['unit']}; the distance of a missed mask is the diagonal of its image"
+        f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within {within}; the distance "
+        "of a missed mask is the diagonal of its image"
     ]
 
 

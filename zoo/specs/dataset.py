@@ -211,6 +211,12 @@ class DatasetSpec:
     dims: Literal[2, 3] = fact(
         "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
     )
+    tolerance_mm: float | None = fact(
+        "Of masks: the distance in mm within which `nsd` counts two boundaries as equal, such as how far two readers "
+        "differ. Default: one pixel.",
+        default=None,
+        recorded=False,
+    )
     known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels
     near_duplicates: Literal["group", "ignore"] = fact(
