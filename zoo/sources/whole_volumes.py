@@ -12,11 +12,20 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.formats import suffix_of
 from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
 from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
-from zoo.images.volumes import RECENT_VOLUME_BYTES, Volume, open_volume_file, read_nifti
+from zoo.images.text_headers import TEXT_SUFFIXES
+from zoo.images.volumes import (
+    RECENT_VOLUME_BYTES,
+    WITH_GRID,
+    Volume,
+    open_volume_file,
+    read_nifti,
+    read_text_volume,
+)
 from zoo.sources.mask_targets import MaskReader
 from zoo.sources.targets import ReadTargets
 
@@ -40,10 +49,11 @@ def read_whole_volume(root: Path, image: str) -> Array:
 def open_whole(path: Path) -> tuple[Volume, int]:
     """The volume in a file and its size in memory, in bytes."""
     check_regular(path)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if suffix_of(path.name) not in WITH_GRID:
         return open_volume_file(path)
+    read = read_text_volume if path.suffix.lower() in TEXT_SUFFIXES else read_nifti
     try:
-        volume = read_nifti(path, max_axes=4)
+        volume = read(path, max_axes=4)
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
