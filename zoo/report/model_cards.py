@@ -365,7 +365,8 @@ def results_table(kept: KeptModel) -> list[str]:
 
 def best_baseline(kept: KeptModel, metric: str) -> str:
     spec = kept.board.specs.get(metric)
-    scores = [(score, row.label) for row in kept.baselines if (score := row.scores.get(metric))]
+    baselines = [row for row in kept.baselines if not row.is_second_reader]
+    scores = [(score, row.label) for row in baselines if (score := row.scores.get(metric))]
     values = [(score.value, label) for score, label in scores if score.value is not None]
     if not values or spec is None:
         return "-"
