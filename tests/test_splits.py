@@ -59,6 +59,7 @@ def test_without_copies_the_split_is_the_one_drawn_without_fingerprints():
     assert draw_split(source, fingerprints=make_prints(300)).hash == draw_split(source).hash
 
 
+@pytest.mark.integration
 def test_images_that_look_alike_stay_on_one_side():
     source = make_source(300)
     assert cut(draw_split(source), PAIRS)
@@ -72,6 +73,7 @@ def test_images_of_the_same_pixels_in_different_files_stay_on_one_side():
     assert not cut(draw_split(make_source(300), fingerprints=make_prints(300, pixels=pixels)), PAIRS)
 
 
+@pytest.mark.integration
 def test_a_card_may_ignore_images_that_look_alike():
     source = make_source(300, near_duplicates="ignore")
     split = draw_split(source, fingerprints=make_prints(300, alike=PAIRS))
@@ -87,6 +89,7 @@ def test_blank_images_do_not_join_their_patients():
     assert not cut(split, [(row, row + 1) for row in blank])
 
 
+@pytest.mark.integration
 def test_look_alikes_that_join_most_images_are_not_kept_together_with_a_note():
     chain = [(row, row + 1) for row in range(200)]
     split = draw_split(make_source(300), fingerprints=make_prints(300, alike=chain))

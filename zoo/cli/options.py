@@ -27,9 +27,9 @@ class KindOrRuns(click.Choice[str]):
 
     @cached_property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
-        from zoo.specs.hooks import KINDS
+        from zoo.specs.hooks import KIND_OF
 
-        return (*(f"{kind}s" for kind in KINDS), "runs")
+        return (*KIND_OF, "runs")
 
 
 class Number(click.FloatRange):
@@ -80,8 +80,9 @@ class NameOfKind(Text):
 
     def shell_complete(self, ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from zoo.cli.completion import complete_name
+        from zoo.specs.hooks import KIND_OF
 
-        return complete_name(str(ctx.params.get("kind") or "").removesuffix("s"), incomplete)
+        return complete_name(KIND_OF.get(str(ctx.params.get("kind")), ""), incomplete)
 
 
 SHARE_TYPE = Number(min=0, max=1, min_open=True, max_open=True)
