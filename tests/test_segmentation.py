@@ -348,8 +348,17 @@ def test_statistics_are_those_of_each_label_against_the_reference():
 
 
 def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
-    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)]) == (0.6, "mm")
-    assert find_boundary_rule([(0.5, 0.7), None]) == (1.0, "px")
+    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)], 2) == (0.6, "mm", "one pixel")
+    assert find_boundary_rule([(0.5, 0.7), None], 2) == (1.0, "px", "one pixel")
+    assert find_boundary_rule([None], 3) == (1.0, "voxels", "one pixel")
+
+
+def test_the_card_sets_the_tolerance_if_the_spacing_of_every_image_is_known():
+    assert find_boundary_rule([(0.5, 0.7)], 2, 2.0) == (2.0, "mm", "the dataset's card")
+    for spacings, tolerance in [([(0.5, 0.7), None], 2.0), ([(0.5, 0.7)], 0.0), ([(0.5, 0.7)], float("nan"))]:
+        with pytest.raises(DataError) as caught:
+            find_boundary_rule(spacings, 2, tolerance)
+        assert caught.value.code == "card" and "tolerance_mm" in caught.value.message
 
 
 @pytest.mark.parametrize("flags", [["--shuffle-labels"], ["--protocol", "knn"], ["--models", "resnet18"]])
