@@ -53,6 +53,7 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OMP_WAIT_POLICY", "passive")  # where a command sets more, its threads wait without taking a core
         patch.delenv("ZOO_WEIGHTS", raising=False)
         yield
 
