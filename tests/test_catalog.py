@@ -108,6 +108,7 @@ def test_a_metric_without_a_docstring_has_no_formula():
     assert "formula" not in describe_item("metrics", "auroc", REGISTRY)
 
 
+@pytest.mark.integration
 def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
     described = describe_item("datasets", str(tiny_data / "folders"), REGISTRY)
     assert described["images"] == 160

@@ -583,7 +583,7 @@ LUNGS = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
-@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), pytest.param("1", False, marks=pytest.mark.slow)])
 def test_color_is_for_terminals_and_only_without_no_color(store, tmp_path, command, environment, no_color, colored):
     import pty
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.errors import UsageError
 from zoo.system.plugin_files import PLUGIN_FILES
 
 
@@ -96,6 +97,12 @@ def add_plugin_files(ctx: click.Context, _: Any, paths: Sequence[Path]) -> None:
     before = os.environ.get(PLUGIN_FILES)
     if not paths:
         return
+    for path in map(Path.resolve, paths):
+        if os.pathsep in str(path):
+            raise UsageError(
+                f"--plugin {path}: contains {os.pathsep!r}, which separates the paths of {PLUGIN_FILES}",
+                fix="rename the file or its folder, or copy the file elsewhere",
+            )
     os.environ[PLUGIN_FILES] = os.pathsep.join([*map(str, map(Path.resolve, paths)), *([before] if before else [])])
     ctx.call_on_close(partial(restore_plugin_files, before))
 

@@ -292,6 +292,8 @@ IMPORTED = Protocol(
     weights="none",
 )
 
+SECOND_READER = replace(IMPORTED, name="second-reader", title="the masks of a second reader of the dataset")
+
 PROTOCOLS = (
     FINETUNE,
     TUNED,

@@ -24,7 +24,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
 from zoo.system.machine import seed_children
-from zoo.training.atlas import fit_atlas
+from zoo.training.atlas import fit_mask_baseline
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
@@ -93,7 +93,7 @@ def fit(request: FitRequest) -> Fitted:
         return finetune(request)
     module.eval()
     if dataset.task.targets.spatial:
-        details = fit_atlas(request.spec, module, dataset)
+        details = fit_mask_baseline(request.spec, module, dataset, request.pixels)
         return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
     assert isinstance(request.pixels, Pixels)
     extract = feature_extractor(request.spec, module)
