@@ -28,10 +28,10 @@ def fresh_environment(tmp_path_factory):
     (site / "behind.pth").write_text("\n".join(entry for entry in sys.path if Path(entry).is_dir()))
     python = folder / ("bin/python" if os.name == "posix" else "Scripts/python.exe")
 
-    def run(*words, status=0, **settings):
+    def run(*words, status=0, timeout=280, **settings):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [str(python), "-m", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, **settings)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, **settings)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
@@ -84,7 +84,7 @@ def test_the_example_of_another_library_is_built_installed_and_passes_its_tests(
     (wheel,) = tmp_path.glob("*.whl")
     install = [*pip, "--python", fresh_environment.python, "install", "-q", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True)
-    assert " passed" in fresh_environment("pytest", "-q", "-p", "no:cacheprovider", project, cwd=tmp_path)
+    assert " passed" in fresh_environment("pytest", "-q", "-p", "no:cacheprovider", project, cwd=tmp_path, timeout=900)
 
 
 @pytest.mark.parametrize("kind", PROJECT_KINDS)

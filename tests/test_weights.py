@@ -553,6 +553,31 @@ def test_running_statistics_that_are_not_loaded_are_named(tmp_path, suffix, skip
     assert all(name in outcome["misfit"] for name in skipped)
 
 
+def build_from_whole_trunk(request, *, drawn):
+    """A trunk from a module that was saved whole, of which one layer may be drawn again, and a head."""
+    import torch
+
+    trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    load_weights(trunk, request.weights, whole=True)
+    if drawn:
+        trunk[0].reset_parameters()
+    return torch.nn.Sequential(trunk, torch.nn.Linear(144, request.num_outputs))
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["torch 1.6 and newer", "older torch"])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_layers_that_a_module_saved_whole_does_not_set_are_named(tmp_path, is_zip, drawn):
+    import torch
+
+    path, trunk = tmp_path / "whole.pt", torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    torch.save(trunk, path, _use_new_zipfile_serialization=is_zip)
+    spec = ModelSpec(name="whole", build=partial(build_from_whole_trunk, drawn=drawn), classifier="1")
+    request = BuildRequest(num_outputs=2, channels=3, image_size=8, weights=path)
+    outcome = {}
+    try_weights(Trial(model="p:whole", spec=spec, path=path, request=request), outcome.update)
+    assert outcome.get("code") == ("weights-unread" if drawn else None)
+
+
 def test_a_build_that_refuses_other_values_has_read_the_file(tmp_path):
     def build(request):
         if request.weights.read_bytes() != content:

@@ -252,6 +252,11 @@ def read_state(path: Path, classes: Sequence[type] = ()) -> dict[str, Tensor]:
     return dict(state)
 
 
+def classes_of(module: nn.Module) -> tuple[type, ...]:
+    """The classes of a module and of its parts."""
+    return tuple({type(part) for part in module.modules()})
+
+
 def load_weights(
     module: nn.Module,
     path: Path,
@@ -264,7 +269,7 @@ def load_weights(
     With `whole` the file may contain a module that was saved whole (`torch.save(module)`) instead of its state dict,
     if its parts are of the same classes as those of `module`; other code in it is refused.
     """
-    state = read_state(path, tuple({type(part) for part in module.modules()}) if whole else ())
+    state = read_state(path, classes_of(module) if whole else ())
     if convert:
         state = convert(state)
     expected = module.state_dict()

@@ -112,7 +112,19 @@ def images(tmp_path_factory):
 def bench(folder, images, *words, **environment):
     """Run a bench of one training step with pretrained weights, without the network settings of this machine."""
     own = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
-    words = ["--weights", "pretrained", "--protocol", "quick", "--set", "steps=1", "--seeds", "1", *words]
+    words = [
+        "--weights",
+        "pretrained",
+        "--protocol",
+        "quick",
+        "--set",
+        "steps=1",
+        "--set",
+        "image_size=64",
+        "--seeds",
+        "1",
+        *words,
+    ]
     return subprocess.run(
         [sys.executable, "-m", "zoo", "bench", "--datasets", str(images), *words],
         cwd=folder,
@@ -123,6 +135,7 @@ def bench(folder, images, *words, **environment):
     )
 
 
+@pytest.mark.parametrize("released_file", [False], ids=["older torch"], indirect=True)
 def test_released_weights_are_downloaded_and_used(tmp_path, images, released_file):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=released_file.parent)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
