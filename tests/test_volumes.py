@@ -173,7 +173,7 @@ def test_a_fourth_axis_is_that_of_channels(tmp_path):
     source = open_dataset(open_source(tmp_path)[0], tmp_path / "cache")
     images = cache_decoded(source, Resolution(16, None), tmp_path / "cache")
     fold = open_fold(source, draw_split(source), 0, images, patch=16)
-    assert fold.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
+    assert fold.channels == source.spec.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
     drawn = batches(fold, augmentation="none")
     part = {name: tensor[0] for name, tensor in drawn.plan(1).tensors().items()}
     volumes, _ = drawn.compute(drawn.unpack(part))

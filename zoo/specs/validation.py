@@ -19,7 +19,7 @@ TYPE_CHECKING_NAMES = {"nn": SimpleNamespace(Module=object, Parameter=object), "
 RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
     (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
-    (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
+    (DatasetSpec, "channels"): (lambda channels: channels > 0, ", 1 or 3"),  # volumes may have any number
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
 }
 
@@ -45,6 +45,8 @@ def find_spec_fault(record: Any, kind: type) -> str:
             continue
         if not fits(value):
             return f"{name} is {show_value(value)}, expected {expected}"
+    if kind is DatasetSpec and values["dims"] == 2 and values["channels"] not in (1, 3):
+        return f"channels is {values['channels']}, expected int, 1 or 3"
     return ""
 
 
