@@ -22,12 +22,13 @@ from zoo.data.splits import Split
 from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
 from zoo.images.placement import Spacing
+from zoo.specs.choice import Choice
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
 from zoo.tasks.task import Task
 
-PIXELS = "px"
+KNOWN_UNIT = "mm"
 
 
 class BoundaryRule(NamedTuple):
@@ -38,16 +39,18 @@ class BoundaryRule(NamedTuple):
     origin: Literal["one pixel", "the dataset's card"] = "one pixel"
 
 
-def find_boundary_rule(spacings: Sequence[Spacing | None], tolerance_mm: float | None = None) -> BoundaryRule:
-    """The tolerance of the card, or else one pixel: the median of the spacings.
+def find_boundary_rule(
+    spacings: Sequence[Spacing | None], axes: int, tolerance_mm: float | None = None
+) -> BoundaryRule:
+    """The tolerance of the card, or else one pixel or voxel of images of this many axes: the median of the spacings.
 
     Raises DataError for a tolerance that is not positive, or without the spacing of every image.
     """
     known = [spacing for spacing in spacings if spacing]
     if tolerance_mm is None and len(known) < len(spacings):
-        return BoundaryRule(1.0, PIXELS)
+        return BoundaryRule(1.0, "px" if axes == 2 else "voxels")
     if tolerance_mm is None:
-        return BoundaryRule(float(f"{np.median(known):.6g}"), "mm")
+        return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
     if not 0 < tolerance_mm < np.inf:
         raise DataError(f"tolerance_mm: {tolerance_mm:g} is no distance", fix="give millimeters above 0", code="card")
     if len(known) < len(spacings):
@@ -56,21 +59,26 @@ def find_boundary_rule(spacings: Sequence[Spacing | None], tolerance_mm: float |
             fix="leave tolerance_mm out: distances are in pixels then",
             code="card",
         )
-    return BoundaryRule(float(tolerance_mm), "mm", "the dataset's card")
+    return BoundaryRule(float(tolerance_mm), KNOWN_UNIT, "the dataset's card")
 
 
 class Resolution(NamedTuple):
-    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes."""
+    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes.
+
+    The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    `transforms` are the preprocessing steps.
+    """
 
     size: int
-    spacing: float | None
+    spacing: float | Spacing | None
+    transforms: tuple[Choice, ...] = ()
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image or volume of a dataset once, and return the file of pixels or voxels."""
     if source.spec.dims == 3:
         return cache_volumes(source, resolution.spacing, cache, progress)
-    return cache_images(source, resolution.size, cache, progress)
+    return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
 class ReadsMasks(Protocol):
@@ -117,7 +125,7 @@ class Fold(ABC):
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.spacings, self.tolerance_mm)
+        return find_boundary_rule(self.spacings, self.label_maps[0].ndim, self.tolerance_mm)
 
     @property
     def card(self) -> ScoringContext:

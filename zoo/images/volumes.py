@@ -395,7 +395,7 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
     return header.spatial_shape, None if header.affine is None else place_voxels(header)
 
 
-def count_channels(path: Path) -> int:
+def count_stored_channels(path: Path) -> int:
     """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
     check_regular(path)
     try:

@@ -17,7 +17,7 @@ from zoo.errors import DataError
 from zoo.images.formats import read_header, read_image, read_spacing, split_frame
 from zoo.images.placement import Spacing
 from zoo.images.reading import AS_STORED, Header, Reading
-from zoo.images.volumes import count_channels
+from zoo.images.volumes import count_stored_channels
 from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_nested, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
@@ -100,7 +100,9 @@ def assemble(
         patient=card.patient.model_dump(include={"regex", "tag"}, exclude_defaults=True) if card.patient else {},
         **readers.fields,
     )
-    spec = build_spec(card, facts, tuple(extra_columns), root, name=card.name or name, title=card.title or root.name)
+    spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
+    if card.dims == 3:
+        spec = replace(spec, channels=count_channels(root, facts.joined))
     return Assembled(spec, samples, describe_channels(headers))
 
 
@@ -111,6 +113,12 @@ class Readers:
     fields: Mapping[str, Any]
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def count_channels(root: Path, joined: Joined) -> int:
+    """The channels of the first volume: its files, or those that its file stores. The others must have as many."""
+    several = next(iter(joined.channels.values()), ())
+    return len(several) or count_stored_channels(root / joined.files[0])
 
 
 def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:
@@ -168,7 +176,7 @@ def describe_facts(facts: Facts) -> tuple[str, ...]:
 
 
 def build_spec(
-    card: DatasetCard, facts: Facts, extra_columns: tuple[str, ...], root: Path, *, name: str, title: str
+    card: DatasetCard, facts: Facts, extra_columns: tuple[str, ...], *, name: str, title: str
 ) -> DatasetSpec:
     """Build the spec. `extra_columns` are those that paths and headers add to the table."""
     headers, cells = list(facts.headers.values()), facts.joined.cells
@@ -180,7 +188,7 @@ def build_spec(
         labels=facts.targets.labels,
         positive=facts.targets.positive,
         samples=unset,
-        channels=find_channel_count(card, facts, root),
+        channels=1 if all(header.channels == 1 for header in headers) else 3,
         image_size=own_size(headers),
         patient=facts.patients.meaning,
         official_splits=official_splits if len(official_splits) > 1 else (),  # a folder `train` alone is no split
@@ -188,14 +196,6 @@ def build_spec(
         known_conflicts=facts.conflicts,
         **common_fields(card),
     )
-
-
-def find_channel_count(card: DatasetCard, facts: Facts, root: Path) -> int:
-    """The channels of the first volume, which all others must have; of images 1 if all are gray, else 3."""
-    if card.dims != 3:
-        return 1 if all(header.channels == 1 for header in facts.headers.values()) else 3
-    first = facts.joined.images[0]
-    return len(facts.joined.channels[first]) if facts.joined.channels else count_channels(root / first)
 
 
 def find_unknown_labels(card: DatasetCard, labels: Sequence[str]) -> list[str]:

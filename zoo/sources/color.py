@@ -27,7 +27,7 @@ def settle_color(assembled: Assembled, progress: Progress | None = None) -> Samp
     """Return the samples, read as gray if the channels are equal in every image, and a note.
 
     Chest X-rays are often RGB or RGBA files of equal channels, which only the pixels show. Datasets of frames keep the
-    declared channels, and so do volumes, whose channels are no colors.
+    declared channels.
     """
     samples = assembled.samples
     images = list(samples.table["image"])

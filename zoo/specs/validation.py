@@ -19,7 +19,7 @@ TYPE_CHECKING_NAMES = {"nn": SimpleNamespace(Module=object, Parameter=object), "
 RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
     (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
-    (DatasetSpec, "channels"): (lambda channels: channels > 0, ", 1 or 3"),  # volumes may have any number
+    (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
 }
 
@@ -43,11 +43,14 @@ def find_spec_fault(record: Any, kind: type) -> str:
         value = values[name]
         if value is default or type(value) in plain or (type(value) is tuple and items.issuperset(map(type, value))):
             continue
-        if not fits(value):
+        if not fits(value) and not (name == "channels" and has_volumes(record)):
             return f"{name} is {show_value(value)}, expected {expected}"
-    if kind is DatasetSpec and values["dims"] == 2 and values["channels"] not in (1, 3):
-        return f"channels is {values['channels']}, expected int, 1 or 3"
     return ""
+
+
+def has_volumes(record: Any) -> bool:
+    """Whether a record is a dataset of volumes, which may have any number of channels."""
+    return isinstance(record, DatasetSpec) and record.dims == 3 and type(record.channels) is int and record.channels > 0
 
 
 def show_value(value: object) -> str:
