@@ -398,6 +398,8 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
 def count_stored_channels(path: Path) -> int:
     """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
     check_regular(path)
+    if path.suffix.lower() not in (*TEXT_SUFFIXES, ".npy", ".nii", ".gz"):
+        return 1
     try:
         if path.suffix.lower() in TEXT_SUFFIXES:
             header = read_text_header(path)
