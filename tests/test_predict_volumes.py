@@ -165,6 +165,18 @@ def test_a_model_of_volumes_is_timed_on_one_patch_and_the_board_says_so(main, tr
     assert status == 0 and "those of one patch" in " ".join(out.split())
 
 
+@pytest.mark.integration
+@pytest.mark.slow
+def test_an_exported_network_of_patches_says_how_volumes_become_its_input(main, trained):
+    pytest.importorskip("onnxscript")
+    status, out, err = main("export", "balls/unet3d", "--to", "onnx", "--results", trained, "-o", "exported")
+    assert status == 0 and "2 images of val" in out and " 0 decisions flip" in out, err
+    described = json.loads(Path("exported/parity.json").read_text())
+    patch = model_of(trained).details["patch"]
+    assert described["input"]["shape"] == ["batch", 1, *patch] and described["largest_difference"] < 1e-3
+    assert described["input"]["spacing"] == [2.0, 1.5, 1.0, "mm, trilinear"] and "mean" in described["input"]["values"]
+
+
 # --- the file of a mask ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("code", [0, 1, 2])
 @pytest.mark.parametrize("seed", range(4))
