@@ -19,7 +19,7 @@ from zoo.arrays import Array
 from zoo.errors import RunError, UsageError, ZooError, message_of
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.system.files import folder_written_whole
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, file_metadata, shareable_card
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, file_metadata, shareable_card, transform_texts
 from zoo.trained.loader import LOADER_FILE, write_loader
 from zoo.trained.modules import load_plain, rebuild
 from zoo.trained.opening import OpenModel
@@ -106,6 +106,7 @@ def describe_input(card: ModelCard) -> dict[str, Any]:
             "shape": ["batch", card.channels, *patch],
             "dtype": "float32",
             "values": describe_levels(card),
+            "preprocessing": transform_texts(card),
             "resizing": f"the longer side to {card.image_size} pixels, antialiased bilinear (Pillow)",
             "tiles": TILES,
         }
@@ -113,6 +114,7 @@ def describe_input(card: ModelCard) -> dict[str, Any]:
         "shape": ["batch", card.channels, card.image_size, card.image_size],
         "dtype": "float32",
         "values": describe_levels(card),
+        "preprocessing": transform_texts(card),  # before resizing
         "resizing": "the longer side to the size, antialiased bilinear (Pillow), centered, padded with 0",
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
-from zoo.training.sampling import BatchSource
+from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
@@ -38,10 +39,17 @@ class VolumeBatches(BatchSource):
 
     pixels: VolumePixels
 
-    def __init__(self, dataset: DecodedFold, pixels: VolumePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: VolumePixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+    ) -> None:
         import torch
 
-        super().__init__(dataset, protocol, seeds)
+        super().__init__(dataset, protocol, seeds, choices)
         volumes = dataset.decoded
         assert isinstance(volumes, DecodedVolumes)
         shapes, counts = (torch.from_numpy(each) for each in (volumes.shapes, volumes.columns["counts"]))
@@ -82,7 +90,7 @@ class VolumeBatches(BatchSource):
         places = locate_patches(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
         return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
 
-    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         """Compute the network's input and the masks of one batch, from what `gather` read."""
         voxels, labels = gathered or self.gather(planned)
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
