@@ -115,12 +115,18 @@ def test_masks_need_a_new_folder(main, data, trained, golden):
 
 
 @pytest.mark.integration
-def test_other_commands_refuse_models_of_masks(main, trained, golden):
-    for command in ("export", "explain"):
-        words = ("--to", "onnx") if command == "export" else ()
-        status, _, err = main(command, "squares/unet2d", *words, "--results", trained, "-o", "out")
-        assert status == 2
-        golden(err.splitlines()[-1], "zoo predict")
+def test_maps_of_models_of_masks_are_refused(main, trained, golden):
+    status, _, err = main("explain", "squares/unet2d", "--results", trained, "-o", "out")
+    assert status == 2
+    golden(err.splitlines()[-1], "zoo predict")
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_an_exported_network_of_masks_gives_the_same_labels(main, trained):
+    pytest.importorskip("onnxscript")
+    status, out, err = main("export", "squares/unet2d", "--to", "onnx", "--results", trained, "-o", "exported")
+    assert status == 0 and "0 decisions flip" in out, err
 
 
 def test_the_seeds_decide_by_their_mean_probability():
