@@ -18,8 +18,9 @@ from test_volumes import SPACING, ball, msd, save
 from zoo.cli.process import run
 from zoo.images.label_maps import read_grid
 from zoo.images.nifti_masks import save_volume_mask
+from zoo.images.volumes import count_stored_channels
 from zoo.results.store import TIMING_FILE, load_results
-from zoo.sources.whole_volumes import count_stored_channels, read_whole_volume
+from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
 from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
 
