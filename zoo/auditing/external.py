@@ -18,6 +18,7 @@ from zoo.data.decoded import find_intensity, map_images
 from zoo.data.fingerprints import Fingerprints, select_rows
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.errors import DataError, UsageError, dataset_subject, nearest
 from zoo.specs.dataset import RECORDED_FACTS
 from zoo.system.files import hash_bytes
@@ -59,6 +60,13 @@ def match_datasets(
             subject=dataset_subject(tested.spec.name),
             fix="leave it out of --test-on",
             code="wrong-task",
+        )
+    if trained.spec.dims != tested.spec.dims:
+        raise DataError(
+            f"its images have {tested.spec.dims} dimensions, those of {trained.spec.name!r} have {trained.spec.dims}",
+            subject=dataset_subject(tested.spec.name),
+            fix="leave it out of --test-on",
+            code="wrong-dims",
         )
     labels = match_labels(trained, tested, label_map)
     rows, targets, left_out = translate(trained, tested, labels)
@@ -250,6 +258,16 @@ def open_external(external: External, trained: DecodedFold, images: Path) -> Dec
     """Open the decoded test images with the levels that the models of `trained` expect."""
     source = external.source
     split = Split(folds=(source.splits,), hash=trained.split_hash, origin="external")
+    if trained.volumes:
+        channels = DecodedCubes(images).channels
+        if channels != trained.channels:
+            raise DataError(
+                f"its volumes have {channels} channels, those of {trained.name} have {trained.channels}",
+                subject=dataset_subject(external.name),
+                fix="leave it out of --test-on",
+                code="channels",
+            )
+        return replace(open_fold(source, split, 0, images, reading=trained.volumes), scale=trained.target_scale)
     intensity, _ = find_levels(external, trained, images)
     ready = replace(source, spec=replace(source.spec, intensity=intensity))
     return replace(open_fold(ready, split, 0, images), scale=trained.target_scale)

@@ -11,11 +11,13 @@ import numpy as np
 
 from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets
 from zoo.auditing.overlap import OverlapRequest, check_overlap
+from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import VolumePixels
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
@@ -55,6 +57,14 @@ class FittedModel:
     weights: str  # their origin: "its own", "kept", or "trained again"
 
 
+def open_external_pixels(dataset: DecodedFold, pixels: Pixels) -> Pixels:
+    """The images of an external dataset, normalized like those that the model was trained on."""
+    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
+        return open_cubes(dataset.decoded, dataset.volumes.window, pixels.device)
+    mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
+    return open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+
+
 def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
     """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
@@ -63,8 +73,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     """
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
     assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
-    mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+    images = open_external_pixels(dataset, pixels)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.cube_pixels import CubePixels, open_cubes
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, Sides, VolumePixels, open_volumes
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
@@ -105,7 +107,8 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "family": spec.family,
         "pretraining": assignment.weights.pretraining(spec),
         **describe_local(assignment.weights),
-        **(pixels.describe() if isinstance(pixels, VolumePixels) else {}),
+        **({"weights_derivation": spec.derivation} if run.init == "pretrained" and spec.derivation else {}),
+        **(pixels.describe() if isinstance(pixels, VolumePixels | CubePixels) else {}),
         "val_score": null_if_nan(select(val)),
         "keep_weights": assignment.keep_weights,
     }
@@ -153,6 +156,7 @@ def keepsake(
             "digest": run.weights_digest,
             "license": details.get("weights_license") or license_of(spec, run.weights_tag),
             "pretraining": details["pretraining"],
+            "derivation": details.get("weights_derivation", ""),
         },
     )
 
@@ -215,6 +219,8 @@ def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels |
         whole = run.protocol.method != "finetune"
         sides = Sides(spec.size_multiple, spec.min_image_size)
         return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides, whole=whole)
+    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
+        return open_cubes(dataset.decoded, dataset.volumes.window, device)
     return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
 
 
@@ -234,7 +240,7 @@ def open_checkpoints(assignment: Assignment) -> Checkpoints:
 def choose_features(assignment: Assignment, pixels: Pixels | VolumePixels) -> GetFeatures:
     """Choose how to get a frozen network's features: with pretrained weights, cache them for other seeds and folds."""
     run = assignment.run
-    if run.init == "random" or isinstance(pixels, VolumePixels):
+    if run.init == "random" or isinstance(pixels, VolumePixels | CubePixels):
         return extract_features
     relevant = {"torch", *assignment.libraries}
     library_versions = {name: version for name, version in versions(*assignment.libraries).items() if name in relevant}

@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.errors import RunError
 from zoo.models.baselines import ATLAS, EMPTY
 from zoo.specs.model import ModelSpec
@@ -29,7 +30,7 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
             f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
         )
     prior = label_shares(dataset)
-    val = dataset.decoded.common_masks(dataset.index("val"))
+    val = masks_of(dataset, "val")
     scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
     share = float(ATLAS_SHARES[int(np.argmax(scores))])
     logits = np.concatenate([np.full((1, *prior.shape[1:]), share), prior])
@@ -41,8 +42,15 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
 
 def label_shares(dataset: DecodedFold) -> Array:
     """The share of the masks of train that have each label at each pixel: (L, size, size), or (L, A, B, C)."""
-    train = dataset.decoded.common_masks(dataset.index("train"))
+    train = masks_of(dataset, "train")
     return np.stack([(train == number).mean(axis=0) for number in range(1, len(dataset.labels) + 1)])
+
+
+def masks_of(dataset: DecodedFold, split: str) -> Array:
+    """The masks of a split on one grid: uint8 (n, ...)."""
+    decoded = dataset.decoded
+    assert not isinstance(decoded, DecodedCubes)
+    return decoded.common_masks(dataset.index(split))
 
 
 def draw_atlas(prior: Array, share: float) -> Array:

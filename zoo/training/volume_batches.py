@@ -1,4 +1,4 @@
-"""Plan and compute the batches of volumes: a patch of each, with its mask, and their augmentation."""
+"""Plan and compute the batches of volumes, and their augmentation: a patch of each with its mask, or the whole."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.data.cube_pixels import CubePixels
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
+from zoo.training.batches import open_targets
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
 from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
@@ -82,5 +84,58 @@ class VolumeBatches(BatchSource):
         voxels, labels = gathered or self.gather(planned)
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
         if self.augments:
-            volumes, masks = augment_volumes(volumes, masks, planned.parameters)
+            volumes, moved = augment_volumes(volumes, masks, planned.parameters)
+            assert moved is not None
+            masks = moved
         return volumes.contiguous(), masks[:, 0].long()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedCubes:
+    """Whole volumes (n, B) that are drawn but not read."""
+
+    rows: Tensor  # int64, indices into the dataset
+    targets: Tensor  # int64, indices into train's targets
+    parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"rows": self.rows, "targets": self.targets, "parameters": self.parameters}
+
+
+class CubeBatches(BatchSource):
+    """An endless sequence of batches of whole volumes and encoded targets."""
+
+    pixels: CubePixels
+
+    def __init__(self, dataset: DecodedFold, pixels: CubePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+        super().__init__(dataset, protocol, seeds)
+        self.pixels = pixels
+        self.targets = open_targets(dataset, pixels.device)
+        self.augments = protocol.augmentation != "none"
+
+    def plan(self, count: int) -> PlannedCubes:
+        """Draw the next `count` batches on the host."""
+        import torch
+
+        chosen = self.choose(count)
+        parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
+        if self.augments:
+            cube = [draw_parameters(self.size, (1.0, 1.0, 1.0), self.generators["draws"]) for _ in chosen]
+            parameters = torch.stack(cube)
+        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters)
+
+    def unpack(self, parts: Mapping[str, Tensor]) -> PlannedCubes:
+        """Reverse `PlannedCubes.tensors`."""
+        return PlannedCubes(**parts)
+
+    def gather(self, planned: PlannedCubes) -> list[Tensor]:
+        """Read the voxels of one batch, on the device where they are stored."""
+        return [self.pixels.gather(planned.rows)]
+
+    def compute(self, planned: PlannedCubes, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the network's input and the loss's targets of one batch, from what `gather` read."""
+        (voxels,) = gathered or self.gather(planned)
+        volumes = self.pixels.to_input(voxels, planned.rows)
+        if self.augments:
+            volumes, _ = augment_volumes(volumes, None, planned.parameters)
+        return volumes.contiguous(), self.targets.index_select(0, planned.targets)
