@@ -32,16 +32,16 @@ CARD = """
 dims = 3
 images = "scans/*.nii.gz"
 table = "labels.csv"
-label = {column = "finding"}
+label = {column = "finding", positive = "ball"}
 patient = {column = "patient"}
 join = {column = "file"}
 """
 SPACING = (1.0, 1.5, 2.0)
 
 
-def write_set(root, count=48, modality=""):
+def write_set(root, count=48, modality="", seed=0):
     """Ragged volumes of 24 patients, half of them with a bright ball; a table has their labels."""
-    random, rows = np.random.default_rng(0), []
+    random, rows = np.random.default_rng(seed), []
     for number in range(count):
         shape = random.integers(10, 16, 3)
         values = random.normal(100, 10, shape).astype(np.float32)
@@ -90,7 +90,7 @@ def test_volumes_with_labels_of_a_table_are_a_set_of_volumes(source):
 def test_numbers_of_volumes_are_a_regression(tmp_path):
     root = write_set(tmp_path, count=6)
     pandas.read_csv(root / "labels.csv").assign(finding=np.linspace(1.5, 9.25, 6)).to_csv(root / "labels.csv")
-    (root / "dataset.toml").write_text('task = "regression"' + CARD)
+    (root / "dataset.toml").write_text('task = "regression"' + CARD.replace(', positive = "ball"', ""))
     spec, samples = open_source(root)
     assert (spec.task, spec.dims) == (REGRESSION, 3)
     assert samples.targets[0] == 1.5
@@ -162,7 +162,7 @@ def test_an_interrupted_training_draws_the_same_volumes(fold):
 def plan_on(source, model, protocol=QUICK3D):
     spec = open_registry().find("model", model)
     machine = Machine(device_kind="cpu", threads=1, precision="fp32")
-    choice = ModelChoice(name=model, spec=spec, shown=model, plugin="", release="")
+    choice = ModelChoice(name=model, shown=model, spec=spec, weights=None)
     planned = PlannedModel(choice=choice, weights=RANDOM, protocol=protocol, seeds=(0,), machine=machine)
     return plan_run(planned, source, draw_split(source), 0, 0, "auroc")
 
@@ -209,20 +209,21 @@ def register_models():
 
 
 def zoo(*command, cwd):
-    done = subprocess.run([sys.executable, "-m", "zoo", *command], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "zoo", *command], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_volumes_with_labels_get_a_board_an_external_board_and_a_bundle(folder, tmp_path):
     (tmp_path / "small.py").write_text(PLUGIN)
-    other = write_set(tmp_path / "other", count=24)
+    other = write_set(tmp_path / "other", count=24, seed=1)
     options = ["--protocol", "quick", "--weights", "none", "--seeds", "1", "--folds", "1", "--set", "steps=60"]
     command = ["bench", "-d", str(folder), "-m", "small_3d", "--plugin", "small.py", "--test-on", str(other)]
     board = zoo(*command, *options, "--offline", "--distinct-patients", cwd=tmp_path).stdout
     assert "quick3d@1" in board and "thumbnails" in board and "constant" in board
-    predictions = zoo("report", "--predictions", "out.csv", cwd=tmp_path)
-    assert "out.csv" in predictions.stdout + predictions.stderr
-    zoo("bundle", "--output", "shared", cwd=tmp_path)
-    zoo("verify", "shared", cwd=tmp_path)
+    zoo("report", "--predictions", "out.csv", cwd=tmp_path)
+    assert len(pandas.read_csv(tmp_path / "out.csv")) > 0
+    zoo("bundle", "shared.zip", cwd=tmp_path)
+    zoo("verify", "shared.zip", cwd=tmp_path)

@@ -207,7 +207,9 @@ class DatasetSpec:
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
     dims: Literal[2, 3] = fact(
-        "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
+        "3: volumes are read as a whole, with a mask or a label of each; 2: images and slices.",
+        default=2,
+        recorded=False,
     )
     known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels

@@ -155,16 +155,26 @@ def read_stack(path: Path, ends: Array, volume: int) -> Array:
 
 
 # --- the datasets ----------------------------------------------------------------------------------------------------
-VOLUMES = replace(PHANTOM, seed=20_250_605, size=32, patients=(64, 16, 32), findings=(COMPACT,), lesions=(1, 3))
+VOLUMES = replace(
+    PHANTOM,
+    seed=20_250_605,
+    size=32,
+    patients=(60, 28, 32),
+    findings=(COMPACT,),
+    lesions=(1, 3),
+    radius=(3.5, 6.5),
+    margin=3.0,
+    separation=12.0,
+)
 STACKS: dict[str, tuple[PhantomParameters, float]] = {
-    "phantom_seg3d": (replace(VOLUMES, radius=(3.5, 6.5), separation=12.0, margin=3.0), 0.8),
+    "phantom_seg3d": (VOLUMES, 0.8),
     "phantom3d": (replace(VOLUMES, seed=20_250_606), 0.5),
 }
 SHA256_OF_STACKS = {  # of the sections, as computed by storage.digest
-    "phantom_seg3d": "2535a025ca8e7104879ed569daffbd3152f266524dd88f5b0c533b5c1e873a69",
-    "phantom3d": "827fd28c09b1509956571801e7710a3d30cebd64ef91f40182cf692b8e870333",
+    "phantom_seg3d": "c98cf1ee000d82db1a8caf5b0fc42b2edcce66f7b19b889183608201ba4994b5",
+    "phantom3d": "d249caf467868c0167691e041bb9e054baf642b272d01c62dd7f62d838d193cb",
 }
-SHA256_OF_STACKED_MASKS = "aca6ac0116855c91f6fb16378f81faa314ca7a9bb0e2696e5e464064d9559f06"
+SHA256_OF_STACKED_MASKS = "f8ff894c7710a4d41ff87132a05b2c4627391008ebe68fb533cfcb02490f9235"
 
 
 def open_stacks(request: SamplesRequest, name: str) -> Samples:
