@@ -13,8 +13,9 @@ from folders import shared
 from html_pages import Page
 from PIL import Image
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.examine import AuditedDataset
-from zoo.auditing.leaks import Audit, Finding, run_audit
+from zoo.auditing.findings import Audit, Finding
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.auditing.leaks import Finding
+from zoo.auditing.findings import Finding
 from zoo.data.checks import target_texts
 from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images

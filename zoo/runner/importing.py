@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.data.dataset import describe_fold
 from zoo.data.lookup import SplitDataset
 from zoo.data.masks import hash_maps
