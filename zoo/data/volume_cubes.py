@@ -22,7 +22,7 @@ from zoo.system.progress import Progress
 
 CUBES_FILE = "cubes.npy"
 CUBES_VERSION = 1  # of the cache; raise it when decoding changes a voxel, or a file is added
-MAX_MEASURED = 2_000_000  # voxels of train from which a window is measured
+MAX_WINDOW_VOXELS = 2_000_000  # voxels of train from which a window is measured
 
 
 class Cube(NamedTuple):
@@ -155,7 +155,7 @@ class DecodedCubes:
     def measure_window(self, train: Array) -> tuple[float, float]:
         """The percentiles of the voxels of train, in the values of the files. `train` is bool (N,)."""
         cubes, rows = map_images(self.path), np.flatnonzero(train)
-        step = max(1, math.ceil(len(rows) * cubes[0, ..., 0].size / MAX_MEASURED))
+        step = max(1, math.ceil(len(rows) * cubes[0, ..., 0].size / MAX_WINDOW_VOXELS))
         values = []
         for row in rows:
             voxels = cubes[row, ..., 0].reshape(-1)[::step].astype(np.float64)
