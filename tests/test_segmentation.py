@@ -356,8 +356,9 @@ def test_statistics_are_those_of_each_label_against_the_reference():
 
 
 def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
-    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)]) == (0.6, "mm")
-    assert find_boundary_rule([(0.5, 0.7), None]) == (1.0, "px")
+    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)], 2) == (0.6, "mm")
+    assert find_boundary_rule([(0.5, 0.7), None], 2) == (1.0, "px")
+    assert find_boundary_rule([None], 3) == (1.0, "voxels")
 
 
 @pytest.mark.integration

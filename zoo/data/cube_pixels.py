@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from zoo.arrays import Array
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
 from zoo.data.volume_cubes import DecodedCubes
+from zoo.data.volumes import scale_to_window
 from zoo.system.devices import open_device
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ class CubePixels(Pixels):
 
     def describe(self) -> dict[str, Any]:
         """Facts about the input, for the record of a run."""
-        return {"cube": self.image_size, "clipped": self.clipped}
+        return {"patch": list(self.input_shape[1:]), "cube": self.image_size, "clipped": self.clipped}
 
 
 def open_cubes(cubes: DecodedCubes, window: tuple[float, float] | None, device: str) -> CubePixels:
@@ -57,7 +55,7 @@ def open_cubes(cubes: DecodedCubes, window: tuple[float, float] | None, device: 
     images = torch.from_numpy(map_images(cubes.path, "c"))  # copy-on-write: torch warns about read-only arrays
     if open_device(device).holds(images.nbytes):
         images = images.to(device)
-    gains, offsets = find_gains(cubes.columns["mean"], cubes.columns["std"], window)
+    gains, offsets = scale_to_window(cubes.columns["mean"], cubes.columns["std"], window)
     return CubePixels(
         images=images,
         scale=(0.0, 1.0),
@@ -68,11 +66,3 @@ def open_cubes(cubes: DecodedCubes, window: tuple[float, float] | None, device: 
         offsets=torch.from_numpy(offsets).float().to(device),
         clipped=window is not None,
     )
-
-
-def find_gains(mean: Array, std: Array, window: tuple[float, float] | None) -> tuple[Array, Array]:
-    """The gain and offset (N, channels) that map standardized voxels to -2..2 of a window; 1 and 0 without one."""
-    if window is None:
-        return np.ones_like(mean), np.zeros_like(mean)
-    low, high = window
-    return 4 * std / (high - low), 4 * (mean - low) / (high - low) - 2

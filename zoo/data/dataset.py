@@ -28,7 +28,7 @@ from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
 from zoo.tasks.task import Task
 
-PIXELS = "px"
+KNOWN_UNIT = "mm"
 
 
 class BoundaryRule(NamedTuple):
@@ -38,19 +38,22 @@ class BoundaryRule(NamedTuple):
     unit: str
 
 
-def find_boundary_rule(spacings: Sequence[Spacing | None]) -> BoundaryRule:
-    """A tolerance of one pixel: the median of the spacings."""
+def find_boundary_rule(spacings: Sequence[Spacing | None], axes: int) -> BoundaryRule:
+    """A tolerance of one pixel, or voxel, of images of this many axes: the median of the spacings."""
     known = [spacing for spacing in spacings if spacing]
     if len(known) < len(spacings):
-        return BoundaryRule(1.0, PIXELS)
-    return BoundaryRule(float(f"{np.median(known):.6g}"), "mm")
+        return BoundaryRule(1.0, "px" if axes == 2 else "voxels")
+    return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
 
 
 class Resolution(NamedTuple):
-    """How a run's images are decoded: the side of the square or cube, or of a patch, and the spacing of volumes."""
+    """How a run's images are decoded: the side of the square or cube, or of a patch, and the spacing of volumes.
+
+    The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    """
 
     size: int
-    spacing: float | None
+    spacing: float | Spacing | None
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
@@ -58,7 +61,8 @@ def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, prog
     if source.spec.dims == 3 and source.task.targets.spatial:
         return cache_volumes(source, resolution.spacing, cache, progress)
     if source.spec.dims == 3:
-        return cache_cubes(source, Cube(*resolution), cache, progress)
+        spacing = resolution.spacing if isinstance(resolution.spacing, float) else None
+        return cache_cubes(source, Cube(resolution.size, spacing), cache, progress)
     return cache_images(source, resolution.size, cache, progress)
 
 
@@ -105,7 +109,7 @@ class Fold(ABC):
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.spacings)
+        return find_boundary_rule(self.spacings, self.label_maps[0].ndim)
 
     @property
     def card(self) -> ScoringContext:
@@ -159,18 +163,11 @@ class DecodedFold(Fold):
         return self.decoded.masks
 
 
-def open_fold(
-    source: OpenDataset, split: Split, fold: int, images: Path, patch: int = 0, reading: VolumeReading | None = None
-) -> DecodedFold:
-    """Build the part that all runs on one fold share.
-
-    `patch` is the longest side of a patch of volumes; `reading` is how volumes are read, if train does not decide it.
-    """
+def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch: int = 0) -> DecodedFold:
+    """Build the part that all runs on one fold share; `patch` is the longest side of a patch of volumes."""
     spec = source.spec
     split_of = split.folds[fold]
-    volumes = reading
-    if spec.dims == 3 and reading is None:
-        volumes = read_volumes_by(spec, images, split_of == "train", patch)
+    volumes = read_volumes_by(spec, images, split_of == "train", patch) if spec.dims == 3 else None
     intensity = (volumes.window or STANDARDIZED) if volumes else spec.intensity
     return DecodedFold(
         **fields_of_fold(source, split, fold),

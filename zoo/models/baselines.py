@@ -52,7 +52,8 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
 def build_atlas(request: BuildRequest) -> nn.Module:
     """A module that answers every image with one mask; background until `logits` (O, size, size) is fitted.
 
-    The mask is resized to images of another size, as volumes are.
+    The mask is resized to images of another size. That of volumes is predicted from `logits` plane by plane, as at the
+    size of a large volume the logits of 100 labels would take 11 GB.
     """
     import torch
     from torch import nn
@@ -60,10 +61,12 @@ def build_atlas(request: BuildRequest) -> nn.Module:
 
     class Atlas(nn.Module):
         logits: Tensor
+        answers_alike = True
 
         def __init__(self) -> None:
             super().__init__()
-            logits = torch.zeros(request.num_outputs, *(request.image_size,) * request.dims)
+            side = request.image_size if request.dims == 2 else 1
+            logits = torch.zeros(request.num_outputs, *(side,) * request.dims)
             logits[0] = 1.0
             self.register_buffer("logits", logits)
 

@@ -105,10 +105,13 @@ def boundary_statements(board: Board) -> list[str]:
     rule = board.facts.get("boundaries")
     if not rule:
         return []
-    return [
+    lines = [
         f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within "
         f"{rule['tolerance']:g} {rule['unit']}; the distance of a missed mask is the diagonal of its image"
     ]
+    if board.facts.get("dims") == 3:
+        lines.append("latency and test images per second are those of one patch; a large volume is several patches")
+    return lines
 
 
 def state_notes(board: Board) -> list[str]:

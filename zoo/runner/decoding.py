@@ -65,7 +65,7 @@ def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, Res
     source, split = plan.sources[runs[0].dataset]
     folds = sorted({run.fold for run in runs})
     own = [read_by_train(source, split.folds[fold] == "train") for fold in folds]
-    others = [external.source for external in plan.externals.get(runs[0].dataset, ())]
+    others = [external.source for external in plan.externals.get(runs[0].dataset, ()) if external.source.spec.dims == 2]
     resolutions = dict.fromkeys(resolution_of(run) for run in sorted(runs, key=lambda run: run.image_size))
     return [(each, resolution) for resolution in resolutions for each in (*own, *others)]
 

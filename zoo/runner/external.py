@@ -18,7 +18,7 @@ from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.pixels import Pixels, open_pixels
 from zoo.data.volume_cubes import DecodedCubes
-from zoo.data.volumes import VolumePixels
+from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions
@@ -34,7 +34,8 @@ from zoo.specs.suite import Suite
 if TYPE_CHECKING:
     from torch import nn
 
-MAX_DIFFERENCE = 1e-3  # of a probability: processors round differently, and training amplifies the difference
+# Of a probability, or of the pixels of a mask: processors round differently, and training amplifies the difference.
+MAX_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +58,6 @@ class FittedModel:
     weights: str  # their origin: "its own", "kept", or "trained again"
 
 
-def open_external_pixels(dataset: DecodedFold, pixels: Pixels) -> Pixels:
-    """The images of an external dataset, normalized like those that the model was trained on."""
-    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
-        return open_cubes(dataset.decoded, dataset.volumes.window, pixels.device)
-    mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    return open_pixels(dataset, mean, std, pixels.device, pixels.patch)
-
-
 def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[str, MetricSpec], results: Path) -> None:
     """Predict and score the images of an external dataset at the thresholds of val, and save the result.
 
@@ -72,8 +65,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
-    assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
-    images = open_external_pixels(dataset, pixels)
+    images = open_alike(dataset, pixels)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)
@@ -102,11 +94,31 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     save_result(results, run, Artifacts(result=result, predictions=predictions, scores=scores))
 
 
+def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | VolumePixels:
+    """Open the images of an external dataset as the network reads those of training."""
+    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
+        return open_cubes(dataset.decoded, dataset.volumes.window, pixels.device)
+    if isinstance(pixels, Pixels):
+        mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
+        return open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+    assert isinstance(dataset.decoded, DecodedVolumes)
+    assert dataset.volumes is not None
+    opened = open_volumes(dataset.decoded, dataset.volumes, pixels.device, sides=pixels.sides)
+    return replace(opened, patch=pixels.patch)  # not that of the median of these volumes
+
+
 def compare_val(val: Predictions, trained: Result) -> float:
-    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now."""
+    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now.
+
+    Of masks, it is the share of an image's pixels that differ.
+    """
     if trained.folder is None:
         return 0.0
-    return float(np.abs(val.probabilities - trained.predictions()["val"].probabilities).max())
+    stored = trained.predictions()["val"]
+    if val.label_maps is not None and stored.label_maps is not None:
+        rows = range(len(val.label_maps))
+        return max(float((val.label_maps[row] != stored.label_maps[row]).mean()) for row in rows)
+    return float(np.abs(val.probabilities - stored.probabilities).max())
 
 
 OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-on`

@@ -250,8 +250,8 @@ def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | 
 
 
 def resolve_keep_weights(run: Run, keep_weights: KeepWeights) -> KeepWeights:
-    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs, controls and volumes are not kept."""
-    is_left_out = run.protocol.name == "baseline" or run.purpose != "score" or run.protocol.dims == 3
+    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept."""
+    is_left_out = run.protocol.name == "baseline" or run.purpose != "score"
     return "none" if is_left_out else keep_weights
 
 

@@ -141,7 +141,6 @@ def keepsake(
 ) -> Keepsake:
     """What the files of a finished run's model are made from."""
     run, details = assignment.run, model.result.details
-    assert isinstance(model.pixels, Pixels)  # models of volumes are not kept
     return Keepsake(
         run=run,
         spec=spec,
@@ -218,12 +217,11 @@ def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[t
 
 
 def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels | VolumePixels:
-    """Open the decoded images of a run as its network reads them. A baseline reads whole volumes."""
+    """Open the decoded images of a run as its network reads them."""
     run, dataset = assignment.run, assignment.dataset
     if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
-        whole = run.protocol.method != "finetune"
         sides = Sides(spec.size_multiple, spec.min_image_size)
-        return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides, whole=whole)
+        return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides)
     if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
         return open_cubes(dataset.decoded, dataset.volumes.window, device)
     return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)

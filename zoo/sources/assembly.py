@@ -29,7 +29,7 @@ from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import ReadTargets, understand_targets
-from zoo.sources.whole_volumes import volume_readers
+from zoo.sources.whole_volumes import count_stored_channels, volume_readers
 from zoo.specs.dataset import FACTS, SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def assemble(
         **readers.fields,
     )
     spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
+    if card.dims == 3:
+        spec = replace(spec, channels=count_channels(root, facts.joined))
     return Assembled(spec, samples, describe_channels(headers))
 
 
@@ -110,6 +112,12 @@ class Readers:
     fields: Mapping[str, Any]
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def count_channels(root: Path, joined: Joined) -> int:
+    """The channels of the first volume: its files, or those that its file stores. The others must have as many."""
+    several = next(iter(joined.channels.values()), ())
+    return len(several) or count_stored_channels(root / joined.files[0])
 
 
 def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:

@@ -26,6 +26,10 @@ NOTICE = "research use only; not a medical device"
 class ModelCard:
     """What is needed to read a new file as in training and to answer as on the test split; plain data.
 
+    `volumes` has what a model of volumes also needs: `patch` in voxels; `spacing` in mm that all volumes are resampled
+    to, None if that of a training volume is unknown; `window` of the values that become -2 and 2, None if each volume
+    is standardized by itself; `sides`, the smallest and largest of the training volumes along each axis, in mm or in
+    voxels; and `endings`, the ends of the names of the files of channels.
     `reading` has the fields of a `Reading` that differ from the default; None if a plugin's code read the images, so
     that new files are read as they are stored. `thresholds` are probabilities, `cuts` the same on the scale of the log
     odds; both are None for tasks without thresholds.
@@ -65,6 +69,7 @@ class ModelCard:
     versions: Mapping[str, str]
     weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
     weights_sha256: str = ""  # of model.safetensors; "" in older cards
+    volumes: Mapping[str, Any] | None = None  # of a model of volumes
     notice: str = NOTICE
 
     @property

@@ -30,10 +30,10 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
             f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
         )
     prior = label_shares(dataset)
-    val = masks_of(dataset, "val")
+    val = masks_of(dataset, dataset.index("val"))
     scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
     share = float(ATLAS_SHARES[int(np.argmax(scores))])
-    logits = np.concatenate([np.full((1, *prior.shape[1:]), share), prior])
+    logits = np.concatenate([np.full((1, *prior.shape[1:]), share, prior.dtype), prior])
     with torch.no_grad():
         buffer = module.get_buffer("logits")
         module.logits = torch.from_numpy(logits).to(buffer)
@@ -41,16 +41,28 @@ def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[
 
 
 def label_shares(dataset: DecodedFold) -> Array:
-    """The share of the masks of train that have each label at each pixel: (L, size, size), or (L, A, B, C)."""
-    train = masks_of(dataset, "train")
-    return np.stack([(train == number).mean(axis=0) for number in range(1, len(dataset.labels) + 1)])
+    """The share of the masks of train that have each label at each pixel: float32 (L, size, size), or (L, A, B, C).
+
+    They are counted mask by mask: for 100 labels of volumes, one copy per label and mask would not fit into memory.
+    """
+    rows = dataset.index("train")
+    counts: Array | None = None
+    for row in rows:
+        (mask,) = masks_of(dataset, np.array([row]))
+        if counts is None:
+            counts = np.zeros((len(dataset.labels), *mask.shape), np.float32)
+        for number in np.unique(mask[mask > 0]).tolist():
+            counts[number - 1] += mask == number
+    assert counts is not None
+    counts /= len(rows)
+    return counts
 
 
-def masks_of(dataset: DecodedFold, split: str) -> Array:
-    """The masks of a split on one grid: uint8 (n, ...)."""
+def masks_of(dataset: DecodedFold, rows: Array) -> Array:
+    """The masks of some rows on one grid: uint8 (n, ...)."""
     decoded = dataset.decoded
     assert not isinstance(decoded, DecodedCubes)
-    return decoded.common_masks(dataset.index(split))
+    return decoded.common_masks(rows)
 
 
 def draw_atlas(prior: Array, share: float) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from zoo.system.machine import torch_generator
 from zoo.training.batches import open_targets
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
 from zoo.training.sampling import BatchSource
-from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
+from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +29,32 @@ class PlannedPatches:
     rows: Tensor  # int64, indices into the dataset
     corners: Tensor  # int64 (n, B, 3): the first voxel of each patch
     parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+    turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters}
+        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters, "turns": self.turns}
 
 
-class VolumeBatches(BatchSource):
+class AugmentedSource(BatchSource):
+    """Batches of volumes, of which each is changed by its own parameters and symmetries."""
+
+    augments: bool
+    symmetries: Sequence[str]
+
+    def draw_changes(self, count: int, lengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The parameters and turns of `count` batches; `lengths` are those of `draw_parameters`."""
+        import torch
+
+        parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
+        for batch in parameters if self.augments else ():
+            batch.copy_(draw_parameters(self.size, lengths, self.generators["draws"]))
+        turns = torch.zeros(count, self.size, len(self.symmetries), dtype=torch.uint8)
+        for batch in turns if self.symmetries else ():
+            batch.copy_(torch.randint(0, 4, batch.shape, generator=self.generators["draws"]))
+        return parameters, turns
+
+
+class VolumeBatches(AugmentedSource):
     """An endless sequence of batches of patches; each volume gives one patch per pass over train."""
 
     pixels: VolumePixels
@@ -52,6 +72,7 @@ class VolumeBatches(BatchSource):
         self.pixels = pixels
         self.patches = PatchPlan(pixels.patch, torch.zeros_like(shapes), shapes, foreground)
         self.augments = protocol.augmentation != "none"
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.lengths = np.multiply(pixels.patch, pixels.spacing or 1.0).tolist()
 
     def plan(self, count: int) -> PlannedPatches:
@@ -60,11 +81,8 @@ class VolumeBatches(BatchSource):
 
         rows = self.rows[self.choose(count)]
         corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
-        if self.augments:
-            parameters = torch.stack([draw_parameters(self.size, self.lengths, self.generators["draws"]) for _ in rows])
-        else:
-            parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
-        return PlannedPatches(rows=rows, corners=corners, parameters=parameters)
+        parameters, turns = self.draw_changes(count, self.lengths)
+        return PlannedPatches(rows=rows, corners=corners, parameters=parameters, turns=turns)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
         """Reverse `PlannedPatches.tensors`."""
@@ -83,6 +101,7 @@ class VolumeBatches(BatchSource):
         """Compute the network's input and the masks of one batch, from what `gather` read."""
         voxels, labels = gathered or self.gather(planned)
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
+        volumes, masks = (turn_volumes(each, self.symmetries, planned.turns) for each in (volumes, masks))
         if self.augments:
             volumes, moved = augment_volumes(volumes, masks, planned.parameters)
             assert moved is not None
@@ -97,12 +116,13 @@ class PlannedCubes:
     rows: Tensor  # int64, indices into the dataset
     targets: Tensor  # int64, indices into train's targets
     parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+    turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"rows": self.rows, "targets": self.targets, "parameters": self.parameters}
+        return {"rows": self.rows, "targets": self.targets, "parameters": self.parameters, "turns": self.turns}
 
 
-class CubeBatches(BatchSource):
+class CubeBatches(AugmentedSource):
     """An endless sequence of batches of whole volumes and encoded targets."""
 
     pixels: CubePixels
@@ -112,17 +132,13 @@ class CubeBatches(BatchSource):
         self.pixels = pixels
         self.targets = open_targets(dataset, pixels.device)
         self.augments = protocol.augmentation != "none"
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
 
     def plan(self, count: int) -> PlannedCubes:
         """Draw the next `count` batches on the host."""
-        import torch
-
         chosen = self.choose(count)
-        parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
-        if self.augments:
-            cube = [draw_parameters(self.size, (1.0, 1.0, 1.0), self.generators["draws"]) for _ in chosen]
-            parameters = torch.stack(cube)
-        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters)
+        parameters, turns = self.draw_changes(count, (1.0, 1.0, 1.0))
+        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters, turns=turns)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedCubes:
         """Reverse `PlannedCubes.tensors`."""
@@ -135,7 +151,7 @@ class CubeBatches(BatchSource):
     def compute(self, planned: PlannedCubes, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Compute the network's input and the loss's targets of one batch, from what `gather` read."""
         (voxels,) = gathered or self.gather(planned)
-        volumes = self.pixels.to_input(voxels, planned.rows)
+        volumes = turn_volumes(self.pixels.to_input(voxels, planned.rows), self.symmetries, planned.turns)
         if self.augments:
             volumes, _ = augment_volumes(volumes, None, planned.parameters)
         return volumes.contiguous(), self.targets.index_select(0, planned.targets)
