@@ -222,6 +222,7 @@ def name_subtlety(stacks: Stacks) -> Array:
     return np.where(stacks.num_lesions == 0, "none", np.where(faint, "faint", "plain")).astype(object)
 
 
+OF_PATIENTS = ("age", "sex", "scanner", "noise_hu", "sections")
 OF_VOLUMES = CARD + (
     "Volumes of 16 sections of 12 mm, or of 8 of 24 mm, of one to three visits of a patient. Anatomy changes slowly "
     "from section to section; vessels and texture are drawn anew in each. Lesions are balls. "
@@ -236,7 +237,7 @@ DATASET_3D = replace(
     dims=3,
     image_size=VOLUMES.size,
     symmetries=(),
-    metadata=("age", "sex", "scanner", "noise_hu", "sections", "subtlety", "num_lesions"),
+    metadata=OF_PATIENTS,  # `subtlety` and `num_lesions` would tell the label
 )
 MASKED_3D = replace(
     DATASET_3D,
@@ -246,6 +247,7 @@ MASKED_3D = replace(
     task=SEGMENTATION,
     labels=("nodule",),
     positive="",
+    metadata=(*OF_PATIENTS, "subtlety", "num_lesions"),
     samples=partial(open_masked_stacks, name="phantom_seg3d"),
     unit="auto",
 )
