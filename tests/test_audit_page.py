@@ -137,6 +137,7 @@ def test_the_page_is_deterministic(leaking, text, tmp_path):
     assert page_of(leaking, tmp_path) == text
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_page_of_a_real_dataset_is_under_1_mb(tmp_path):
     text = page_of(shared("nih1000"), tmp_path)

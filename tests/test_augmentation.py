@@ -75,6 +75,7 @@ def test_each_image_has_its_own_draw():
     assert len({tuple(image.flatten().tolist()) for image in actual}) > 200
 
 
+@pytest.mark.integration
 def test_the_other_images_of_a_batch_do_not_affect_an_image():
     one = noise(1).expand(40, -1, -1, -1)
     others = torch.cat([one[:20], noise(20, seed=1)])

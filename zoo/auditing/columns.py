@@ -17,6 +17,7 @@ from zoo.auditing.scope import (
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.data.opening import OpenDataset
+from zoo.data.splits import draw_part
 from zoo.sources.decimals import find_ambiguous_comma, to_number
 
 PREDICTIVE_AUROC = 0.7
@@ -65,14 +66,9 @@ def metadata_columns(source: OpenDataset, fingerprints: Fingerprints) -> Mapping
 
 
 def draw_column_folds(classes: Array, patients: Array) -> list[tuple[Array, Array]]:
-    import warnings
-
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    drawer = StratifiedGroupKFold(n_splits=COLUMN_FOLDS, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a fold may have no image of a class with few patients
-        return list(drawer.split(classes, classes, patients))
+    rows = np.arange(len(classes))
+    parts = draw_part(np.ones(len(classes), bool), patients, classes, COLUMN_FOLDS)
+    return [(np.setdiff1d(rows, part), part) for part in parts]
 
 
 def predict_from_column(values: Array, classes: Array, folds: Sequence[tuple[Array, Array]]) -> float:

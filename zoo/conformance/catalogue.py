@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from zoo.conformance.checking import Check
+from zoo.conformance.choice_claims import LOSS_CHECKS, SAMPLING_CHECKS, TRANSFORM_CHECKS
 from zoo.conformance.dataset_claims import DATASET_CHECKS
 from zoo.conformance.executor_claims import EXECUTOR_CHECKS
 from zoo.conformance.metric_claims import METRIC_CHECKS
@@ -21,6 +22,9 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "protocol": (*PROTOCOL_CHECKS, *SPEC_CHECKS),
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
+    "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
+    "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
+    "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),
 }
 
 

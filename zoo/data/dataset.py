@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from zoo.data.volume_cubes import Cube, DecodedCubes, cache_cubes
 from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
 from zoo.images.placement import Spacing
+from zoo.specs.choice import Choice
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
@@ -36,24 +37,42 @@ class BoundaryRule(NamedTuple):
 
     tolerance: float
     unit: str
+    origin: Literal["one pixel", "the dataset's card"] = "one pixel"
 
 
-def find_boundary_rule(spacings: Sequence[Spacing | None], axes: int) -> BoundaryRule:
-    """A tolerance of one pixel, or voxel, of images of this many axes: the median of the spacings."""
+def find_boundary_rule(
+    spacings: Sequence[Spacing | None], axes: int, tolerance_mm: float | None = None
+) -> BoundaryRule:
+    """The tolerance of the card, or else one pixel or voxel of images of this many axes: the median of the spacings.
+
+    Raises DataError for a tolerance that is not positive, or without the spacing of every image.
+    """
     known = [spacing for spacing in spacings if spacing]
-    if len(known) < len(spacings):
+    if tolerance_mm is None and len(known) < len(spacings):
         return BoundaryRule(1.0, "px" if axes == 2 else "voxels")
-    return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
+    if tolerance_mm is None:
+        return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
+    if not 0 < tolerance_mm < np.inf:
+        raise DataError(f"tolerance_mm: {tolerance_mm:g} is no distance", fix="give millimeters above 0", code="card")
+    if len(known) < len(spacings):
+        raise DataError(
+            f"tolerance_mm: {len(spacings) - len(known)} of {len(spacings)} images have no known pixel size",
+            fix="leave tolerance_mm out: distances are in pixels then",
+            code="card",
+        )
+    return BoundaryRule(float(tolerance_mm), KNOWN_UNIT, "the dataset's card")
 
 
 class Resolution(NamedTuple):
     """How a run's images are decoded: the side of the square or cube, or of a patch, and the spacing of volumes.
 
     The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    `transforms` are the preprocessing steps.
     """
 
     size: int
     spacing: float | Spacing | None
+    transforms: tuple[Choice, ...] = ()
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
@@ -63,7 +82,7 @@ def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, prog
     if source.spec.dims == 3:
         spacing = resolution.spacing if isinstance(resolution.spacing, float) else None
         return cache_cubes(source, Cube(resolution.size, spacing), cache, progress)
-    return cache_images(source, resolution.size, cache, progress)
+    return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
 class ReadsMasks(Protocol):
@@ -91,6 +110,7 @@ class Fold(ABC):
     fold: int
     num_folds: int
     metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
+    tolerance_mm: float | None = None  # of distances between boundaries; None: one pixel
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
@@ -109,7 +129,7 @@ class Fold(ABC):
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.spacings, self.label_maps[0].ndim)
+        return find_boundary_rule(self.spacings, self.label_maps[0].ndim, self.tolerance_mm)
 
     @property
     def card(self) -> ScoringContext:
@@ -152,6 +172,11 @@ class DecodedFold(Fold):
         """The files of the cache."""
         return open_volume_files(self.task, self.images) if self.volumes else DecodedImages(self.images)
 
+    def common_masks(self, rows: Array) -> Array:
+        """The reference masks of some rows on one grid: uint8 (n, ...)."""
+        assert not isinstance(self.decoded, DecodedCubes)
+        return self.decoded.common_masks(rows)
+
     @property
     def channels(self) -> int:
         return self.decoded.channels
@@ -169,13 +194,16 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
     split_of = split.folds[fold]
     volumes = read_volumes_by(spec, images, split_of == "train", patch) if spec.dims == 3 else None
     intensity = (volumes.window or STANDARDIZED) if volumes else spec.intensity
-    return DecodedFold(
+    decoded = DecodedFold(
         **fields_of_fold(source, split, fold),
         symmetries=spec.symmetries,
         intensity=intensity or measure_intensity(images, split_of == "train"),
         images=images,
         volumes=volumes,
     )
+    if spec.tolerance_mm is not None:
+        decoded.boundary_rule  # noqa: B018  raises an error here, before any run
+    return decoded
 
 
 def fields_of_fold(source: OpenDataset, split: Split, fold: int) -> dict[str, Any]:
@@ -197,6 +225,7 @@ def fields_of_fold(source: OpenDataset, split: Split, fold: int) -> dict[str, An
         "fold": fold,
         "num_folds": len(split.folds),
         "metadata": select_metadata(source),
+        "tolerance_mm": spec.tolerance_mm,
     }
 
 

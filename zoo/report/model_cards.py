@@ -35,7 +35,7 @@ from zoo.report.statements import (
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes, transform_texts
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
@@ -271,6 +271,7 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("labels", ", ".join(card.labels) or "none"),
         ("positive label", "none" if card.positive is None else card.labels[card.positive]),
         *input_facts(card),
+        ("preprocessing before resizing", ", ".join(transform_texts(card)) or "none"),
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
         ("threshold", quote_numbers(card.thresholds or ()) or "none"),
         ("initial weights", describe_initial_weights(weights)),
@@ -370,7 +371,8 @@ def results_table(kept: KeptModel) -> list[str]:
 
 def best_baseline(kept: KeptModel, metric: str) -> str:
     spec = kept.board.specs.get(metric)
-    scores = [(score, row.label) for row in kept.baselines if (score := row.scores.get(metric))]
+    baselines = [row for row in kept.baselines if not row.is_second_reader]
+    scores = [(score, row.label) for row in baselines if (score := row.scores.get(metric))]
     values = [(score.value, label) for score, label in scores if score.value is not None]
     if not values or spec is None:
         return "-"

@@ -50,6 +50,8 @@ class Run:
     test_hash: str = ""  # external validation: hash of its images and labels
     predictions: str = ""  # imported: hash of the masks of all folds
     num_train: int = 0  # training images
+    # The protocol's named choices that are not the default, with their versions: "loss=zoo-bench:focal@1(gamma=2)"
+    choices: tuple[str, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values
     tuned_fields: tuple[str, ...] = ()  # the protocol fields that were tuned on val
@@ -80,6 +82,7 @@ class Run:
             **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
             **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
             **({"predictions": self.predictions} if self.predictions else {}),
+            **({"choices": self.choices} if self.choices else {}),
         }
 
     @property

@@ -15,6 +15,7 @@ from zoo.data.shuffling import shuffle_labels
 from zoo.data.volumes import DecodedVolumes
 from zoo.errors import DataError, ZooError, dataset_subject, with_fix
 from zoo.models.weights import RANDOM, InitialWeights
+from zoo.registry.choices import find_choices, plugins_of
 from zoo.registry.context import Context
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Registry
@@ -71,7 +72,7 @@ class Decoding:
 
         `resolution` is that of the run by default.
         """
-        resolution = resolution or resolution_of(run)
+        resolution = resolution or resolution_of(run, self.context.registry)
         key = (run.data, resolution, run.fold)
         if key not in self.datasets and run.data not in self.faults:
             at = f" at {run.image_size} px" if source.spec.dims == 2 else ""
@@ -92,14 +93,16 @@ class Decoding:
         return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
 
 
-def resolution_of(run: Run) -> Resolution:
-    return Resolution(run.image_size, run.protocol.spacing)
+def resolution_of(run: Run, registry: Registry) -> Resolution:
+    transforms = find_choices(run.protocol, registry)["transforms"]
+    preparing = tuple(choice for choice in transforms if choice.spec.prepare)
+    return Resolution(run.image_size, run.protocol.spacing, preparing)
 
 
-def resolution_like(test: Run, dataset: DecodedFold) -> Resolution:
+def resolution_like(test: Run, dataset: DecodedFold, registry: Registry) -> Resolution:
     """The resolution of an external dataset: its volumes have the spacing of the training volumes."""
     decoded = dataset.decoded
-    own = resolution_of(test)
+    own = resolution_of(test, registry)
     return own._replace(spacing=decoded.spacing or ()) if isinstance(decoded, DecodedVolumes) else own
 
 
@@ -143,7 +146,11 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 done=done,
                 kept=find_kept_model(done),
                 external=external,
-                libraries=(*plan.libraries.get(run.model, ()), *([plugin] if plugin else [])),
+                libraries=(
+                    *plan.libraries.get(run.model, ()),
+                    *([plugin] if plugin else []),
+                    *plugins_of(find_choices(run.protocol, context.registry)),
+                ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
             )
         )
@@ -166,7 +173,7 @@ def open_external_tests(
     for test in tests:
         external = next(part for part in plan.externals[test.dataset] if part.hash == test.test_hash)
         opened = partial(open_external, external, dataset)
-        other = decoding.open(test, external.source, opened, resolution_like(test, dataset))
+        other = decoding.open(test, external.source, opened, resolution_like(test, dataset, decoding.context.registry))
         if other is not None:
             external_facts = describe_external(external, other, dataset, facts)
             yield ExternalTest(run=test, dataset=other, facts=external_facts)

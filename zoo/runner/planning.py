@@ -17,6 +17,7 @@ from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
 from zoo.runner.grid import ImageKind, Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
 from zoo.runner.precision import choose_precisions
@@ -92,6 +93,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         named = [recipes_of_kinds(protocol, kinds, suite, registry) for protocol in protocols]
         protocols = list(dict.fromkeys(own[kind] for kind in kinds for own in named))
     runs = plan_runs(models, sources.values(), suite.primary_metric)
+    runs = record_choices(runs, sources, registry)
     runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
         runs, protocols = as_controls(runs), [as_control(protocol) for protocol in protocols]

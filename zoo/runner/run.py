@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters
 from zoo.models.features import GetFeatures, extract_features, keep_features
 from zoo.models.weights import RANDOM, InitialWeights, find_model_spec
+from zoo.registry.choices import find_choices
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, now, save_result
-from zoo.runner.assignments import Assignment, remaining_work
+from zoo.runner.assignments import Assignment, remaining_work, resolution_of
 from zoo.runner.external import FittedModel, predict_external
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
@@ -98,6 +99,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            choices=find_choices(run.protocol, registry),
             counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
@@ -121,7 +123,10 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         if run.purpose != "tune":
             predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
             scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        files = model_files(keepsake(assignment, spec, model, scores)) if will_keep_model(assignment, pixels) else {}
+        files = {}
+        if will_keep_model(assignment, pixels):
+            steps = resolution_of(run, registry).transforms
+            files = model_files(replace(keepsake(assignment, spec, model, scores), transforms=steps))
         artifacts = Artifacts(
             result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
         )

@@ -81,7 +81,7 @@ def assemble(
     files, headers = facts.joined.files, list(facts.headers.values())
     extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
     readers = (
-        Readers(volume_readers(root, facts.targets.masks, facts.joined.channels))
+        Readers(volume_readers(root, facts.targets, facts.joined.channels))
         if card.dims == 3
         else image_readers(card, root, facts)
     )
@@ -130,6 +130,7 @@ def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:
     measured = is_measured(card, headers)
     fields = {
         "masks": facts.targets.masks,
+        "second_masks": facts.targets.second_masks,
         "read": partial(read_below, root, reading),
         "spacing": partial(spacing_below, root, reading),
         "reading": record_reading(reading),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, nearest
+from zoo.specs.choice import split_choices
 
 Method = Literal["finetune", "probe", "knn", "none"]  # none: the predictions are imported
 
@@ -15,6 +16,11 @@ Method = Literal["finetune", "probe", "knn", "none"]  # none: the predictions ar
 def only(method: Method, default: Any) -> Any:
     """A field of a protocol that one method uses."""
     return field(default=default, metadata={"method": method})
+
+
+def choice(kind: str, default: Any, method: Method | None = None) -> Any:
+    """A field of a protocol that names specs of a kind, with their options: a text, or a tuple of texts."""
+    return field(default=default, metadata={"kind": kind, **({"method": method} if method else {})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,13 @@ class Protocol:
     max_steps: int | None = only("finetune", None)
     rounds: int = only("finetune", 20)
     batch_size: int = only("finetune", 32)
+    sampling: str = choice("sampling", "uniform", "finetune")
+
+    loss: str = choice("loss", "task", "finetune")  # task: the task's own
+    class_weights: Literal["none", "inverse"] = only("finetune", "none")  # inverse: to the frequencies of train
+    label_smoothing: float = only("finetune", 0.0)  # share of each target that is spread evenly over its labels
+    # Zhang et al. 2018: both parameters of the Beta distribution of the shares; 0: images are not mixed
+    mixup: float = only("finetune", 0.0)
 
     optimizer: Literal["adamw", "adam", "sgd"] = only("finetune", "adamw")
     learning_rate: float = only("finetune", 3e-4)
@@ -61,6 +74,7 @@ class Protocol:
     normalization: Literal["model", "imagenet", "half"] = "model"
     symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
     augmentation: Literal["none", "one-of"] = only("finetune", "one-of")
+    transforms: tuple[str, ...] = choice("transform", ())  # in this order
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # val: the round with the best val score, or the last one if val has fewer than 30 of a class; best: always the best
@@ -305,6 +319,8 @@ IMPORTED = Protocol(
     weights="none",
 )
 
+SECOND_READER = replace(IMPORTED, name="second-reader", title="the masks of a second reader of the dataset")
+
 PROTOCOLS = (
     FINETUNE,
     TUNED,
@@ -326,8 +342,14 @@ PROTOCOLS = (
     BASELINE,
 )
 
+# The fields that name specs: field -> kind. `zoo.registry.choices.find_choices` resolves them.
+CHOICE_KINDS: dict[str, str] = {
+    part.name: part.metadata["kind"] for part in dataclasses.fields(Protocol) if "kind" in part.metadata
+}
+
 _FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
-_PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
+# Decided before the first run, so they cannot be tuned by runs.
+_PLANNED = {"image_size", "precision", "weights", *CHOICE_KINDS}
 
 
 def list_settings(method: Method | None = None) -> list[str]:
@@ -337,6 +359,12 @@ def list_settings(method: Method | None = None) -> list[str]:
         for part in dataclasses.fields(Protocol)
         if part.name not in _FIXED and (method is None or part.metadata.get("method", method) == method)
     ]
+
+
+def chosen_names(protocol: Protocol, name: str) -> tuple[str, ...]:
+    """The texts in a field that names specs."""
+    value = getattr(protocol, name)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def refuse_foreign(protocol: Protocol, names: Iterable[str]) -> None:
@@ -369,7 +397,7 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     for name, text in settings.items():
         if name not in settable:
             raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, settable) or ", ".join(settable))
-        values = (text,) if name in {"milestones", "regularizations", "patch"} else tuple(text.split(","))
+        values = split_values(name, text)
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
             raise UsageError(f"--set {name}={text}: expected one value", fix="run zoo bench once per value")
@@ -390,6 +418,13 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
         raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set min_steps <= max_steps")
     overrides = (*protocol.overrides, *sorted(settings.items()))
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=overrides)
+
+
+def split_values(name: str, text: str) -> tuple[str, ...]:
+    """The values in a `--set` text: several make a grid, but a field that is a tuple takes them all."""
+    if name in {"milestones", "regularizations", "patch", "transforms"}:
+        return (text,)
+    return split_choices(text) if name in CHOICE_KINDS else tuple(text.split(","))
 
 
 POSITIVE = {
@@ -419,6 +454,8 @@ MAX_VALUES: dict[str, float] = {
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
     "head_std": 10,
+    "label_smoothing": 0.9,
+    "mixup": 100,
     "regularizations": 10**12,
 }
 
@@ -430,6 +467,8 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
             raise UsageError(f"--set {name}={text}: unknown value", fix=f"choose from {', '.join(get_args(kind))}")
         return text
     options = get_args(kind) or (kind,)
+    if str in options:
+        return text.strip() if kind is str else () if text.lower() == "none" else split_choices(text)
     if type(None) in options and text.lower() == "none":
         return None
     if get_origin(kind) is tuple:
@@ -464,7 +503,17 @@ def refuse_beyond(name: str, value: float) -> None:
 
 
 # Fields that were added when results existed, with the value that stands for their absence.
-ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None}
+ADDED: dict[str, Any] = {
+    "patch": (),
+    "dims": 2,
+    "spacing": None,
+    "sampling": "uniform",
+    "loss": "task",
+    "class_weights": "none",
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "transforms": (),
+}
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

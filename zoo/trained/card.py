@@ -68,6 +68,8 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
+    # The preprocessing steps, in order, applied before an image is resized: plugin, name, version, options of each
+    transforms: tuple[Mapping[str, Any], ...] = ()
     weights_sha256: str = ""  # of model.safetensors; "" in older cards
     volumes: Mapping[str, Any] | None = None  # of a model of volumes
     notice: str = NOTICE
@@ -83,6 +85,15 @@ class ModelCard:
     @property
     def file_reading(self) -> Reading:
         return Reading(**{name: tuple_of(value) for name, value in (self.reading or {}).items()})
+
+
+def transform_texts(card: ModelCard) -> list[str]:
+    """The preprocessing steps of a card: `clahe@1 of zoo-bench (clip=2, tiles=8)`."""
+    texts = []
+    for each in card.transforms:
+        options = ", ".join(f"{name}={value:g}" for name, value in each["options"].items())
+        texts.append(f"{each['name']}@{each['version']} of {each['plugin']}" + (f" ({options})" if options else ""))
+    return texts
 
 
 def tuple_of(value: Any) -> Any:
@@ -131,8 +142,9 @@ def read_model_card(folder: Path) -> ModelCard:
     if not sealed:
         raise modified_file(path)
     document.pop("schema")
-    tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts")
+    tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts", "transforms")
     try:
+        document["transforms"] = document.get("transforms", ())  # missing in older cards
         return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})
     except (KeyError, TypeError) as error:
         raise ResultsError(

@@ -19,6 +19,7 @@ from zoo.evaluation.temperature import find_temperature
 from zoo.evaluation.thresholds import choose_cuts, scale_of
 from zoo.results.runs import Run
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
+from zoo.specs.choice import Choice
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import resolved_fields
 from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
@@ -50,6 +51,7 @@ class Keepsake:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any]
+    transforms: tuple[Choice, ...] = ()  # the preprocessing steps
 
 
 def model_files(kept: Keepsake) -> dict[str, bytes]:
@@ -136,6 +138,7 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         scores=kept.scores,
         versions=kept.versions,
         weights=kept.weights,
+        transforms=tuple(choice.describe() for choice in kept.transforms),
     )
 
 

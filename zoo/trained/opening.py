@@ -14,9 +14,11 @@ from zoo.evaluation.predictions import Predictions, load_predictions
 from zoo.models.identity import identify_network
 from zoo.models.layout import place
 from zoo.models.weights import InitialWeights, find_model
+from zoo.registry.choices import reopen_choice
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.bundles import is_bundle
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
+from zoo.specs.choice import Choice
 from zoo.specs.model import ModelSpec
 from zoo.tasks.kinds import MASK_TASKS
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
@@ -39,6 +41,7 @@ class OpenModel:
     device: str
     reference: Reference | None
     val: Predictions | None  # stored predictions of val; an exported folder has none
+    transforms: tuple[Choice, ...]  # the preprocessing steps
     images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
 
 
@@ -149,6 +152,7 @@ def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> Op
         module=module,
         tap=FeatureTap(place(module, device, card.precision, card.image_size), spec, card.method),
         device=device,
+        transforms=tuple(reopen_choice("transform", each, registry) for each in card.transforms),
         reference=as_reference(card, arrays),
         images=arrays.get("images"),
         val=load_predictions(path).get("val") if (path := folder / "predictions.npz").exists() else None,

@@ -1,4 +1,4 @@
-"""Fit the baselines of masks, which answer every image with the same mask."""
+"""Fit the baselines of masks; the atlas and the empty mask answer every image with the same mask."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
-from zoo.data.volume_cubes import DecodedCubes
+from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels
 from zoo.errors import RunError
-from zoo.models.baselines import ATLAS, EMPTY
+from zoo.models.baselines import ATLAS, EMPTY, TOP_HAT
 from zoo.specs.model import ModelSpec
+from zoo.training.top_hat import fit_top_hat
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,18 +21,27 @@ if TYPE_CHECKING:
 ATLAS_SHARES = np.arange(1, 20) / 20  # of the masks of train
 
 
-def fit_atlas(spec: ModelSpec, module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
-    """Fit a baseline in place and return what was chosen on val. Raises RunError for any other model."""
-    import torch
-
+def fit_mask_baseline(
+    spec: ModelSpec, module: nn.Module, dataset: DecodedFold, pixels: Pixels | VolumePixels
+) -> dict[str, Any]:
+    """Fit a baseline in place and return what was chosen. Raises RunError for any other model."""
     if spec.name == EMPTY.name:
         return {}
-    if spec.name != ATLAS.name:
-        raise RunError(
-            f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
-        )
+    if spec.name == ATLAS.name:
+        return fit_atlas(module, dataset)
+    if spec.name == TOP_HAT.name and isinstance(pixels, Pixels):
+        return fit_top_hat(module, dataset, pixels)
+    raise RunError(
+        f"{spec.name}: a head on frozen features cannot draw masks", fix="choose a protocol that trains the network"
+    )
+
+
+def fit_atlas(module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
+    """Fit the atlas: the shares of train, and the share of them that val selects."""
+    import torch
+
     prior = label_shares(dataset)
-    val = masks_of(dataset, dataset.index("val"))
+    val = dataset.common_masks(dataset.index("val"))
     scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
     share = float(ATLAS_SHARES[int(np.argmax(scores))])
     logits = np.concatenate([np.full((1, *prior.shape[1:]), share, prior.dtype), prior])
@@ -48,7 +59,7 @@ def label_shares(dataset: DecodedFold) -> Array:
     rows = dataset.index("train")
     counts: Array | None = None
     for row in rows:
-        (mask,) = masks_of(dataset, np.array([row]))
+        (mask,) = dataset.common_masks(np.array([row]))
         if counts is None:
             counts = np.zeros((len(dataset.labels), *mask.shape), np.float32)
         for number in np.unique(mask[mask > 0]).tolist():
@@ -56,13 +67,6 @@ def label_shares(dataset: DecodedFold) -> Array:
     assert counts is not None
     counts /= len(rows)
     return counts
-
-
-def masks_of(dataset: DecodedFold, rows: Array) -> Array:
-    """The masks of some rows on one grid: uint8 (n, ...)."""
-    decoded = dataset.decoded
-    assert not isinstance(decoded, DecodedCubes)
-    return decoded.common_masks(rows)
 
 
 def draw_atlas(prior: Array, share: float) -> Array:

@@ -11,11 +11,12 @@ import numpy as np
 from zoo.data.cube_pixels import CubePixels
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
 from zoo.training.batches import open_targets
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
-from zoo.training.sampling import BatchSource
+from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ class VolumeBatches(AugmentedSource):
 
     pixels: VolumePixels
 
-    def __init__(self, dataset: DecodedFold, pixels: VolumePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: VolumePixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+    ) -> None:
         import torch
 
-        super().__init__(dataset, protocol, seeds)
+        super().__init__(dataset, protocol, seeds, choices)
         volumes = dataset.decoded
         assert isinstance(volumes, DecodedVolumes)
         shapes, counts = (torch.from_numpy(each) for each in (volumes.shapes, volumes.columns["counts"]))
@@ -97,7 +105,7 @@ class VolumeBatches(AugmentedSource):
         places = locate_patches(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
         return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
 
-    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         """Compute the network's input and the masks of one batch, from what `gather` read."""
         voxels, labels = gathered or self.gather(planned)
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
@@ -127,8 +135,15 @@ class CubeBatches(AugmentedSource):
 
     pixels: CubePixels
 
-    def __init__(self, dataset: DecodedFold, pixels: CubePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
-        super().__init__(dataset, protocol, seeds)
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: CubePixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+    ) -> None:
+        super().__init__(dataset, protocol, seeds, choices)
         self.pixels = pixels
         self.targets = open_targets(dataset, pixels.device)
         self.augments = protocol.augmentation != "none"
@@ -148,7 +163,7 @@ class CubeBatches(AugmentedSource):
         """Read the voxels of one batch, on the device where they are stored."""
         return [self.pixels.gather(planned.rows)]
 
-    def compute(self, planned: PlannedCubes, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def compute(self, planned: PlannedCubes, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         """Compute the network's input and the loss's targets of one batch, from what `gather` read."""
         (voxels,) = gathered or self.gather(planned)
         volumes = turn_volumes(self.pixels.to_input(voxels, planned.rows), self.symmetries, planned.turns)
