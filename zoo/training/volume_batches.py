@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
 from zoo.training.batches import open_targets
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
-from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
+from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class VolumeBatches(AugmentedSource):
         pixels: VolumePixels,
         protocol: Protocol,
         seeds: dict[str, int],
-        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
     ) -> None:
         import torch
 
@@ -141,7 +142,7 @@ class CubeBatches(AugmentedSource):
         pixels: CubePixels,
         protocol: Protocol,
         seeds: dict[str, int],
-        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
     ) -> None:
         super().__init__(dataset, protocol, seeds, choices)
         self.pixels = pixels
