@@ -22,6 +22,7 @@ from zoo.errors import DataError, UsageError
 from zoo.models.weights import RANDOM
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
+from zoo.runner.choices import check_choices
 from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.specs.protocol import PROTOCOLS, QUICK3D
 from zoo.system.machine import seed_children
@@ -173,6 +174,12 @@ def test_a_model_of_images_is_refused_with_the_two_ways_on(source):
         plan_on(source, "zoo-torchvision:resnet18")
     assert caught.value.code == "wrong-dims"
     assert "resnet18_3d" in caught.value.fix and "dims = 2" in caught.value.fix
+
+
+def test_mixup_is_refused_for_volumes(source):
+    with pytest.raises(UsageError) as caught:
+        check_choices(replace(QUICK3D, mixup=0.2), {}, source)
+    assert caught.value.code == "wrong-dims"
 
 
 def test_requested_protocols_have_a_recipe_for_volumes():
