@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,10 +12,15 @@ from typing import Any
 import numpy as np
 
 from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
-from zoo.conformance.datasets import check_card_fields, check_image, check_spec_targets, check_table
+from zoo.conformance.datasets import (
+    check_card_fields,
+    check_spec_targets,
+    check_stored,
+    check_table,
+    complete_samples,
+)
 from zoo.conformance.steps import check_plain_fields, expect, step
-from zoo.data.checks import check_samples, complete_spec, unify_spellings
-from zoo.data.masks import measure_masks
+from zoo.data.checks import check_samples, unify_spellings
 from zoo.errors import DataError, ZooError
 from zoo.registry.isolation import network_refused
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
@@ -45,14 +49,6 @@ def open_here(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
     except Exception as error:
         raise Inapplicable(f"it cannot be opened: {error}") from error
     raise Inapplicable("`samples` does not return Samples")
-
-
-def complete_samples(spec: DatasetSpec, samples: Samples) -> tuple[DatasetSpec, Samples]:
-    """The spec completed from the files, and the targets from masks if there are masks."""
-    spec = complete_spec(spec, samples)
-    if samples.masks is not None:
-        samples = replace(samples, targets=measure_masks(spec, samples, cache_root()).sizes)
-    return spec, samples
 
 
 def open_checked(subject: CheckedSpec) -> tuple[DatasetSpec, Samples]:
@@ -130,10 +126,11 @@ def check_all_images(subject: CheckedSpec) -> None:
     for sample, image in zip(samples.table["sample_id"], samples.table["image"], strict=True):
         with step(f"{label_of(subject)}: reading the image of {sample!r}"):
             pixels = samples.read(image)
-        check_image(f"{label_of(subject)}: {sample}", pixels, spec.channels)
+        check_stored(f"{label_of(subject)}: {sample}", pixels, spec)
         depths[str(pixels.dtype)] += 1
     expect(
-        len(depths) == 1, f"{label_of(subject)}: images are {' and '.join(sorted(depths))}; return one dtype for all"
+        len(depths) == 1 or spec.dims == 3,
+        f"{label_of(subject)}: images are {' and '.join(sorted(depths))}; return one dtype for all",
     )
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from zoo.conformance.steps import check_spec_fields, expect, step
 from zoo.data.checks import check_samples, complete_spec, unify_spellings
+from zoo.data.masks import measure_masks
+from zoo.data.volumes import check_values
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest, parse_patient
+from zoo.system.files import cache_root
 
 NUM_READ = 16  # images of a dataset to read
 
@@ -22,7 +26,8 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
     """
     check_dataset_spec(spec)
     samples, again = (open_samples(spec, folder, offline) for _ in range(2))
-    spec = complete_spec(spec, samples)
+    spec, samples = complete_samples(spec, samples)
+    _, again = complete_samples(spec, again)
     check_dataset_spec(spec)
     with step(f"dataset {spec.name!r}"):
         check_samples(spec, samples)
@@ -35,6 +40,16 @@ def check_dataset(spec: DatasetSpec, folder: Path, *, offline: bool = True) -> N
         and np.array_equal(samples.targets, again.targets, equal_nan=samples.targets.dtype.kind == "f"),
         f"dataset {spec.name!r}: opening it twice gives different samples or a different order; sort the files",
     )
+
+
+def complete_samples(spec: DatasetSpec, samples: Samples) -> tuple[DatasetSpec, Samples]:
+    """The spec completed from the files, the targets from masks, and whole volumes as images, if there are any."""
+    spec = complete_spec(spec, samples)
+    if samples.masks is not None:
+        samples = replace(samples, targets=measure_masks(spec, samples, cache_root()).sizes)
+    if samples.volumes is not None:
+        samples = replace(samples, read=samples.volumes)
+    return spec, samples
 
 
 def check_dataset_spec(spec: DatasetSpec) -> None:
@@ -122,13 +137,22 @@ def check_pixels(spec: DatasetSpec, samples: Samples) -> None:
     for row in chosen:
         with step(f"{name}: reading the image of {samples.table['sample_id'].iloc[row]!r}"):
             pixels.append(samples.read(images[row]))
-        check_image(f"{name}: {samples.table['sample_id'].iloc[row]}", pixels[-1], spec.channels)
+        check_stored(f"{name}: {samples.table['sample_id'].iloc[row]}", pixels[-1], spec)
     depths = sorted({str(image.dtype) for image in pixels})
-    expect(len(depths) == 1, f"{name}: images are {' and '.join(depths)}; return one dtype for all")
+    expect(len(depths) == 1 or spec.dims == 3, f"{name}: images are {' and '.join(depths)}; return one dtype for all")
     with step(f"{name}: reading images in several threads"), ThreadPoolExecutor(4) as pool:
         again = list(pool.map(samples.read, [images[row] for row in chosen]))
     equal = all(np.array_equal(first, second) for first, second in zip(pixels, again, strict=True))
     expect(equal, f"{name}: `read` gives different pixels when called in threads; open the file in each call")
+
+
+def check_stored(name: str, stored: object, spec: DatasetSpec) -> None:
+    """Check an image, or a volume."""
+    if spec.dims == 2:
+        check_image(name, stored, spec.channels)
+        return
+    with step(name):
+        check_values(stored, name)
 
 
 def check_image(name: str, pixels: object, channels: int) -> None:

@@ -78,7 +78,9 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         refuse(fault, MAKER)
     if not len(table):
         refuse("it has no images", "add images")
-    if spec.dims == 3 and (samples.volumes is None or samples.masks is None):
+    if spec.dims == 3 and samples.volumes is None:
+        refuse("dims is 3, but it has no volumes", "return `volumes` in its Samples")
+    if spec.dims == 3 and spec.task.targets.spatial and samples.masks is None:
         refuse("dims is 3, but it has no volumes with masks", "set `masks` in dataset.toml; a plugin returns both")
     for column in ("sample_id", "image"):
         if column not in table.columns:

@@ -19,6 +19,7 @@ from zoo.data.masks import LabelMaps
 from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
+from zoo.data.volume_cubes import Cube, DecodedCubes, cache_cubes
 from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
 from zoo.images.placement import Spacing
@@ -63,7 +64,7 @@ def find_boundary_rule(
 
 
 class Resolution(NamedTuple):
-    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes.
+    """How a run's images are decoded: the side of the square or cube, or of a patch, and the spacing of volumes.
 
     The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
     `transforms` are the preprocessing steps.
@@ -76,8 +77,11 @@ class Resolution(NamedTuple):
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image or volume of a dataset once, and return the file of pixels or voxels."""
-    if source.spec.dims == 3:
+    if source.spec.dims == 3 and source.task.targets.spatial:
         return cache_volumes(source, resolution.spacing, cache, progress)
+    if source.spec.dims == 3:
+        spacing = resolution.spacing if isinstance(resolution.spacing, float) else None
+        return cache_cubes(source, Cube(resolution.size, spacing), cache, progress)
     return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
@@ -156,6 +160,7 @@ class DecodedFold(Fold):
 
     @property
     def label_maps(self) -> LabelMaps:
+        assert not isinstance(self.decoded, DecodedCubes)
         return self.decoded.label_maps
 
     @property
@@ -163,9 +168,14 @@ class DecodedFold(Fold):
         return self.decoded.spacings
 
     @cached_property
-    def decoded(self) -> DecodedImages | DecodedVolumes:
+    def decoded(self) -> DecodedImages | DecodedVolumes | DecodedCubes:
         """The files of the cache."""
-        return DecodedVolumes(self.images) if self.volumes else DecodedImages(self.images)
+        return open_volume_files(self.task, self.images) if self.volumes else DecodedImages(self.images)
+
+    def common_masks(self, rows: Array) -> Array:
+        """The reference masks of some rows on one grid: uint8 (n, ...)."""
+        assert not isinstance(self.decoded, DecodedCubes)
+        return self.decoded.common_masks(rows)
 
     @property
     def channels(self) -> int:
@@ -223,12 +233,17 @@ STANDARDIZED = (0.0, 1.0)  # standard deviations from the mean of each volume
 WITH_UNIT = re.compile(r"\bct\b|computed tomography|hounsfield", re.IGNORECASE)
 
 
+def open_volume_files(task: Task, images: Path) -> DecodedVolumes | DecodedCubes:
+    """The decoded volumes of a task: with their masks, or each in a cube."""
+    return DecodedVolumes(images) if task.targets.spatial else DecodedCubes(images)
+
+
 def read_volumes_by(spec: DatasetSpec, images: Path, train: Array, patch: int) -> VolumeReading:
     """How a fold reads its volumes. Values of CT have a unit, so that a window of train is the same for all volumes.
 
     Channels may differ in their unit, as in PET-CT, and then no window fits all.
     """
-    window, volumes = None, DecodedVolumes(images)
+    window, volumes = None, open_volume_files(spec.task, images)
     if isinstance(spec.intensity, tuple):
         window = spec.intensity
     elif WITH_UNIT.search(spec.modality) and volumes.channels == 1:

@@ -36,16 +36,17 @@ def build_constant(request: BuildRequest) -> nn.Module:
 
 
 def build_thumbnails(request: BuildRequest) -> nn.Module:
-    """A module that averages the image over an 8x8 grid, then applies a linear layer."""
+    """A module that averages the image over an 8x8 grid, or a volume over 8x8x8, then applies a linear layer."""
     from collections import OrderedDict
 
     from torch import nn
 
+    pool = nn.AdaptiveAvgPool2d if request.dims == 2 else nn.AdaptiveAvgPool3d
     return nn.Sequential(
         OrderedDict(
-            pool=nn.AdaptiveAvgPool2d(BASELINE_SIDE),
+            pool=pool(BASELINE_SIDE),
             flatten=nn.Flatten(),
-            classifier=nn.Linear(request.channels * BASELINE_SIDE * BASELINE_SIDE, request.num_outputs),
+            classifier=nn.Linear(request.channels * BASELINE_SIDE**request.dims, request.num_outputs),
         )
     )
 
@@ -140,6 +141,7 @@ CONSTANT = ModelSpec(
     title="the class prior of train, for every image",
     family="baseline",
     build=build_constant,
+    dims=(2, 3),
     channels=1,
     classifier="classifier",
 )
@@ -148,6 +150,7 @@ THUMBNAILS = ModelSpec(
     title="logistic regression on 8x8 thumbnails",
     family="baseline",
     build=build_thumbnails,
+    dims=(2, 3),
     channels=1,
     classifier="classifier",
     min_image_size=BASELINE_SIDE,

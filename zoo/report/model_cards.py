@@ -255,6 +255,12 @@ def show_mapping(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
+def describe_initial_weights(weights: Mapping[str, Any]) -> str:
+    """Where training began; `derivation` is absent from older cards."""
+    derivation = weights.get("derivation")
+    return f"{weights['tag'] or 'random init'} ({weights['init']})" + (f"; {derivation}" if derivation else "")
+
+
 def model_lines(kept: KeptModel) -> list[str]:
     card, weights = kept.card, kept.card.weights
     reading = show_mapping(card.reading or {}) or "as stored"
@@ -268,7 +274,7 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("preprocessing before resizing", ", ".join(transform_texts(card)) or "none"),
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
         ("threshold", quote_numbers(card.thresholds or ()) or "none"),
-        ("initial weights", f"{weights['tag'] or 'random init'} ({weights['init']})"),
+        ("initial weights", describe_initial_weights(weights)),
         ("license of the initial weights", (weights["license"] or "not recorded") if weights["tag"] else "none"),
         ("license of these weights", f"{BLANK}; the metadata have those of the data and the initial weights, if known"),
         ("run", card.run),

@@ -60,6 +60,10 @@ def check_choices(protocol: Protocol, choices: Choices, source: OpenDataset) -> 
                 )
     refuse_transforms(protocol, choices, source)
     refuse_of_loss(protocol, choices, source)
+    if protocol.mixup and source.spec.dims == 3:
+        raise UsageError(
+            f"--set mixup: {dataset} has volumes, and mixup is for images", fix="leave it out", code="wrong-dims"
+        )
     if protocol.mixup and task.targets.form not in ("class", "flags"):
         raise UsageError(
             f"--set mixup: {dataset} has no labels per image, so two images have no target between theirs "

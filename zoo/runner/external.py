@@ -11,11 +11,13 @@ import numpy as np
 
 from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets
 from zoo.auditing.overlap import OverlapRequest, check_overlap
+from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
@@ -94,6 +96,8 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
 
 def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | VolumePixels:
     """Open the images of an external dataset as the network reads those of training."""
+    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
+        return open_cubes(dataset.decoded, dataset.volumes.window, pixels.device)
     if isinstance(pixels, Pixels):
         mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
         return open_pixels(dataset, mean, std, pixels.device, pixels.patch)

@@ -161,7 +161,7 @@ def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDatas
         raise UsageError(
             f"model {choice.shown!r} is for images of {spec.dims[0]} dimensions, but dataset {source.spec.name!r} has "
             f"{dims}",
-            fix="choose a model of volumes, such as unet3d" if dims == 3 else "choose a model of images",
+            fix=suggest_model(source),
             code="wrong-dims",
         )
     if protocol.dims != dims:
@@ -171,6 +171,15 @@ def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDatas
             fix="choose finetune, scratch or quick",
             code="wrong-dims",
         )
+
+
+def suggest_model(source: OpenDataset) -> str:
+    """What to do about a model that is not for the images of a dataset."""
+    if source.spec.dims == 2:
+        return "choose a model of images"
+    if source.task.targets.spatial:
+        return "choose a model of volumes, such as unet3d"
+    return "choose a model of volumes, such as resnet18_3d; with dims = 2 in dataset.toml, their slices are read"
 
 
 def find_size(protocol: Protocol, source: OpenDataset) -> int:

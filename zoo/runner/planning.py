@@ -259,7 +259,7 @@ def resolve_keep_weights(run: Run, keep_weights: KeepWeights) -> KeepWeights:
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     """Whether the weights that `--keep-weights` requires exist: of this run or, with `best`, of any of its seeds."""
-    if resolve_keep_weights(run, keep_weights) == "none":
+    if resolve_keep_weights(run, keep_weights) == "none" or "cube" in result.details:  # see `will_keep_model`
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():

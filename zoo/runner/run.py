@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.cube_pixels import CubePixels, open_cubes
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, Sides, VolumePixels, open_volumes
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
@@ -81,7 +83,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     module = load_module(kept, registry, assignment.cache)[2] if kept else build(spec, run, dataset, assignment.weights)
     pixels = open_input(spec, assignment, device)
     cost = measure_module_size(module, pixels)
-    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
+    notify({"stored_bytes": 4 * cost["num_parameters"] if will_keep_model(assignment, pixels) else 0})
     checkpoints = open_checkpoints(assignment)
     if kept:
         fitted = reopen(module, pixels, run.precision)
@@ -107,9 +109,10 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         "family": spec.family,
         "pretraining": assignment.weights.pretraining(spec),
         **describe_local(assignment.weights),
-        **(pixels.describe() if isinstance(pixels, VolumePixels) else {}),
+        **({"weights_derivation": spec.derivation} if run.init == "pretrained" and spec.derivation else {}),
+        **(pixels.describe() if isinstance(pixels, VolumePixels | CubePixels) else {}),
         "val_score": null_if_nan(select(val)),
-        "keep_weights": assignment.keep_weights,
+        "keep_weights": assignment.keep_weights if will_keep_model(assignment, pixels) else "none",
     }
     weights = "kept" if kept else "trained again" if assignment.done else "its own"
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
@@ -121,7 +124,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
             scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
         files = {}
-        if assignment.keep_weights != "none":
+        if will_keep_model(assignment, pixels):
             steps = resolution_of(run, registry).transforms
             files = model_files(replace(keepsake(assignment, spec, model, scores), transforms=steps))
         artifacts = Artifacts(
@@ -131,6 +134,11 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     checkpoints.drop()
     for test in assignment.external:
         predict_external(test, model, metrics, assignment.results)
+
+
+def will_keep_model(assignment: Assignment, pixels: Pixels | VolumePixels) -> bool:
+    """Whether the trained model is kept; not that of volumes with labels: no command reads new ones into a cube."""
+    return assignment.keep_weights != "none" and not isinstance(pixels, CubePixels)
 
 
 def keepsake(
@@ -157,6 +165,7 @@ def keepsake(
             "digest": run.weights_digest,
             "license": details.get("weights_license") or license_of(spec, run.weights_tag),
             "pretraining": details["pretraining"],
+            "derivation": details.get("weights_derivation", ""),
         },
     )
 
@@ -218,6 +227,8 @@ def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels |
     if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
         sides = Sides(spec.size_multiple, spec.min_image_size)
         return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides)
+    if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
+        return open_cubes(dataset.decoded, dataset.volumes.window, device)
     return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
 
 
@@ -237,7 +248,7 @@ def open_checkpoints(assignment: Assignment) -> Checkpoints:
 def choose_features(assignment: Assignment, pixels: Pixels | VolumePixels) -> GetFeatures:
     """Choose how to get a frozen network's features: with pretrained weights, cache them for other seeds and folds."""
     run = assignment.run
-    if run.init == "random" or isinstance(pixels, VolumePixels):
+    if run.init == "random" or isinstance(pixels, VolumePixels | CubePixels):
         return extract_features
     relevant = {"torch", *assignment.libraries}
     library_versions = {name: version for name, version in versions(*assignment.libraries).items() if name in relevant}

@@ -209,7 +209,9 @@ class DatasetSpec:
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
     dims: Literal[2, 3] = fact(
-        "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
+        "3: volumes are read as a whole, with a mask or a label of each; 2: images and slices.",
+        default=2,
+        recorded=False,
     )
     tolerance_mm: float | None = fact(
         "Of masks: the distance in mm within which `nsd` counts two boundaries as equal, such as how far two readers "

@@ -76,6 +76,7 @@ class ModelSpec:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     weights: tuple[Weights, ...] = ()  # a name without a tag means the first
+    derivation: str = ""  # how `build` derives the network's weights from those of a file, if it changes them
     license: str = ""
     citation: str = ""
     version: int = 0  # of the architecture: raise it when `build` changes; 0: it changes with every plugin release

@@ -215,6 +215,33 @@ SEGMENT_PATCHES = replace(
     rounds=5,
     patch=(128,),
 )
+FINETUNE3D = replace(
+    FINETUNE,
+    name="finetune3d",
+    title="volumes: AdamW 3e-4, cosine, 50 epochs of 8 volumes within 500-10,000 steps, cubes of 96 voxels",
+    dims=3,
+    epochs=50,
+    batch_size=8,
+    image_size=96,
+    without_weights="",
+)
+SCRATCH3D = replace(
+    SCRATCH,
+    name="scratch3d",
+    title="volumes from random init: AdamW 1e-3, cosine, 100 epochs of 8 volumes within 2,000-50,000 steps, 96 voxels",
+    dims=3,
+    batch_size=8,
+    image_size=96,
+)
+QUICK3D = replace(
+    QUICK,
+    name="quick3d",
+    version=1,
+    title="volumes in minutes on a CPU: 144 steps of 8 volumes, cubes of 32 voxels",
+    dims=3,
+    batch_size=8,
+    image_size=32,
+)
 LINEAR_PROBE = Protocol(
     name="linear-probe",
     title="logistic regression on frozen features, its L2 penalty chosen on val",
@@ -309,6 +336,9 @@ PROTOCOLS = (
     SEGMENT3D,
     SEGMENT3D_QUICK,
     SEGMENT_PATCHES,
+    FINETUNE3D,
+    SCRATCH3D,
+    QUICK3D,
     BASELINE,
 )
 

@@ -279,6 +279,9 @@ class Presentation:
                     raise TypeError(f"{name}: unknown {kind!r}; there are: {', '.join(kinds)}")
 
 
+RECIPES_3D = {"finetune": "finetune3d", "scratch": "scratch3d", "quick": "quick3d"}  # one answer for each volume
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A kind of answer, for N images and L labels.
@@ -300,7 +303,7 @@ class Task:
     decisions: Decisions | None = field(default_factory=Decisions)
     presentation: Presentation
     recipes: Mapping[str, str] = field(default_factory=dict)  # requested protocol -> the one for this task
-    volume_recipes: Mapping[str, str] = field(default_factory=dict)  # the same for volumes
+    volume_recipes: Mapping[str, str] = field(default_factory=lambda: dict(RECIPES_3D))  # the same for volumes
 
     def recipe(self, protocol: str, dims: int) -> str:
         """The name of the protocol for this task in place of a requested one, for images of two or three axes."""

@@ -41,7 +41,7 @@ def fit_atlas(module: nn.Module, dataset: DecodedFold) -> dict[str, Any]:
     import torch
 
     prior = label_shares(dataset)
-    val = dataset.decoded.common_masks(dataset.index("val"))
+    val = dataset.common_masks(dataset.index("val"))
     scores = [mean_dice(draw_atlas(prior, share), val, len(prior)) for share in ATLAS_SHARES]
     share = float(ATLAS_SHARES[int(np.argmax(scores))])
     logits = np.concatenate([np.full((1, *prior.shape[1:]), share, prior.dtype), prior])
@@ -59,7 +59,7 @@ def label_shares(dataset: DecodedFold) -> Array:
     rows = dataset.index("train")
     counts: Array | None = None
     for row in rows:
-        (mask,) = dataset.decoded.common_masks(np.array([row]))
+        (mask,) = dataset.common_masks(np.array([row]))
         if counts is None:
             counts = np.zeros((len(dataset.labels), *mask.shape), np.float32)
         for number in np.unique(mask[mask > 0]).tolist():

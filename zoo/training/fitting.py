@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
+from zoo.data.cube_pixels import CubePixels
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.data.volumes import VolumePixels
@@ -33,7 +34,7 @@ from zoo.training.optimizer import build_optimizer
 from zoo.training.probes import fit_knn, fit_probe, join_head
 from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
-from zoo.training.volume_batches import VolumeBatches
+from zoo.training.volume_batches import CubeBatches, VolumeBatches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -181,10 +182,12 @@ def finetune(request: FitRequest) -> Fitted:
 
 
 def open_batches(request: FitRequest, seeds: dict[str, int]) -> BatchSource:
-    """The batches of a training: whole images, or patches of volumes."""
+    """The batches of a training: images, whole volumes, or patches of volumes."""
     dataset, pixels, protocol = request.dataset, request.pixels, request.protocol
     if isinstance(pixels, VolumePixels):
         return VolumeBatches(dataset, pixels, protocol, seeds, request.choices)
+    if isinstance(pixels, CubePixels):
+        return CubeBatches(dataset, pixels, protocol, seeds, request.choices)
     return Batches(dataset, pixels, protocol, seeds, request.choices)
 
 

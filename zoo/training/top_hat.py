@@ -28,7 +28,7 @@ def fit_top_hat(module: nn.Module, dataset: DecodedFold, pixels: Pixels) -> dict
 
     rows = dataset.index("train")
     rows = rows[:: -(-len(rows) // MAX_IMAGES)]
-    marked = dataset.decoded.common_masks(rows) > 0
+    marked = dataset.common_masks(rows) > 0
     channels = range(pixels.input_shape[0])
     settings = module.get_buffer("settings")
     tried: dict[tuple[float, float, float], tuple[float, float]] = {}

@@ -88,8 +88,8 @@ def turn_volumes(volumes: Tensor, symmetries: Sequence[str], turns: Tensor) -> T
     return volumes
 
 
-def augment_volumes(volumes: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """Augment standardized volumes (B, C, ...), float32, and move their masks (B, 1, ...) with them.
+def augment_volumes(volumes: Tensor, masks: Tensor | None, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Augment standardized volumes (B, C, ...), float32, and move their masks (B, 1, ...) with them, if there are any.
 
     Voxels from outside the patch are 0, the mean of the volume or the middle of its window, and background.
     """
@@ -98,7 +98,8 @@ def augment_volumes(volumes: Tensor, masks: Tensor, parameters: Tensor) -> tuple
     maps, gain, shift, gamma = parameters.split(list(PARTS.values()), dim=1)  # type: ignore[no-untyped-call]
     grid = affine_grid(maps.reshape(-1, 3, 4), [len(volumes), 1, *volumes.shape[2:]], align_corners=False)
     volumes = grid_sample(volumes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    masks = grid_sample(masks, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    if masks is not None:
+        masks = grid_sample(masks, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     gain, shift, gamma = (part.reshape(-1, 1, 1, 1, 1) for part in (gain, shift, gamma))
     low, high = volumes.amin(dim=(1, 2, 3, 4), keepdim=True), volumes.amax(dim=(1, 2, 3, 4), keepdim=True)
     spread = (high - low).clamp(min=1e-6)

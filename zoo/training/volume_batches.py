@@ -1,4 +1,4 @@
-"""Plan and compute the batches of volumes: a patch of each, with its mask, and their augmentation."""
+"""Plan and compute the batches of volumes, and their augmentation: a patch of each with its mask, or the whole."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.data.cube_pixels import CubePixels
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
 from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
+from zoo.training.batches import open_targets
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
 from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
@@ -35,7 +37,26 @@ class PlannedPatches:
         return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters, "turns": self.turns}
 
 
-class VolumeBatches(BatchSource):
+class AugmentedSource(BatchSource):
+    """Batches of volumes, of which each is changed by its own parameters and symmetries."""
+
+    augments: bool
+    symmetries: Sequence[str]
+
+    def draw_changes(self, count: int, lengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The parameters and turns of `count` batches; `lengths` are those of `draw_parameters`."""
+        import torch
+
+        parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
+        for batch in parameters if self.augments else ():
+            batch.copy_(draw_parameters(self.size, lengths, self.generators["draws"]))
+        turns = torch.zeros(count, self.size, len(self.symmetries), dtype=torch.uint8)
+        for batch in turns if self.symmetries else ():
+            batch.copy_(torch.randint(0, 4, batch.shape, generator=self.generators["draws"]))
+        return parameters, turns
+
+
+class VolumeBatches(AugmentedSource):
     """An endless sequence of batches of patches; each volume gives one patch per pass over train."""
 
     pixels: VolumePixels
@@ -69,13 +90,7 @@ class VolumeBatches(BatchSource):
 
         rows = self.rows[self.choose(count)]
         corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
-        if self.augments:
-            parameters = torch.stack([draw_parameters(self.size, self.lengths, self.generators["draws"]) for _ in rows])
-        else:
-            parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
-        turns = torch.zeros(count, self.size, len(self.symmetries), dtype=torch.uint8)
-        for batch in turns if self.symmetries else ():
-            batch.copy_(torch.randint(0, 4, batch.shape, generator=self.generators["draws"]))
+        parameters, turns = self.draw_changes(count, self.lengths)
         return PlannedPatches(rows=rows, corners=corners, parameters=parameters, turns=turns)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
@@ -97,5 +112,62 @@ class VolumeBatches(BatchSource):
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
         volumes, masks = (turn_volumes(each, self.symmetries, planned.turns) for each in (volumes, masks))
         if self.augments:
-            volumes, masks = augment_volumes(volumes, masks, planned.parameters)
+            volumes, moved = augment_volumes(volumes, masks, planned.parameters)
+            assert moved is not None
+            masks = moved
         return volumes.contiguous(), masks[:, 0].long()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedCubes:
+    """Whole volumes (n, B) that are drawn but not read."""
+
+    rows: Tensor  # int64, indices into the dataset
+    targets: Tensor  # int64, indices into train's targets
+    parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+    turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"rows": self.rows, "targets": self.targets, "parameters": self.parameters, "turns": self.turns}
+
+
+class CubeBatches(AugmentedSource):
+    """An endless sequence of batches of whole volumes and encoded targets."""
+
+    pixels: CubePixels
+
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: CubePixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(dataset, protocol, seeds, choices)
+        self.pixels = pixels
+        self.targets = open_targets(dataset, pixels.device)
+        self.augments = protocol.augmentation != "none"
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
+
+    def plan(self, count: int) -> PlannedCubes:
+        """Draw the next `count` batches on the host."""
+        chosen = self.choose(count)
+        parameters, turns = self.draw_changes(count, (1.0, 1.0, 1.0))
+        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters, turns=turns)
+
+    def unpack(self, parts: Mapping[str, Tensor]) -> PlannedCubes:
+        """Reverse `PlannedCubes.tensors`."""
+        return PlannedCubes(**parts)
+
+    def gather(self, planned: PlannedCubes) -> list[Tensor]:
+        """Read the voxels of one batch, on the device where they are stored."""
+        return [self.pixels.gather(planned.rows)]
+
+    def compute(self, planned: PlannedCubes, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Compute the network's input and the loss's targets of one batch, from what `gather` read."""
+        (voxels,) = gathered or self.gather(planned)
+        volumes = turn_volumes(self.pixels.to_input(voxels, planned.rows), self.symmetries, planned.turns)
+        if self.augments:
+            volumes, _ = augment_volumes(volumes, None, planned.parameters)
+        return volumes.contiguous(), self.targets.index_select(0, planned.targets)

@@ -15,7 +15,8 @@ from zoo.trained.modules import state_of
 from zoo_monai import register_models
 
 pytestmark = pytest.mark.integration  # MONAI starts a process when it is imported
-SPECS = {spec.name: spec for spec in register_models()}
+SPECS = {spec.name: spec for spec in register_models() if "segmentation" in spec.tasks}
+DENSENET = next(spec for spec in register_models() if spec.name == "densenet121_3d")
 SMALL = ("segresnet2d-16", "dynunet2d")
 ALL = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SPECS]
 
@@ -46,6 +47,19 @@ def test_every_network_has_a_name_in_two_and_in_three_dimensions():
 @pytest.mark.parametrize("name", ALL)
 def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])
+
+
+@pytest.mark.slow
+def test_densenet_passes_the_conformance_kit():
+    check_model(DENSENET)
+
+
+def test_densenet_has_the_number_of_parameters_of_its_title_and_one_answer_for_each_volume():
+    module = build_model(DENSENET, BuildRequest(num_outputs=2, channels=1, image_size=32, dims=3)).eval()
+    count = sum(parameter.numel() for parameter in module.parameters())
+    assert f" {count / 1e6:.1f} M parameters" in DENSENET.title
+    with torch.inference_mode():
+        assert module(torch.zeros(1, 1, 32, 48, 64)).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

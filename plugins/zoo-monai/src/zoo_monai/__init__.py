@@ -1,4 +1,4 @@
-"""MONAI's segmentation networks, for images and for volumes, from random init."""
+"""MONAI's segmentation networks, for images and for volumes, and DenseNet-121 for volumes, from random init."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import BuildRequest, ModelSpec, hookimpl
-from zoo_monai.building import build_dynunet, build_segresnet, build_swinunetr, build_unetr
+from zoo_monai.building import build_densenet121, build_dynunet, build_segresnet, build_swinunetr, build_unetr
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,16 +55,31 @@ NETWORKS = (
     SWINUNETR("swinunetr{}d", "Swin UNETR, 48 features", partial(build_swinunetr, 48), ("25.1", "62.2")),
     SWINUNETR("swinunetr{}d-24", "Swin UNETR, 24 features", partial(build_swinunetr, 24), ("6.3", "15.7")),
 )
+OF_VOLUMES: dict[str, Any] = {"channels": 1, "mean": (0.0,), "std": (1.0,)}
+DENSENET121_3D = ModelSpec(
+    name="densenet121_3d",
+    build=build_densenet121,
+    title="DenseNet-121 (3-D, 11.2 M parameters)",
+    family="densenet",
+    dims=(3,),
+    image_size=96,
+    min_image_size=32,
+    classifier="class_layers.out",
+    citation="Huang et al. 2017, CVPR, arXiv:1608.06993",
+    license="Apache-2.0",
+    version=1,
+    imports=("monai.networks.nets",),
+    **OF_VOLUMES,
+)
 
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    return [describe(network, dims) for network in NETWORKS for dims in (2, 3)]
+    return [*(describe(network, dims) for network in NETWORKS for dims in (2, 3)), DENSENET121_3D]
 
 
 def describe(network: Network, dims: int) -> ModelSpec:
     """Make the spec of a network for images or for volumes."""
-    of_volumes: dict[str, Any] = {"channels": 1, "mean": (0.0,), "std": (1.0,)} if dims == 3 else {}
     return ModelSpec(
         name=network.name.format(dims),
         build=network.build,
@@ -79,5 +94,5 @@ def describe(network: Network, dims: int) -> ModelSpec:
         license="Apache-2.0",
         version=1,
         imports=("monai.networks.nets",),
-        **of_volumes,
+        **(OF_VOLUMES if dims == 3 else {}),
     )

@@ -20,6 +20,13 @@ def interface(request: BuildRequest) -> dict[str, Any]:
     }
 
 
+def build_densenet121(request: BuildRequest) -> nn.Module:
+    from monai.networks.nets import DenseNet121
+
+    module: nn.Module = DenseNet121(**interface(request))
+    return module
+
+
 def build_segresnet(filters: int, request: BuildRequest) -> nn.Module:
     from monai.networks.nets import SegResNet
 

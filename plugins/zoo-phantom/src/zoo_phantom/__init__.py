@@ -1,4 +1,4 @@
-"""The quickstart data: four datasets of synthetic chest-CT-like slices with known truth.
+"""The quickstart data: datasets of synthetic chest-CT-like slices and volumes with known truth.
 
 The truth about a slice (its lesions, `masks`, `boxes`) is recomputed from its parameters:
 `masks(draw(PARAMETERS["phantom"]), 12)`.
@@ -11,6 +11,7 @@ from zoo_phantom.parameters import PhantomParameters
 from zoo_phantom.scenes import draw
 from zoo_phantom.segmentation import MASKED
 from zoo_phantom.truth import Lesion, boxes, find_lesions, masks
+from zoo_phantom.volumes import STACKED
 
 __all__ = [
     "DATASETS",
@@ -29,4 +30,4 @@ __all__ = [
 
 @hookimpl
 def register_datasets() -> list[DatasetSpec]:
-    return [*DATASETS.values(), MASKED]
+    return [*DATASETS.values(), MASKED, *STACKED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,23 +58,31 @@ def describe_slices(scenes: Scenes) -> pandas.DataFrame:
     """Table with one row per slice: names, split, patient, and metadata for subgroups."""
     import pandas
 
-    own, number = scenes.patients, len(scenes.patient)
+    number = len(scenes.patient)
     lesions = np.bincount(scenes.lesions["slice"], minlength=number)
     return pandas.DataFrame(
         {
             "sample_id": [f"p{p:03d}_s{s:02d}" for p, s in zip(scenes.patient, scenes.order, strict=True)],
             "image": np.arange(number),
             "split": np.array(SPLITS)[scenes.split].astype(object),
-            "patient": [f"p{p:03d}" for p in scenes.patient],
-            "age": own["age"],
-            "sex": np.array(["male", "female"])[own["sex"]].astype(object),
-            "scanner": np.array(SCANNERS)[own["scanner"]].astype(object),
-            "noise_hu": own["noise"].round(1),
+            **describe_patients(scenes, np.arange(number)),
             "level": scenes.anatomy["level"].round(3),
             "subtlety": np.where(lesions == 0, "none", np.where(scenes.faint, "faint", "plain")).astype(object),
             "num_lesions": lesions,
         }
     )
+
+
+def describe_patients(scenes: Scenes, slices: Array) -> dict[str, Any]:
+    """Columns on the patients of some slices."""
+    own = {name: values[slices] for name, values in scenes.patients.items()}
+    return {
+        "patient": [f"p{p:03d}" for p in scenes.patient[slices]],
+        "age": own["age"],
+        "sex": np.array(["male", "female"])[own["sex"]].astype(object),
+        "scanner": np.array(SCANNERS)[own["scanner"]].astype(object),
+        "noise_hu": own["noise"].round(1),
+    }
 
 
 CARD = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,17 @@ def draw_anatomy(
     parameters: PhantomParameters, patient: Array, order: Array
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Draw the constants of each patient, and the anatomy of every slice, which changes from top to bottom."""
-    number = int(patient[-1]) + 1
+    own = draw_patients(parameters, int(patient[-1]) + 1)
+    patients = {name: values[patient] for name, values in own.items()}
+    counts = np.bincount(patient)[patient]
+    stream = Stream(parameters.seed, "anatomy")
+    level = (order + stream.uniform((0.1, 0.9), len(patient))) / counts
+    jitter = [stream.uniform((-0.6, 0.6), len(patient)) for _ in range(8)]
+    return patients, shape_anatomy(patients, level, jitter)
+
+
+def draw_patients(parameters: PhantomParameters, number: int) -> dict[str, Array]:
+    """Draw the constants of each patient, (number,) by name."""
     stream = Stream(parameters.seed, "patients")
     own = {
         "age": stream.integers((35, 85), number),
@@ -105,14 +115,14 @@ def draw_anatomy(
     }
     own["bone_hu"] = own["bone_hu"] - 2.0 * (own["age"] - 35)
     own["scale"] = own["scale"] - 0.04 * own["sex"]
-    patients = {name: values[patient] for name, values in own.items()}
-    counts = np.bincount(patient)[patient]
-    stream = Stream(parameters.seed, "anatomy")
-    level = (order + stream.uniform((0.1, 0.9), len(patient))) / counts  # 0: below the aortic arch, 1: the heart
+    return own
+
+
+def shape_anatomy(patients: Mapping[str, Array], level: Array, jitter: Sequence[Array]) -> dict[str, Array]:
+    """The anatomy of N slices at a level (N,), 0 below the aortic arch and 1 at the heart, with small deviations."""
     wide = 28.5 * patients["scale"]
     deep = wide * patients["flatness"]
-    jitter = [stream.uniform((-0.6, 0.6), len(patient)) for _ in range(8)]
-    anatomy = {
+    return {
         "level": level,
         "x": patients["shift_x"],
         "y": patients["shift_y"],
@@ -131,7 +141,6 @@ def draw_anatomy(
         "spine_y": 0.58 * deep + 0.4 * jitter[6],
         "aorta_x": 3.4 + 0.5 * jitter[7],
     }
-    return patients, anatomy
 
 
 def draw_labels(parameters: PhantomParameters, patient: Array, split: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 from zoo import ModelSpec, Weights, hookimpl
 from zoo_torchvision.building import build_model, layer_groups
 from zoo_torchvision.fetching import fetch_weights
+from zoo_torchvision.inflating import INFLATED, inflate_spec
 
 INDEX = Path(__file__).with_name("index.json")
 URL = "https://download.pytorch.org/models/"
@@ -18,7 +19,8 @@ LICENSE = "BSD-3-Clause"
 
 @hookimpl
 def register_models() -> list[ModelSpec]:
-    return [describe_model(name, entry) for name, entry in read_index()["models"].items()]
+    specs = {name: describe_model(name, entry) for name, entry in read_index()["models"].items()}
+    return [*specs.values(), *(inflate_spec(specs[name]) for name in INFLATED)]
 
 
 def read_index() -> dict[str, Any]:

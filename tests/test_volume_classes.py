@@ -1,0 +1,236 @@
+"""Volumes with labels instead of masks: reading, the cube that each is fitted into, and a board with its bundle."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pandas
+import pytest
+import torch
+from folders import open_source
+
+from zoo import BINARY, REGRESSION
+from zoo.auditing.external import match_datasets
+from zoo.data.cube_pixels import open_cubes
+from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.opening import open_dataset
+from zoo.data.splits import draw_split
+from zoo.data.volume_cubes import Cube, fit_volume
+from zoo.errors import DataError, UsageError
+from zoo.models.weights import RANDOM
+from zoo.registry.lookup import ModelChoice
+from zoo.registry.opening import open_registry
+from zoo.runner.choices import check_choices
+from zoo.runner.grid import Machine, PlannedModel, plan_run
+from zoo.specs.protocol import PROTOCOLS, QUICK3D
+from zoo.system.machine import seed_children
+from zoo.training.fitting import USES
+from zoo.training.volume_batches import CubeBatches
+
+CARD = """
+dims = 3
+images = "scans/*.nii.gz"
+table = "labels.csv"
+label = {column = "finding", positive = "ball"}
+patient = {column = "patient"}
+join = {column = "file"}
+"""
+SPACING = (1.0, 1.5, 2.0)
+
+
+def write_set(root, count=48, modality="", seed=0):
+    """Ragged volumes of 24 patients, half of them with a bright ball; a table has their labels."""
+    random, rows = np.random.default_rng(seed), []
+    for number in range(count):
+        shape = random.integers(10, 16, 3)
+        values = random.normal(100, 10, shape).astype(np.float32)
+        if number % 2:
+            values[3:7, 3:7, 3:7] += 80
+        path = root / "scans" / f"scan_{number:03}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([*SPACING, 1.0])), path)
+        rows.append({"file": path.name, "finding": ["clear", "ball"][number % 2], "patient": f"p{number % 24}"})
+    pandas.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    (root / "dataset.toml").write_text(f'modality = "{modality}"\n' + CARD)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="module")
+def source(folder, tmp_path_factory):
+    spec, _ = open_source(folder)
+    return open_dataset(spec, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def fold(source, tmp_path_factory):
+    cubes = cache_decoded(source, Resolution(12, None), tmp_path_factory.mktemp("decoded"))
+    return open_fold(source, draw_split(source), 0, cubes, patch=12)
+
+
+def open_pixels_of(fold):
+    return open_cubes(fold.decoded, fold.volumes.window, "cpu")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def test_volumes_with_labels_of_a_table_are_a_set_of_volumes(source):
+    spec, samples = source.spec, source.samples
+    assert (spec.task, spec.dims, spec.channels) == (BINARY, 3, 1)
+    assert len(samples.table) == 48 and len(set(source.patients)) == 24
+    image = samples.table["image"][0]
+    assert samples.volumes(image).ndim == 3 and samples.spacing(image) == SPACING
+    assert samples.read(image).ndim == 2  # a slice stands for the volume where it is shown
+
+
+def test_numbers_of_volumes_are_a_regression(tmp_path):
+    root = write_set(tmp_path, count=6)
+    pandas.read_csv(root / "labels.csv").assign(finding=np.linspace(1.5, 9.25, 6)).to_csv(root / "labels.csv")
+    (root / "dataset.toml").write_text('task = "regression"' + CARD.replace(', positive = "ball"', ""))
+    spec, samples = open_source(root)
+    assert (spec.task, spec.dims) == (REGRESSION, 3)
+    assert samples.targets[0] == 1.5
+
+
+# --- the cube --------------------------------------------------------------------------------------------------------
+def test_a_volume_keeps_its_proportions_in_mm_and_is_centered():
+    fitted = fit_volume(np.ones((10, 10, 10, 1), np.float32), (1.0, 1.0, 2.0), Cube(20, None))
+    inside = np.argwhere(fitted[..., 0] > 0)
+    assert fitted.shape == (20, 20, 20, 1)
+    assert inside.min(axis=0).tolist() == [5, 5, 0] and inside.max(axis=0).tolist() == [14, 14, 19]
+
+
+def test_without_spacing_voxels_are_taken_as_cubes():
+    fitted = fit_volume(np.ones((4, 8, 8, 2), np.float32), None, Cube(8, 1.0))
+    assert (fitted != 0).sum() == 4 * 8 * 8 * 2
+
+
+def test_a_voxel_is_not_lost_where_a_volume_becomes_smaller():
+    volume = np.zeros((32, 32, 32, 1), np.float32)
+    volume[13, 14, 15] = 512.0
+    fitted = fit_volume(volume, None, Cube(4, None))
+    assert fitted.sum() == pytest.approx(1.0, rel=0.01)  # the mean of 512 voxels
+
+
+def test_with_a_spacing_of_the_protocol_what_is_beyond_the_cube_is_cut_off():
+    volume = np.arange(10, dtype=np.float32)[:, None, None, None] * np.ones((1, 10, 10, 1), np.float32)
+    fitted = fit_volume(volume, (1.0, 1.0, 1.0), Cube(4, 1.0))
+    assert fitted[:, 0, 0, 0].tolist() == [3.0, 4.0, 5.0, 6.0]
+
+
+def test_decoded_volumes_are_standardized_by_their_own_values(source, fold):
+    values = source.samples.volumes(source.samples.table["image"][5])
+    assert fold.decoded.columns["mean"][5] == pytest.approx(values.mean(), rel=1e-4)
+    assert fold.decoded.spacings[5] == SPACING
+    pixels = open_pixels_of(fold)
+    volumes = pixels.normalize(pixels.batch(torch.tensor([5, 6])))
+    assert volumes.shape == (2, 1, 12, 12, 12) and not pixels.clipped
+    inside = volumes[0][volumes[0] != 0]
+    assert abs(inside.mean()) < 0.2 and 0.5 < inside.std() < 1.2
+
+
+def test_a_window_of_ct_comes_from_the_voxels_of_train(tmp_path):
+    opened = open_dataset(open_source(write_set(tmp_path / "ct", modality="CT"))[0], tmp_path / "cache")
+    cubes = cache_decoded(opened, Resolution(12, None), tmp_path / "cache")
+    fold = open_fold(opened, draw_split(opened), 0, cubes, patch=12)
+    low, high = fold.volumes.window
+    assert 70 < low < 90 and 150 < high < 200
+    volumes = open_pixels_of(fold).batch(torch.arange(8))
+    assert volumes.min() >= -2 and volumes.max() == 2
+
+
+# --- training and testing --------------------------------------------------------------------------------------------
+def test_an_interrupted_training_draws_the_same_volumes(fold):
+    protocol = replace(QUICK3D, augmentation="one-of")
+    first, second = (CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES)) for _ in range(2))
+    state = first.state()
+    planned = first.plan(3)
+    second.restore(state)
+    again = second.plan(3)
+    for name, tensor in planned.tensors().items():
+        assert torch.equal(tensor, again.tensors()[name])
+    one = first.unpack({name: tensor[0] for name, tensor in planned.tensors().items()})
+    volumes, targets = first.compute(one)
+    assert volumes.shape == (8, 1, 12, 12, 12)
+    assert torch.equal(targets, torch.from_numpy(fold.targets)[one.rows])
+
+
+def plan_on(source, model, protocol=QUICK3D):
+    spec = open_registry().find("model", model)
+    machine = Machine(device_kind="cpu", threads=1, precision="fp32")
+    choice = ModelChoice(name=model, shown=model, spec=spec, weights=None)
+    planned = PlannedModel(choice=choice, weights=RANDOM, protocol=protocol, seeds=(0,), machine=machine)
+    return plan_run(planned, source, draw_split(source), 0, 0, "auroc")
+
+
+@pytest.mark.integration
+def test_a_model_of_images_is_refused_with_the_two_ways_on(source):
+    with pytest.raises(UsageError) as caught:
+        plan_on(source, "zoo-torchvision:resnet18")
+    assert caught.value.code == "wrong-dims"
+    assert "resnet18_3d" in caught.value.fix and "dims = 2" in caught.value.fix
+
+
+def test_mixup_is_refused_for_volumes(source):
+    with pytest.raises(UsageError) as caught:
+        check_choices(replace(QUICK3D, mixup=0.2), {}, source)
+    assert caught.value.code == "wrong-dims"
+
+
+def test_requested_protocols_have_a_recipe_for_volumes():
+    by_name = {protocol.name: protocol for protocol in PROTOCOLS}
+    for requested in ("finetune", "scratch", "quick"):
+        assert by_name[BINARY.recipe(requested, 3)].dims == 3
+        assert by_name[BINARY.recipe(requested, 2)].dims == 2
+
+
+def test_models_of_volumes_are_not_tested_on_images(source):
+    images = replace(source, spec=replace(source.spec, dims=2, name="images"))
+    with pytest.raises(DataError) as caught:
+        match_datasets(source, images, None, {}, name="images")
+    assert caught.value.code == "wrong-dims"
+
+
+PLUGIN = """
+from zoo import ModelSpec, hookimpl
+
+
+def build(request):
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv3d(request.channels, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.AdaptiveMaxPool3d(2),
+        nn.Flatten(), nn.Linear(64, request.num_outputs),
+    )
+
+
+@hookimpl
+def register_models():
+    return [ModelSpec(name="small_3d", build=build, dims=(3,), channels=1, mean=(0.0,), std=(1.0,))]
+"""
+
+
+def zoo(*command, cwd):
+    done = subprocess.run([sys.executable, "-m", "zoo", *command], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_volumes_with_labels_get_a_board_an_external_board_and_a_bundle(folder, tmp_path):
+    (tmp_path / "small.py").write_text(PLUGIN)
+    other = write_set(tmp_path / "other", count=24, seed=1)
+    options = ["--protocol", "quick", "--weights", "none", "--seeds", "1", "--folds", "1", "--set", "steps=60"]
+    command = ["bench", "-d", str(folder), "-m", "small_3d", "--plugin", "small.py", "--test-on", str(other)]
+    board = zoo(*command, *options, "--offline", "--distinct-patients", cwd=tmp_path).stdout
+    assert "quick3d@1" in board and "thumbnails" in board and "constant" in board
+    zoo("report", "--predictions", "out.csv", cwd=tmp_path)
+    assert len(pandas.read_csv(tmp_path / "out.csv")) > 0
+    zoo("bundle", "shared.zip", cwd=tmp_path)
+    zoo("verify", "shared.zip", cwd=tmp_path)
