@@ -27,6 +27,7 @@ QUICK = {
     "dataset": (specs.GOOD_DATASETS, specs.BAD_DATASETS),
     "protocol": (specs.GOOD_PROTOCOLS, specs.BAD_PROTOCOLS),
     "task": (specs.GOOD_TASKS, specs.BAD_TASKS),
+    "estimator": (specs.GOOD_ESTIMATORS, specs.BAD_ESTIMATORS),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from zoo.conformance.checking import Check
 from zoo.conformance.dataset_claims import DATASET_CHECKS
+from zoo.conformance.estimator_claims import ESTIMATOR_CHECKS
 from zoo.conformance.executor_claims import EXECUTOR_CHECKS
 from zoo.conformance.metric_claims import METRIC_CHECKS
 from zoo.conformance.model_claims import MODEL_CHECKS
@@ -21,6 +22,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "protocol": (*PROTOCOL_CHECKS, *SPEC_CHECKS),
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
+    "estimator": (*ESTIMATOR_CHECKS, *SPEC_CHECKS),
 }
 
 

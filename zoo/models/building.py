@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,14 @@ def build_model(
 def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
     """Call a plugin's `build`. Raises RunError if it contacts the network, seeds torch or does not return a module.
 
+    Where no dataset is known, as for measuring speed, the labels are numbered.
+
     Downloads would not be recorded, and with its own seed all runs would start from the same initialization.
     """
     import torch
 
+    if not request.labels:
+        request = replace(request, labels=tuple(f"label {number + 1}" for number in range(request.num_outputs)))
     seed = torch.initial_seed()
     with downloads_refused(spec, "build"), noted_seeds() as seeds:
         module = spec.build(request)

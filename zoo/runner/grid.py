@@ -16,6 +16,7 @@ from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import SHUFFLED, Run, with_protocol
 from zoo.specs.deviation import Deviation
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, Protocol
 from zoo.tasks.task import Task
@@ -38,6 +39,14 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedEstimator:
+    """The estimator that a protocol names, and its identity: "zoo-bench:svm@v1"."""
+
+    spec: EstimatorSpec
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedModel:
     """A model with everything that its runs on all datasets share."""
 
@@ -47,6 +56,7 @@ class PlannedModel:
     seeds: tuple[int, ...]
     machine: Machine
     by_kind: Mapping[ImageKind, Protocol] = field(default_factory=dict)  # those that replace `protocol`
+    estimator: PlannedEstimator | None = None  # of the protocol
     added: bool = False  # a baseline that nobody named: left out of datasets whose task it does not support
 
 
@@ -108,6 +118,7 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
             code="wrong-task",
         )
     refuse_other_dims(choice, protocol, source)
+    refuse_other_method(model, protocol, source)
     requested_size = find_size(protocol, source)
     if protocol.patch:
         check_patch(protocol, choice, source)
@@ -140,6 +151,7 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
         threads=machine.threads,
         primary_metric=primary_metric,
         network=identify_network(choice, weights),
+        estimator=model.estimator.identity if model.estimator else "",
         num_train=int((split.folds[fold] == "train").sum()),
         deviations=tuple(deviations),
     )
@@ -166,6 +178,37 @@ def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDatas
             f"{source.spec.name!r} has {dims}",
             fix="choose finetune, scratch or quick",
             code="wrong-dims",
+        )
+
+
+def refuse_other_method(model: PlannedModel, protocol: Protocol, source: OpenDataset) -> None:
+    """Raise UsageError for a model that the protocol's method cannot use, or an estimator of another task."""
+    name, spec = model.choice.shown, model.choice.spec
+    if protocol.method == "finetune" and spec.fixed:
+        raise UsageError(
+            f"model {name!r} has nothing to train: its features are computed by a formula",
+            fix="choose a protocol of frozen features, such as linear-probe or svm",
+            code="wrong-method",
+        )
+    if protocol.method == "zero-shot" and not spec.zero_shot:
+        raise UsageError(
+            f"model {name!r} does not answer without training, as protocol {protocol.name!r} requires",
+            fix="choose a model whose spec has `zero_shot`, or another protocol",
+            code="wrong-method",
+        )
+    if protocol.method == "zero-shot" and model.weights.init == "random":
+        raise UsageError(
+            f"model {name!r} has no weights here, so without training it answers at random",
+            fix="provide its weights with --weights-dir FOLDER",
+            code="wrong-method",
+        )
+    estimator = model.estimator
+    if estimator and source.task.name not in estimator.spec.tasks:
+        raise UsageError(
+            f"protocol {protocol.name!r}: estimator {estimator.spec.name!r} does not support {source.task.name} tasks "
+            f"(dataset {source.spec.name!r}); it supports {', '.join(estimator.spec.tasks)}",
+            fix="choose another protocol, or omit the dataset",
+            code="wrong-task",
         )
 
 

@@ -96,6 +96,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            estimator=registry.find("estimator", run.protocol.estimator) if run.estimator else None,
             counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
@@ -189,6 +190,7 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
         weights=weights.path,
         tag=weights.build_tag,
         dims=run.protocol.dims,
+        labels=dataset.labels,
     )
     return build_model(
         spec,

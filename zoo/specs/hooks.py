@@ -7,6 +7,7 @@ from typing import Any
 import pluggy
 
 from zoo.specs.dataset import DatasetSpec
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
@@ -28,6 +29,7 @@ KINDS: dict[str, type[Any]] = {
     "executor": ExecutorSpec,  # provisional until a second one ships
     "observer": ObserverSpec,
     "task": Task,
+    "estimator": EstimatorSpec,
 }
 HOOKS = {kind: f"register_{kind}s" for kind in KINDS}
 

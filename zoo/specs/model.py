@@ -46,6 +46,7 @@ class BuildRequest:
     weights: Path | None = None
     tag: str = ""
     dims: int = 2  # 3: the module maps volumes (N, channels, A, B, C)
+    labels: tuple[str, ...] = ()  # names of the dataset's labels, for models that answer without training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +88,6 @@ class ModelSpec:
     find: Callable[[FetchRequest], ModelSpec] | None = None  # resolves any model called "NAME:..." on request
     priority: int = 0  # of several plugins with a model of this name, the plain name means the highest priority
     code: str = ""  # lines of the library's own that set `model`, with {num_outputs}, {channels} and {image_size}
+    fixed: bool = False  # nothing is drawn or loaded: features computed by a formula; no protocol can train it
+    zero_shot: bool = False  # `build` returns a module that answers about `labels` without training
     prefixes: tuple[str, ...] = ()  # other spellings of "PLUGIN:" in front of the models of this plugin

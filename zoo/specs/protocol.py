@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, nearest
 
-Method = Literal["finetune", "probe", "knn", "none"]  # none: the predictions are imported
+# estimator: a model without gradients, on frozen features; zero-shot: the model answers as it is built; none: the
+# predictions are imported
+Method = Literal["finetune", "probe", "knn", "estimator", "zero-shot", "none"]
 
 
 def only(method: Method, default: Any) -> Any:
@@ -72,6 +74,8 @@ class Protocol:
     regularizations: tuple[float, ...] = only("probe", tuple(10.0**power for power in range(-6, 4)))
     neighbors: int = only("knn", 20)
     temperature: float = only("knn", 0.07)
+    estimator: str = only("estimator", "")  # the name of an `EstimatorSpec`
+    seeded: bool = only("estimator", False)  # whether the outcome of this estimator depends on the seed
     overrides: tuple[tuple[str, str], ...] = ()  # name and text of each `--set`; ("shuffled", "") of the control
 
     def __post_init__(self) -> None:
@@ -79,6 +83,12 @@ class Protocol:
             raise UsageError(
                 f"protocol {self.name!r}: set exactly one of steps, epochs",
                 fix="set one with --set steps=N or --set epochs=N, and the other to none",
+                code="bad-protocol",
+            )
+        if (self.method == "estimator") != (self.estimator != ""):
+            raise UsageError(
+                f"protocol {self.name!r}: an estimator goes with the method estimator, and with no other",
+                fix="name it in `estimator`, and set method to estimator",
                 code="bad-protocol",
             )
 
@@ -100,9 +110,11 @@ class Protocol:
     def is_deterministic(self, init: str) -> bool:
         """Whether every seed has the same outcome from this kind of initial weights.
 
-        A head on the features of given weights is the optimum of a convex loss or a vote; a small stem is drawn.
+        A head on the features of given weights is the optimum of a convex loss, a vote, or an estimator that says so;
+        a small stem is drawn.
         """
-        return init == "pretrained" and self.method != "finetune" and self.stem == "own"
+        given = init in ("pretrained", "fixed") and self.stem == "own"
+        return given and self.method != "finetune" and not self.seeded
 
 
 FINETUNE = Protocol(
@@ -215,6 +227,32 @@ KNN = Protocol(
     augmentation="none",
     symmetries=False,
 )
+NEAREST_CENTROID = replace(
+    LINEAR_PROBE,
+    name="nearest-centroid",
+    title="the class with the nearest mean of frozen features",
+    method="estimator",
+    estimator="nearest-centroid",
+)
+SVM = replace(
+    NEAREST_CENTROID,
+    name="svm",
+    title="support vector machine (RBF kernel, C = 1) on frozen features",
+    estimator="svm",
+)
+GRADIENT_BOOSTING = replace(
+    NEAREST_CENTROID,
+    name="gradient-boosting",
+    title="100 rounds of gradient boosting of trees on frozen features",
+    estimator="gradient-boosting",
+)
+ZERO_SHOT = Protocol(
+    name="zero-shot",
+    title="the model answers as it is: nothing is trained",
+    method="zero-shot",
+    augmentation="none",
+    symmetries=False,
+)
 TUTORIAL = Protocol(
     name="tutorial",
     title="what tutorials do: SGD .001, momentum .9, 10 epochs, no augmentation",
@@ -285,6 +323,10 @@ PROTOCOLS = (
     SCRATCH,
     LINEAR_PROBE,
     KNN,
+    NEAREST_CENTROID,
+    SVM,
+    GRADIENT_BOOSTING,
+    ZERO_SHOT,
     TUTORIAL,
     MEDMNIST,
     SEGMENT,
@@ -297,7 +339,8 @@ PROTOCOLS = (
 )
 
 _FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
-_PLANNED = {"image_size", "precision", "weights"}  # decided before the first run, so they cannot be tuned by runs
+# Decided before the first run, so they cannot be tuned by runs.
+_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded"}
 
 
 def list_settings(method: Method | None = None) -> list[str]:
@@ -399,6 +442,8 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
         if text not in get_args(kind):
             raise UsageError(f"--set {name}={text}: unknown value", fix=f"choose from {', '.join(get_args(kind))}")
         return text
+    if kind is str:
+        return text
     options = get_args(kind) or (kind,)
     if type(None) in options and text.lower() == "none":
         return None
@@ -434,7 +479,7 @@ def refuse_beyond(name: str, value: float) -> None:
 
 
 # Fields that were added when results existed, with the value that stands for their absence.
-ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None}
+ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None, "estimator": "", "seeded": False}
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
+    estimator: str = ""  # name and version, of the method "estimator"
     weights_sha256: str = ""  # of model.safetensors; "" in older cards
     notice: str = NOTICE
 

@@ -168,7 +168,6 @@ def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
     from torch import nn
 
     card, weights = model.card, (folder or model.folder) / WEIGHTS_FILE
-    load = load_plain if card.layout == "plain" else rebuild
 
     class Graph(nn.Module):
         mean: Tensor
@@ -176,7 +175,10 @@ def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.module = load(card, weights, model.spec)
+            plain = card.layout == "plain"
+            self.module = (
+                load_plain(card, weights, model.spec) if plain else rebuild(card, weights, model.spec, model.estimator)
+            )
             shape = (1, -1, 1, 1)
             self.register_buffer("mean", torch.tensor(card.mean).reshape(shape), persistent=False)
             self.register_buffer("std", torch.tensor(card.std).reshape(shape), persistent=False)

@@ -21,7 +21,7 @@ from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import resolved_fields
 from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
-from zoo.trained.modules import FeatureTap, forward_rows, merged_state, state_of
+from zoo.trained.modules import WHOLE, FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
 
 NUM_IMAGES = 8  # of val, to compare an exported model with torch
@@ -57,8 +57,8 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     from safetensors.torch import save
 
     method = kept.run.protocol.method
-    merged = None if method == "finetune" else merged_state(kept.module, kept.spec, kept.build, kept.pixels)
-    layout = "plain" if method == "finetune" or merged else "joined"
+    merged = None if method in WHOLE else merged_state(kept.module, kept.spec, kept.build, kept.pixels)
+    layout = "plain" if method in WHOLE or merged else "joined"
     reference = reference_of(kept)
     card = make_model_card(kept, layout, reference)
     weights = save(merged or state_of(kept.module), {"format": "pt", **file_metadata(card)})
@@ -130,4 +130,5 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         scores=kept.scores,
         versions=kept.versions,
         weights=kept.weights,
+        estimator=run.estimator,
     )
