@@ -97,6 +97,7 @@ class Row:
     coverage: tuple[int, int]  # runs that count, runs expected
     num_finished: int = 0  # finished runs; a seed counts if all its folds finished
     cost: Mapping[str, float | None]  # mean over runs
+    val_score: float | None = field(default=None, compare=False, repr=False)  # mean over runs; higher is better
     deviations: tuple[Deviation, ...]
     degenerate: tuple[str, ...] = ()  # why it is no better than the constant predictor
     tuned: str = ""
@@ -573,6 +574,9 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
                 seeds=seeds_of(row),
                 threshold=board.rule_of(row),
                 folders=row.folders,
+                names=(row.name, row.model, row.qualified),
+                cost=row.cost,
+                val_score=row.val_score,
             )
             for row in board.rows
             if row.stored
@@ -714,6 +718,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         coverage=(len(counted), len(seeds) * len(folds)),
         num_finished=len(finished),
         cost={name: mean_cost(counted, name) for name in COSTS},
+        val_score=mean_val_score(counted),
         deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
         tuned=run["tuned"],
         num_tuning_runs=run.get("num_tuning_runs", 0),  # absent from the oldest results
@@ -840,6 +845,11 @@ def seed_deviation(stored: Sequence[Sequence[Mapping[str, Score]]], name: str) -
 def mean_cost(results: Sequence[Result], name: str) -> float | None:
     values = [r.cost[name] for r in results if r.cost.get(name) is not None]
     return statistics.fmean(values) if values else None
+
+
+def mean_val_score(results: Sequence[Result]) -> float | None:
+    values = [result.details.get("val_score") for result in results]
+    return None if not values or None in values else exact_mean(values)
 
 
 def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:
