@@ -220,6 +220,28 @@ def build_formula(request, noise=None):
     return Formula(request.num_outputs, noise)
 
 
+class TwoInputs(Tiny):
+    """Adds the metadata to the logits' input, or ignores them."""
+
+    def __init__(self, request, ignore=False):
+        super().__init__(outputs=request.num_outputs, channels=request.channels)
+        self.ignore, self.join = ignore, nn.Linear(max(1, request.metadata), 8)
+
+    def forward(self, images, metadata=None):
+        features = self.conv(images).relu().mean(dim=(2, 3))
+        if metadata is not None and not self.ignore:
+            features = features + self.join(metadata)
+        return self.fc(features)
+
+
+def build_two_inputs(request, ignore=False):
+    return TwoInputs(request, ignore)
+
+
+def build_two_inputs_of_three_channels(request):
+    return TwoInputs(replace(request, channels=3))
+
+
 class Named(nn.Module):
     """Logits from the length of each label's name, or from its position."""
 
@@ -241,7 +263,16 @@ def tiny(**changes):
 
 FIXED = ModelSpec(name="formula", build=build_formula, classifier="fc", fixed=True, min_image_size=8, version=1)
 NAMED = ModelSpec(name="named", build=build_named, fixed=True, zero_shot=True, min_image_size=8, version=1)
-GOOD_MODELS = {"named layers": TINY, "own head": OWN_HEAD, "weights": WITH_WEIGHTS, "fixed": FIXED, "zero-shot": NAMED}
+TWO_INPUTS = ModelSpec(name="two", build=build_two_inputs, metadata=True, min_image_size=8, version=1)
+GOOD_MODELS = {
+    "two inputs": TWO_INPUTS,
+    "two inputs, repeated gray": replace(TWO_INPUTS, build=build_two_inputs_of_three_channels, classifier="fc"),
+    "named layers": TINY,
+    "own head": OWN_HEAD,
+    "weights": WITH_WEIGHTS,
+    "fixed": FIXED,
+    "zero-shot": NAMED,
+}
 BAD_MODELS = {
     "model-fields": replace(TINY, tasks=("binary", "multi-class")),
     "model-builds": tiny(before=fail),
@@ -269,6 +300,7 @@ BAD_MODELS = {
     "model-state": replace(TINY, build=build_forgetting),
     "model-fixed": replace(FIXED, build=partial(build_formula, noise=True)),
     "model-zero-shot": replace(NAMED, build=partial(build_named, by_position=True)),
+    "model-metadata": replace(TWO_INPUTS, build=partial(build_two_inputs, ignore=True)),
     "model-weights": replace(WITH_WEIGHTS, build=build_tiny),
 }
 

@@ -394,6 +394,25 @@ def check_zero_shot(subject: CheckedSpec) -> None:
     )
 
 
+def check_metadata(subject: CheckedSpec) -> None:
+    import torch
+
+    spec, num_inputs = subject.spec, 3
+    if not spec.metadata:
+        raise Inapplicable("it does not declare `metadata`; zoo joins them with its features")
+    images = draw_input(spec, channels=1)
+    values = torch.linspace(-1, 1, num_inputs * len(images)).reshape(len(images), num_inputs)
+    planes = values[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    with step(f"{model_label(subject)}: with {num_inputs} numbers per image"):
+        module = build_model(spec, replace(request_of(spec, channels=1), metadata=num_inputs))
+        outputs = evaluate(module, torch.cat([images, planes], dim=1))
+        without = evaluate(module, torch.cat([images, 0 * planes], dim=1))
+    expect(
+        not same_outputs(outputs, without),
+        f"{model_label(subject)}: it declares `metadata`, but its logits do not depend on them",
+    )
+
+
 def check_weights_read(subject: CheckedSpec) -> None:
     """Build from the weights on this machine and from a copy with other values, which must change every parameter."""
     from zoo.runner.trials import Trial, find_unread
@@ -455,5 +474,6 @@ MODEL_CHECKS = (
     Check(id="model-state", claim="Its state dict determines its outputs", run=check_state_dict),
     Check(id="model-fixed", claim="A fixed model draws nothing", run=check_fixed),
     Check(id="model-zero-shot", claim="Without training it answers about the labels by name", run=check_zero_shot),
+    Check(id="model-metadata", claim="It uses the metadata that it declares", run=check_metadata),
     Check(id="model-weights", claim="Its weights are read", run=check_weights_read),
 )

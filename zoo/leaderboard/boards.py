@@ -64,6 +64,7 @@ KEPT_APART = (
     "tuned",
     "predictions",
     "estimator",
+    "inputs",
 )
 # The tables below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = (
@@ -848,8 +849,8 @@ def mean_cost(results: Sequence[Result], name: str) -> float | None:
 
 
 def mean_val_score(results: Sequence[Result]) -> float | None:
-    values = [result.details.get("val_score") for result in results]
-    return None if not values or None in values else exact_mean(values)
+    values = [value for result in results if (value := result.details.get("val_score")) is not None]
+    return exact_mean(values) if values and len(values) == len(results) else None
 
 
 def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:

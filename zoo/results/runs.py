@@ -49,6 +49,7 @@ class Run:
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
     predictions: str = ""  # imported: hash of the masks of all folds
+    inputs: str = ""  # columns of the second input, and a hash of their cells: "age, sex 1a2b3c4d"
     estimator: str = ""  # name and version of the protocol's estimator: "zoo-bench:svm@v1"
     num_train: int = 0  # training images
     deviations: tuple[Deviation, ...] = ()
@@ -82,6 +83,7 @@ class Run:
             **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
             **({"predictions": self.predictions} if self.predictions else {}),
             **({"estimator": self.estimator} if self.estimator else {}),
+            **({"inputs": self.inputs} if self.inputs else {}),
         }
 
     @property

@@ -90,6 +90,7 @@ class RunRecord(Record):
     test_hash: str = ""
     predictions: str = ""
     estimator: str = ""
+    inputs: str = ""
     deviations: list[DeviationRecord] = []
     tuned: str = ""
     tuned_fields: list[str] = []

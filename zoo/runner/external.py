@@ -15,7 +15,7 @@ from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
-from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.pixels import Pixels, open_pixels, with_metadata
 from zoo.data.volumes import VolumePixels
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
@@ -65,6 +65,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
     mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
     images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+    images = with_metadata(images, dataset) if run.protocol.metadata else images
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from zoo.auditing.external import External
+from zoo.data.metadata import select_inputs
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import UsageError
@@ -19,6 +20,7 @@ from zoo.specs.deviation import Deviation
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, Protocol
+from zoo.system.files import hash_bytes
 from zoo.tasks.task import Task
 
 ImageKind = tuple[Task, int]  # of a dataset: its task, and the axes of its images
@@ -152,6 +154,7 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
         primary_metric=primary_metric,
         network=identify_network(choice, weights),
         estimator=model.estimator.identity if model.estimator else "",
+        inputs=identify_inputs(protocol, source) if protocol.metadata else "",
         num_train=int((split.folds[fold] == "train").sum()),
         deviations=tuple(deviations),
     )
@@ -210,6 +213,24 @@ def refuse_other_method(model: PlannedModel, protocol: Protocol, source: OpenDat
             fix="choose another protocol, or omit the dataset",
             code="wrong-task",
         )
+
+
+def identify_inputs(protocol: Protocol, source: OpenDataset) -> str:
+    """The columns of the second input and a hash of their cells.
+
+    Raises UsageError if the dataset or the protocol has no second input, and DataError for a column that is missing.
+    """
+    if source.task.targets.spatial or protocol.method == "zero-shot":
+        what = "masks" if source.task.targets.spatial else "answers without training"
+        raise UsageError(f"--set metadata=true: not for {what}", fix="leave it out", code="wrong-task")
+    columns = select_inputs(source)
+    if not columns:
+        raise UsageError(
+            f"--set metadata=true: dataset {source.spec.name!r} declares no columns for it",
+            fix='add `inputs = ["age", "sex"]` to its dataset.toml, or leave it out',
+            code="inputs",
+        )
+    return f"{', '.join(columns)} {hash_bytes(*columns, *(''.join(map(repr, each)) for each in columns.values()))[:8]}"
 
 
 def find_size(protocol: Protocol, source: OpenDataset) -> int:

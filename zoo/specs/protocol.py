@@ -64,6 +64,7 @@ class Protocol:
     symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
     augmentation: Literal["none", "one-of"] = only("finetune", "one-of")
 
+    metadata: bool = False  # the columns in the dataset's `inputs` are a second input of the model
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # val: the round with the best val score, or the last one if val has fewer than 30 of a class; best: always the best
     select_by: Literal["val", "best", "last"] = only("finetune", "val")
@@ -340,7 +341,7 @@ PROTOCOLS = (
 
 _FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 # Decided before the first run, so they cannot be tuned by runs.
-_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded"}
+_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded", "metadata"}
 
 
 def list_settings(method: Method | None = None) -> list[str]:
@@ -479,7 +480,7 @@ def refuse_beyond(name: str, value: float) -> None:
 
 
 # Fields that were added when results existed, with the value that stands for their absence.
-ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None, "estimator": "", "seeded": False}
+ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None, "estimator": "", "seeded": False, "metadata": False}
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

@@ -66,6 +66,12 @@ def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str
     if output.exists():
         raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
     card = model.card
+    if card.inputs:
+        raise UsageError(
+            f"{card.name} takes metadata beside the image, which exported folders do not",
+            fix="use `zoo predict` with the results folder",
+            code="export",
+        )
     if target in OUTPUT_FILES and card.layout != "plain":
         raise UsageError(
             f"{card.name}: a head of method {card.method} cannot be exported to {target}",

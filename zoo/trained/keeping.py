@@ -131,4 +131,5 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         versions=kept.versions,
         weights=kept.weights,
         estimator=run.estimator,
+        inputs=tuple(dataset.coding.describe()) if run.protocol.metadata else (),
     )

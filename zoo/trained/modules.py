@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.arrays import Array
 from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, WeightsError
-from zoo.models.building import build_model, feature_extractor, read_stored
+from zoo.models.building import build_model, feature_extractor, read_stored, spec_with_metadata
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.devices import open_device
@@ -57,7 +57,7 @@ def merged_state(joined: nn.Module, spec: ModelSpec, build: Callable[[], nn.Modu
     module.load_state_dict(state)
     rows = torch.arange(min(NUM_COMPARED, len(pixels.images)))
     with torch.inference_mode():
-        images = pixels.normalize(pixels.batch(rows))
+        images = pixels.inputs(rows)
         own = joined.eval()(images)
         merged = module.to(images.device).eval()(images)
     return state if torch.allclose(own, merged, rtol=MERGE_TOLERANCE, atol=MERGE_TOLERANCE) else None
@@ -70,12 +70,13 @@ def rebuild(card: ModelCard, weights: Path, spec: ModelSpec, estimator: Estimato
     """
     if card.method in WHOLE:
         return load_plain(card, weights, spec)
+    used = spec_with_metadata(spec) if card.inputs else spec
     if card.layout == "plain":
         module = load_plain(card, weights, spec)
-        head = linear_head(module, spec)
-        return join_head(feature_extractor(spec, module), module, head).eval()
+        head = linear_head(module, used)
+        return join_head(feature_extractor(used, module), module, head).eval()
     module, state = build_empty(card, spec), read_weights(weights)
-    joined = join_head(feature_extractor(spec, module), module, build_head(card, state, estimator))
+    joined = join_head(feature_extractor(used, module), module, build_head(card, state, estimator))
     return load_state(joined, state, card, weights)
 
 
@@ -89,6 +90,7 @@ def build_empty(card: ModelCard, spec: ModelSpec) -> nn.Module:
     tag = card.weights["tag"]
     request = BuildRequest(
         labels=card.labels,
+        metadata=card.coding.num_inputs if card.coding else 0,
         num_outputs=card.task_kind.head.num_outputs(len(card.labels)),
         channels=card.channels,
         image_size=card.image_size,
@@ -222,7 +224,7 @@ def forward_rows(tap: FeatureTap, pixels: Pixels, rows: Array, precision: str) -
     logits, features = [], []
     with torch.inference_mode(), device.autocast(precision):
         for part in torch.from_numpy(rows).split(device.prediction_batch(pixels.input_bytes)):  # type: ignore[no-untyped-call]
-            outputs, values = tap(pixels.normalize(pixels.batch(part)))
+            outputs, values = tap(pixels.inputs(part))
             logits.append(outputs.cpu())
             features += [] if values is None else [values.cpu()]
     stacked = torch.cat(features).numpy() if features else None

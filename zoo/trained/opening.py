@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zoo.arrays import Array
 from zoo.errors import ResultsError, UsageError, WeightsError, nearest
 from zoo.evaluation.predictions import Predictions, load_predictions
+from zoo.models.building import spec_with_metadata
 from zoo.models.identity import identify_estimator, identify_network
 from zoo.models.layout import place
 from zoo.models.weights import InitialWeights, find_model
@@ -166,7 +167,11 @@ def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> Op
         estimator=find_estimator(card, registry),
         folder=folder,
         module=module,
-        tap=FeatureTap(place(module, device, card.precision, card.image_size), spec, card.method),
+        tap=FeatureTap(
+            place(module, device, card.precision, card.image_size),
+            spec_with_metadata(spec) if card.inputs else spec,
+            card.method,
+        ),
         device=device,
         reference=as_reference(card, arrays),
         images=arrays.get("images"),

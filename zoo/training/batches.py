@@ -117,7 +117,8 @@ class Batches(BatchSource):
 
         levels, *masks = gathered or self.gather(planned)
         images = augment(self.pixels.scale_levels(levels), planned.augmentation, self.symmetries)
-        images = self.pixels.normalize(images).contiguous(memory_format=torch.channels_last)
+        images = self.pixels.join(self.pixels.normalize(images), planned.rows)
+        images = images.contiguous(memory_format=torch.channels_last)
         if masks:
             return images, move(masks[0], planned.augmentation, self.symmetries)
         assert self.targets is not None
