@@ -23,7 +23,7 @@ from zoo.statistics.means import exact_mean, mean_of_arrays
 
 MIN_MEMBERS = 2
 MOST_METRICS = 5  # of the task, including the primary one
-MINUS_BEST, TRAINING = "minus best on val", "train seconds"
+MINUS_BEST, TRAIN_SECONDS = "minus best on val", "train seconds"
 ALL_MODELS = "all"  # in --ensemble: every model of the board
 DIFFERENCE = IntervalMethod(code="other", name="difference of means over patients, of these runs")
 
@@ -52,8 +52,8 @@ def build_section(request: SectionRequest) -> Section | None:
     return Section(
         name="ensembles",
         title="Ensembles: the mean probability of several trainings of one model, or of several models",
-        columns=("model", "ensemble of", *metrics, f"{name} of its members", MINUS_BEST, TRAINING, "seconds per image"),
-        compact=("model", "ensemble of", name, f"{name} of its members", MINUS_BEST, TRAINING),
+        columns=("model", "ensemble of", *metrics, f"{name} of its members", MINUS_BEST, TRAIN_SECONDS, "seconds per image"),
+        compact=("model", "ensemble of", name, f"{name} of its members", MINUS_BEST, TRAIN_SECONDS),
         rows=tuple(score_ensemble(each, metrics, request) for each in found),
         notes=(
             "an ensemble costs as much as all its members, so it is not ranked among single models; its interval is "
