@@ -45,7 +45,7 @@ test: setup-dev  ## All tests but the slow ones.
 golden: setup-dev  ## Write the sentences that tests expect (tests/golden.json) from what is said now.
 	$(PYTEST) -n $(WORKERS) --update-golden -m "not slow" $$(grep -l 'golden' tests/test_*.py)
 
-test-slow: setup-dev  ## The tests that take minutes.
+test-slow: setup-dev  ## The costly tests, and further cases of the others; a workflow runs them each night.
 	$(PYTEST) -m slow
 
 speed: setup-dev  ## Measure zoo against hand-written scripts, side by side on this machine, into benchmarks/speed/README.md: over an hour, nothing else running.

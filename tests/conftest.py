@@ -144,6 +144,18 @@ def zoo(request, command, environment):
 
 
 @pytest.fixture(scope="session")
+def output_of(zoo):
+    """Run a command that succeeds and return its stdout."""
+
+    def run(*arguments, **settings):
+        done = zoo(*arguments, **settings)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def bench(zoo):
     """Run `zoo bench --json` and return its exit status, its document and what it said on stderr."""
 

@@ -24,14 +24,20 @@ from zoo import (
     Event,
     ExecutorSpec,
     Head,
+    LossSpec,
     MetricSpec,
     ModelSpec,
     Samples,
+    SamplingSpec,
+    TransformSpec,
     Undefined,
     Weights,
 )
 from zoo.models.estimators import ESTIMATORS
 from zoo.system.workers import execute
+from zoo.training.losses import FOCAL, TASK_LOSS
+from zoo.training.samplings import BALANCED, UNIFORM
+from zoo.training.transforms import CLAHE, CUTOUT
 
 SIDE = 32
 
@@ -757,4 +763,92 @@ BAD_EXECUTORS = {
         name="stubborn", execute=partial(without_option, option="fail_fast", value=False)
     ),
     "executor-more": ExecutorSpec(name="deaf", execute=partial(without_option, option="more", value=nothing_more)),
+}
+
+
+# --- losses, samplings and transforms --------------------------------------------------------------------------------
+def build_by_margin(request, margin):
+    """A loss of the margin between the target and the other class."""
+    return partial(margin_loss, margin=margin)
+
+
+def margin_loss(logits, targets, margin):
+    own = logits.gather(1, targets[:, None])[:, 0]
+    return margin(2 * own - logits.sum(dim=1))
+
+
+def log_of_margin(margins):
+    return (-margins).exp().log().mean() - margins.abs().sqrt().mean()
+
+
+def softplus(margins):
+    return torch.nn.functional.softplus(-margins).mean()
+
+
+def wrong_way(margins):
+    return softplus(-margins)
+
+
+def hardest_half(margins):
+    losses = torch.nn.functional.softplus(-margins)
+    return losses[losses >= losses.median()].mean()
+
+
+def margin_spec(margin, **changes):
+    return LossSpec(name="margin", build=partial(build_by_margin, margin=margin), tasks=("binary",), **changes)
+
+
+def build_half(request):
+    return partial(draw_some, count=request.num_images // 2)
+
+
+def build_unseeded(request):
+    return partial(draw_unseeded, count=request.num_images)
+
+
+def draw_some(generator, count):
+    return torch.randperm(count, generator=generator)
+
+
+def draw_unseeded(generator, count):
+    return torch.randperm(count)
+
+
+def halve(pixels):
+    return pixels[::2, ::2]
+
+
+def add_levels(pixels):
+    pixels += 1
+    return pixels
+
+
+def center_batch(images, draws):
+    return images - images.mean()
+
+
+def dim_one(images, draws):
+    return images * 0.5 if draws[0, 0] > 0.5 else images * 0.6
+
+
+GOOD_LOSSES = {"task": TASK_LOSS, "focal": FOCAL, "margin": margin_spec(softplus)}
+BAD_LOSSES = {
+    "loss-fields": margin_spec(softplus, version="1"),
+    "loss-gradients": margin_spec(log_of_margin),
+    "loss-direction": margin_spec(wrong_way),
+    "loss-replay": margin_spec(hardest_half),
+}
+GOOD_SAMPLINGS = {"uniform": UNIFORM, "balanced": BALANCED}
+BAD_SAMPLINGS = {
+    "sampling-fields": replace(UNIFORM, tasks=("binry",)),
+    "sampling-pass": SamplingSpec(name="half", build=build_half),
+    "sampling-seed": SamplingSpec(name="unseeded", build=build_unseeded),
+}
+GOOD_TRANSFORMS = {"clahe": CLAHE, "cutout": CUTOUT}
+BAD_TRANSFORMS = {
+    "transform-fields": replace(CUTOUT, citation=1993),
+    "transform-shape": TransformSpec(name="half", prepare=halve),
+    "transform-repeats": TransformSpec(name="brighter", prepare=add_levels),
+    "transform-batch": TransformSpec(name="center", augment=center_batch),
+    "transform-replay": TransformSpec(name="dim", augment=dim_one),
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -61,6 +61,7 @@ def findings_of(audited, check):
     return [finding for finding in audited.findings if finding.check == check]
 
 
+@pytest.mark.integration
 def test_a_clean_dataset_is_ok_with_a_note_on_missing_patients(tmp_path):
     audited = examine(write_set(tmp_path / "set"), tmp_path)
     assert audited.verdict == "ok" and audited.refusal() is None
@@ -133,6 +134,7 @@ def write_labels(root, cells, *, split=None):
 THREE = ["train"] * 80 + ["val"] * 60 + ["test"] * 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("train", "val", "test", "message"),
     [
@@ -244,6 +246,7 @@ def test_drop_leaks_fixes_copies_but_not_label_conflicts(tmp_path):
     assert finding.verdict == "refuse" and "with different labels, 'b' and 'a'" in finding.message
 
 
+@pytest.mark.integration
 def test_a_conflict_within_a_split_is_a_warning_unless_it_is_listed_as_known(tmp_path):
     root = write_set(tmp_path / "set")
     (root / "test/b/test1.png").write_bytes((root / "test/a/test0.png").read_bytes())
@@ -296,6 +299,7 @@ def test_patient_names_that_differ_only_in_case_or_blanks_are_a_warning(tmp_path
     assert not findings_of(audited, "patient")
 
 
+@pytest.mark.integration
 def test_patients_in_two_unicode_forms_are_one_also_from_a_plugin(tmp_path):
     root = write_set(tmp_path / "set", patients={"train0.png": "\u00e9", "test0.png": "e\u0301"})
     assert findings_of(examine(root, tmp_path), "patient")[0].verdict == "refuse"
@@ -322,6 +326,7 @@ def test_near_duplicates_are_refused_above_half_a_percent_of_test(tmp_path):
     assert not findings_of(examine(root, tmp_path), "near-duplicate")
 
 
+@pytest.mark.integration
 def test_a_predictive_column_is_reported_and_a_random_one_is_not(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
@@ -443,6 +448,7 @@ def test_breastmnist_has_one_image_with_opposite_labels_in_train_and_test(tmp_pa
     assert (finding.verdict, finding.samples) == ("refuse", ("train/115", "test/76"))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_pneumoniamnist_has_eight_images_of_val_in_train(tmp_path):
     audited = examine(real("pneumoniamnist.npz"), tmp_path)

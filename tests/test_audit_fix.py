@@ -11,9 +11,10 @@ import pytest
 from folders import SHARED
 from PIL import Image
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.examine import FixedCard
 from zoo.auditing.exclusions import choose_exclusions
-from zoo.auditing.leaks import Audit, run_audit
+from zoo.auditing.findings import Audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split

@@ -9,7 +9,7 @@ from dicom_files import write
 from scipy.stats import chi2_contingency, fisher_exact, kruskal
 
 from zoo import BINARY, MULTICLASS, MULTILABEL, REGRESSION
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.auditing.levels import find_associations
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset

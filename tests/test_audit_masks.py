@@ -1,18 +1,18 @@
 """The audit of masks: copied and empty ones, and values that are no labels."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.sources.opening import find_source
+
+pytestmark = pytest.mark.integration  # each test opens and audits whole datasets: half a second
 
 CARD = 'task = "segmentation"\nimages = "{split}/images/*"\nmasks = {path = "{split}/masks/{stem}.png"}\n'
 COUNTS = {"train": 20, "val": 50, "test": 10}  # a smaller val is drawn again
@@ -80,14 +80,11 @@ def test_empty_masks_are_counted_per_split_and_are_no_copies(tmp_path):
     assert finding.message == "masks without any label: 2 of 20 in train, 0 of 50 in val, 1 of 10 in test"
 
 
-@pytest.mark.integration
-def test_a_value_outside_the_card_is_a_refusal_that_names_the_file(tmp_path):
+def test_a_value_outside_the_card_is_a_refusal_that_names_the_file(zoo, tmp_path):
     root = write_set(tmp_path / "set")
     (root / "dataset.toml").write_text(CARD + 'labels = {255 = "lesion"}\n')
     save(mask_of(root, "val", 2), np.full((32, 32), 7))
-    done = subprocess.run(
-        [sys.executable, "-m", "zoo", "audit", str(root), "--json"], capture_output=True, text=True, check=False
-    )
+    done = zoo("audit", root, "--json")
     assert done.returncode == 4, done.stderr
     (document,) = json.loads(done.stdout)["datasets"]
     (finding,) = document["findings"]

@@ -13,8 +13,9 @@ from folders import shared
 from html_pages import Page
 from PIL import Image
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.examine import AuditedDataset
-from zoo.auditing.leaks import Audit, Finding, run_audit
+from zoo.auditing.findings import Audit, Finding
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import open_dataset
@@ -136,6 +137,7 @@ def test_the_page_is_deterministic(leaking, text, tmp_path):
     assert page_of(leaking, tmp_path) == text
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_page_of_a_real_dataset_is_under_1_mb(tmp_path):
     text = page_of(shared("nih1000"), tmp_path)

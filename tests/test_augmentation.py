@@ -75,6 +75,7 @@ def test_each_image_has_its_own_draw():
     assert len({tuple(image.flatten().tolist()) for image in actual}) > 200
 
 
+@pytest.mark.integration
 def test_the_other_images_of_a_batch_do_not_affect_an_image():
     one = noise(1).expand(40, -1, -1, -1)
     others = torch.cat([one[:20], noise(20, seed=1)])
@@ -287,3 +288,15 @@ def test_computing_all_images_and_selecting_equals_computing_the_selected_images
     expected = run(images.clone(), symmetries=("hflip",))
     monkeypatch.setattr(type(open_device("cpu")), "replace_where", Cuda.replace_where)
     torch.testing.assert_close(run(images, symmetries=("hflip",)), expected, atol=1e-6, rtol=0)
+
+
+def test_a_rotation_of_an_image_that_is_no_square_does_not_shear_it():
+    """A square of 10 by 10 pixels, turned by 45 degrees, has diagonals of equal length."""
+    images = torch.zeros(1, 1, 40, 80)
+    images[..., 15:25, 35:45] = 1
+    turn = torch.tensor(
+        [math.cos(math.pi / 4), -math.sin(math.pi / 4), 0, math.sin(math.pi / 4), math.cos(math.pi / 4), 0]
+    )
+    turned = warp(images, turn[None])[0, 0] > 0.5
+    height, width = turned.any(1).sum(), turned.any(0).sum()
+    assert height == width and 12 <= int(height) <= 15

@@ -13,7 +13,7 @@ from zoo.report.text import table_lines, to_text
 from zoo.results.lookup import describe_run, explain_run
 from zoo.results.plans import save_plan
 from zoo.specs.dataset import DatasetSpec
-from zoo.specs.hooks import KINDS
+from zoo.specs.hooks import KIND_OF
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import FINETUNE
@@ -61,7 +61,7 @@ def test_a_pattern_is_a_glob_or_a_part_of_a_name(pattern, expected):
     assert names("models", pattern) == expected
 
 
-@pytest.mark.parametrize("kind", [f"{kind}s" for kind in KINDS])
+@pytest.mark.parametrize("kind", KIND_OF)
 def test_every_kind_lists_as_json_with_a_name_and_a_plugin(kind):
     items = list_items(kind, None, open_registry())
     assert items and all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
@@ -108,6 +108,7 @@ def test_a_metric_without_a_docstring_has_no_formula():
     assert "formula" not in describe_item("metrics", "auroc", REGISTRY)
 
 
+@pytest.mark.integration
 def test_info_of_a_path_opens_it_and_draws_its_splits(tiny_data):
     described = describe_item("datasets", str(tiny_data / "folders"), REGISTRY)
     assert described["images"] == 160

@@ -181,7 +181,9 @@ def kept(cache):
 
 
 @on_linux
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_bench_that_is_ended_during_training_continues_there(number, warm, tiny_data, undisturbed, tmp_path):
     results, cache = tmp_path / "results", tmp_path / "cache"
     first = OFTEN if number == signal.SIGKILL else ""  # a signaled training saves its state at any time

@@ -24,7 +24,7 @@ from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.subgroups import KEPT
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
-from zoo.specs.hooks import KINDS
+from zoo.specs.hooks import KIND_OF
 from zoo.specs.protocol import list_settings
 
 HEAVY = ["torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "rich", "pydantic"]
@@ -298,7 +298,7 @@ def test_only_a_stopped_bench_says_that_it_can_be_continued(main, monkeypatch, n
 
 
 # --- list, info, plugin, doctor --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", [f"{kind}s" for kind in KINDS])
+@pytest.mark.parametrize("kind", KIND_OF)
 def test_list_json_is_the_document_of_the_contract(main, kind):
     document = json.loads(main("list", kind, "--json").out)
     assert (document["schema"], document["command"], document["kind"]) == (1, "list", kind)
@@ -583,7 +583,7 @@ LUNGS = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
-@pytest.mark.parametrize(("no_color", "colored"), [("", True), ("1", False)])
+@pytest.mark.parametrize(("no_color", "colored"), [("", True), pytest.param("1", False, marks=pytest.mark.slow)])
 def test_color_is_for_terminals_and_only_without_no_color(store, tmp_path, command, environment, no_color, colored):
     import pty
 

@@ -28,6 +28,9 @@ QUICK = {
     "protocol": (specs.GOOD_PROTOCOLS, specs.BAD_PROTOCOLS),
     "task": (specs.GOOD_TASKS, specs.BAD_TASKS),
     "estimator": (specs.GOOD_ESTIMATORS, specs.BAD_ESTIMATORS),
+    "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
+    "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
+    "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")

@@ -188,6 +188,7 @@ def many(count, patients, seed=0):
     return noise(count, 3), random.integers(0, 2, patients)[owner], owner
 
 
+@pytest.mark.integration
 def test_no_patient_is_in_two_splits(tmp_path):
     images, targets, patients = many(300, 60)
     source = open_dots(tmp_path, images, targets, patients=patients)

@@ -27,6 +27,7 @@ def labels_shown(source):
     return [source.spec.labels[targets[row]] for row in choose_rows(source)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", ["binary.npz", "multiclass.npz", "folders", "table", "patients", "multilabel", "ordinal", "regression"]
 )

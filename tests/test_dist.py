@@ -126,6 +126,7 @@ def namesake(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_distribution_called_zoo_is_reported_by_doctor_and_by_every_command_that_it_breaks(
     make_dist, files, namesake, tmp_path
 ):

@@ -8,6 +8,7 @@ import pytest
 
 from zoo.registry.lookup import BrokenPlugin, Registry
 from zoo.report import doctor
+from zoo.system.namesakes import explain_overwritten
 from zoo.training.check import check_device
 
 
@@ -22,6 +23,17 @@ def test_a_broken_plugin_and_no_model_at_all(tmp_path):
     found = advice(tmp_path, Registry(broken=(broken,)))
     assert "zoo-bad is broken and left out: ImportError: no cuda; repair or `pip uninstall zoo-bad`" in found
     assert "no model plugin is installed: pip install" in found
+
+
+def test_another_distribution_with_a_package_zoo(tmp_path, monkeypatch):
+    info = tmp_path / "zoo-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo\nVersion: 2.0\n")
+    (info / "RECORD").write_text("zoo/__init__.py,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "zoo 2.0 also installs a package `zoo`" in advice(tmp_path)
+    error = explain_overwritten()
+    assert error.code == "overwritten" and error.fix.startswith("pip uninstall zoo, then pip install")
 
 
 def test_missing_folders_are_judged_by_their_nearest_parent(tmp_path):

@@ -102,20 +102,28 @@ def test_evidence_is_the_log_odds_of_the_answer(task):
 
 NETWORKS = [  # size, layout, tokens before the grid, positions of a side
     ("zoo-timm:vit_tiny_patch16_224", 224, "tokens", 1, 14),
-    ("zoo-timm:vit_small_patch14_reg4_dinov2", 140, "tokens", 5, 10),
     ("zoo-timm:deit_tiny_distilled_patch16_224", 224, "tokens", 2, 14),
     ("zoo-timm:swin_tiny_patch4_window7_224", 224, "NHWC", 0, 7),
     ("zoo-timm:convnext_atto", 96, "NCHW", 0, 3),
+    ("zoo-torchvision:squeezenet1_1", 96, "NCHW", 0, 5),
+]
+MORE_NETWORKS = [
+    ("zoo-timm:vit_small_patch14_reg4_dinov2", 140, "tokens", 5, 10),
     ("zoo-timm:convit_tiny", 224, "tokens", 1, 14),
     ("zoo-timm:inception_next_atto", 96, "NCHW", 0, 3),
     ("zoo-timm:mobilenetv3_small_100", 96, "NCHW", 0, 3),
     ("zoo-torchvision:densenet121", 96, "NCHW", 0, 3),
-    ("zoo-torchvision:squeezenet1_1", 96, "NCHW", 0, 5),
 ]
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("name", "size", "layout", "prefix", "grid"), NETWORKS, ids=[each[0] for each in NETWORKS])
+@pytest.mark.parametrize(
+    ("name", "size", "layout", "prefix", "grid"),
+    [
+        *(pytest.param(*each, id=each[0]) for each in NETWORKS),
+        *(pytest.param(*each, id=each[0], marks=pytest.mark.slow) for each in MORE_NETWORKS),
+    ],
+)
 def test_the_last_map_of_a_network_is_found_by_one_run(name, size, layout, prefix, grid, tmp_path):
     spec = find_model_spec(name, open_registry(), tmp_path)
     module = build_model(spec, BuildRequest(num_outputs=3, channels=3, image_size=size))

@@ -15,6 +15,8 @@ from zoo.registry.opening import open_registry
 from zoo.trained import exporting
 from zoo.trained.opening import open_model
 
+TARGETS = ("onnx", "torch-export", "safetensors")
+
 pytestmark = pytest.mark.integration
 
 
@@ -69,8 +71,14 @@ def contents_of(path):
         return b"".join(archive.read(name) for name in archive.namelist())
 
 
-@pytest.mark.parametrize("target", ["onnx", "torch-export", "safetensors"])
-@pytest.mark.parametrize("model", ["tiny_cnn", "resnet10t"])
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        *(("tiny_cnn", target) for target in TARGETS),
+        ("resnet10t", "onnx"),
+        *(pytest.param("resnet10t", target, marks=pytest.mark.slow) for target in TARGETS[1:]),
+    ],
+)
 def test_an_exported_model_has_torchs_logits(export, tmp_path, model, target):
     if target == "onnx":
         pytest.importorskip("onnxruntime")

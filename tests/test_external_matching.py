@@ -165,6 +165,7 @@ def as_datasets(trained, tested, size=16):
     return own, other, describe_external(external, other, own, describe_fold(own, source, split)), external
 
 
+@pytest.mark.integration
 def test_color_is_converted_to_gray_for_models_of_gray_images(trained, tmp_path):
     tested = write(tmp_path / "b", ("normal", "pneumonia"), splits=(), color=True)
     _, other, facts, _ = as_datasets(trained, tested)

@@ -226,6 +226,7 @@ def test_every_figure_has_a_sentence_and_is_a_drawing_of_its_own(drawn):
         assert root.find("{http://www.w3.org/2000/svg}rect").get("fill") == "#ffffff"
 
 
+@pytest.mark.integration
 def test_equal_results_make_equal_files(tmp_path, store):
     results = [store_answers(store, tmp_path, draw_binary(seed), model="net", seed=seed) for seed in range(2)]
     boards = [build_leaderboard(results, KNOWN) for _ in range(2)]

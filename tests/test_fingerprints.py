@@ -243,6 +243,7 @@ def test_the_correlation_is_numpys(count):
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.mark.integration
 def test_the_hash_alone_makes_hundreds_of_false_pairs_and_the_second_stage_none(tmp_path):
     if not (SHARED / "pneumoniamnist.npz").exists():
         pytest.skip("pneumoniamnist.npz is not in ../shared/data")

@@ -146,6 +146,7 @@ def board(store, tmp_path, source):
     return build
 
 
+@pytest.mark.integration
 def test_a_page_shows_the_chosen_images(board, source):
     built = board()
     galleries = make_galleries([built], source())
@@ -156,6 +157,7 @@ def test_a_page_shows_the_chosen_images(board, source):
     assert re.fullmatch(r"test image test0-\d+: most confident, right; true .+, answer .+ \(.+\)", shown[0]["alt"])
 
 
+@pytest.mark.integration
 def test_many_models_share_the_room_of_a_page(board, source):
     (gallery,) = make_galleries([board(models=("a", "b", "c", "d", "e"))], source())
     assert len(gallery.pictures) == MAX_PICTURES
@@ -168,6 +170,7 @@ def test_large_noisy_images_are_made_small_enough(board, source):
     assert len(small_picture(Thumbnail(pixels=noise), (0.0, 255.0))) <= MAX_PICTURE_BYTES
 
 
+@pytest.mark.integration
 def test_equal_boards_make_equal_galleries(board, source):
     built = board()
     assert make_galleries([built], source()) == make_galleries([built], source())

@@ -12,7 +12,10 @@ from test_training import SHORT, Greedy, Tiny, make, train
 from torch import nn
 
 from zoo.evaluation.predict import predict
+from zoo.registry.choices import find_choices
+from zoo.registry.opening import open_registry
 from zoo.specs.deviation import Deviation
+from zoo.specs.protocol import override
 from zoo.system.devices import CaptureError, open_device
 from zoo.system.replay import within_memory
 
@@ -56,6 +59,18 @@ def test_a_captured_step_trains_as_an_eager_one_and_as_a_cpu(resident, protocol)
     assert captured.details["step"] == "captured" and "eager_reason" not in captured.details
     assert eager.details["step"] == "eager" and "hook" in eager.details["eager_reason"]
     torch.testing.assert_close(parameters_of(captured), parameters_of(eager), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(parameters_of(captured), parameters_of(on_cpu), atol=1e-3, rtol=1e-2)
+
+
+@RESIDENT
+def test_a_captured_step_with_every_choice_trains_as_on_a_cpu(resident):
+    settings = {"loss": "focal", "class_weights": "inverse", "label_smoothing": "0.05", "sampling": "balanced"}
+    protocol = override(SHORT, {**settings, "mixup": "0.2", "transforms": "cutout"})
+    dataset, pixels = make()
+    choices = find_choices(protocol, open_registry())
+    on_cpu = train(dataset, pixels, protocol, choices=choices)
+    captured = train(dataset, on_gpu(pixels, resident=resident), protocol, choices=choices)
+    assert captured.details["step"] == "captured" and "eager_reason" not in captured.details
     torch.testing.assert_close(parameters_of(captured), parameters_of(on_cpu), atol=1e-3, rtol=1e-2)
 
 

@@ -298,6 +298,7 @@ def test_without_a_terminal_there_is_output_every_ten_seconds(command, environme
     assert any(line.startswith("run 1 of 3: binary dawdles seed 0 starting, ") for line in lines)
 
 
+@pytest.mark.slow  # test_progress.py has the same with a clock of its own
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
 def test_on_a_terminal_a_line_shows_the_number_of_the_run(command, environment, tiny_data, tmp_path):
     import pty

@@ -205,7 +205,7 @@ def site(tmp_path_factory, install):
 
 def test_a_bench_tells_its_story_and_a_bad_observer_changes_nothing(bench, site, tiny_data, tmp_path):
     words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--set", "steps=4"]
-    words += ["--set", "rounds=2", "--weights", "none", "--device", "cpu"]
+    words += ["--set", "rounds=2", "--set", "image_size=16", "--weights", "none", "--device", "cpu"]
     plain = bench(*words, "--results", tmp_path / "plain")
     status, document, err = bench(*words, "--results", tmp_path / "observed", "--observers", "bad,jsonl", sites=[site])
     assert status == plain[0] == 0

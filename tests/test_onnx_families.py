@@ -69,6 +69,7 @@ def open_random(name, registry, folder):
     save_file(state_of(module), folder / "model.safetensors", {"run": card.run})
     module = load_plain(card, folder / "model.safetensors", spec)
     return OpenModel(
+        transforms=(),
         card=card,
         spec=spec,
         folder=folder,

@@ -16,6 +16,8 @@ from zoo.data.splits import draw_split
 from zoo.errors import DataError
 from zoo.sources.opening import find_source
 
+pytestmark = pytest.mark.integration  # each test opens and audits whole datasets: half a second
+
 SIZE = 64
 
 
@@ -126,7 +128,6 @@ def test_an_altered_copy_is_a_near_duplicate(sets, tested):
     assert "near-duplicates; 1.7% of the test images" in finding.message
 
 
-@pytest.mark.integration
 def test_few_near_duplicates_among_many_images_are_a_warning(sets, tmp_path):
     tested = write(tmp_path / "many", 20_000, count=240, splits=False)
     copy(sets[0], 3, tested, 7, brighter)
@@ -140,7 +141,6 @@ def test_near_duplicate_pairs_are_cached(sets, tested, monkeypatch):
     assert check(sets[0], tested).findings == first
 
 
-@pytest.mark.integration
 def test_small_images_are_not_compared_with_a_note(tmp_path):
     for name, first in (("a", 0), ("b", 500)):
         root = write(tmp_path / name, first, splits=name == "a")
@@ -150,7 +150,6 @@ def test_small_images_are_not_compared_with_a_note(tmp_path):
     assert "(under 48) are too small" in found["near-duplicate", "ok"].message
 
 
-@pytest.mark.integration
 def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"P{number // 2 + 150}")
@@ -166,7 +165,6 @@ def test_a_shared_patient_is_refused_unless_patients_are_declared_distinct(tmp_p
     assert "equal patient names in a are declared to be different people (--distinct-patients)" in distinct.notes
 
 
-@pytest.mark.integration
 def test_dropping_removes_copies_and_all_images_of_their_patients(tmp_path):
     trained = write(tmp_path / "a", 0, patients=lambda number: f"P{number}")
     tested = write(tmp_path / "b", 10_000, count=60, splits=False, patients=lambda number: f"Q{number // 2}")

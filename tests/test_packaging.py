@@ -136,6 +136,7 @@ def test_a_plugin_agrees_with_the_core_on_version_python_license_and_entry_point
     assert "zoo-bench" in map(canonical, project["dependencies"])
 
 
+@pytest.mark.integration
 def test_the_core_depends_on_what_it_imports_and_on_nothing_else():
     needed = {canonical(wanted) for wanted in PROJECT["project"]["dependencies"]}
     extras = PROJECT["project"]["optional-dependencies"].values()

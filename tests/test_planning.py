@@ -288,6 +288,7 @@ def test_finished_runs_are_done_and_fresh_ones_are_not(plan, tmp_path):
     assert not plan("binary.npz", settings=replace(settings, fresh=True)).done
 
 
+@pytest.mark.integration
 def test_a_finished_run_without_the_requested_weights_is_not_done(plan, tmp_path):
     def done(keep):
         settings = Settings(results=tmp_path / "results", keep_weights=keep, device="cpu")

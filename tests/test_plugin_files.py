@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from zoo.cli.options import add_plugin_files
+from zoo.errors import UsageError
 from zoo.registry.finding import find_plugins
 from zoo.registry.loading import load_registry
 from zoo.system.machine import versions
@@ -108,3 +110,9 @@ def test_the_versions_of_a_run_name_each_file_once(monkeypatch, tmp_path):
 def test_a_missing_file_is_a_usage_error(zoo, tmp_path):
     done = zoo("list", "models", "--plugin", "no_such_file.py", cwd=tmp_path)
     assert done.returncode == 2 and "no_such_file.py" in done.stderr
+
+
+@pytest.mark.skipif(os.pathsep != ":", reason="a path of Windows has no semicolon")
+def test_a_path_with_the_separator_of_paths_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="contains ':'"):
+        add_plugin_files(None, None, [tmp_path / "a:b" / "net.py"])

@@ -285,7 +285,9 @@ def test_a_fixed_plugin_is_tried_again(tmp_path):
     assert "mended_net" in done.stdout and "zoo-mended" not in done.stderr
 
 
-@pytest.mark.parametrize("memo", ["", "[]", '{"a": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "memo", ['{"a": 1}', "\x00", *(pytest.param(text, marks=pytest.mark.slow) for text in ("", "[]"))]
+)
 def test_a_damaged_quarantine_cache_is_recreated(memo, tmp_path):
     cache, target = tmp_path / "cache", tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-gone", "import os; os._exit(1)")], target)
@@ -481,7 +483,7 @@ VANDAL = """
     """
 
 
-def test_a_plugin_that_changes_its_process_does_not_affect_other_models(tmp_path, environment, tiny_data):
+def test_a_plugin_that_changes_its_process_does_not_affect_other_models(tmp_path, zoo, tiny_data):
     target = tmp_path / "site"
     install([write_wheel(tmp_path, "zoo-vandal", VANDAL)], target)
     shutil.copy(tiny_data / "binary.npz", tmp_path / "set.npz")
@@ -500,13 +502,8 @@ def test_a_plugin_that_changes_its_process_does_not_affect_other_models(tmp_path
         ("alone", [], "tiny_cnn", "./set.npz", "auroc,accuracy"),
         ("beside", [target], "vandal,tiny_cnn", "ruins,./set.npz", "auroc,vandalism,accuracy"),
     ):
-        done = subprocess.run(
-            [*ZOO, *words, "-m", models, "-d", datasets, "--metrics", metrics, "--seeds", "1", "--results", name],
-            capture_output=True,
-            text=True,
-            env=environment(*sites),
-            cwd=tmp_path,
-        )
+        chosen = ["-m", models, "-d", datasets, "--metrics", metrics, "--seeds", "1", "--results", name]
+        done = zoo(*words, *chosen, sites=sites, cwd=tmp_path)
         assert done.returncode in (0, 3), done.stderr  # its own run may fail
         runs = json.loads(done.stdout)["runs"]
         runs_of[name] = next(run for run in runs if run["model"] == "tiny_cnn" and run["dataset"] == "set")

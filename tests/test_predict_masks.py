@@ -1,8 +1,6 @@
 """Masks of new images: `zoo predict` with a model of masks."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,8 @@ from zoo.report.new_masks import MaskWriter, relative_stem
 from zoo.results.store import load_results
 from zoo.trained.segmenting import mean_output
 
-BENCH = "--models unet2d --protocol quick --set steps=6 --seeds 0,1 --weights none --folds 1 --keep-weights all"
+BENCH = "--models unet2d --protocol quick --set steps=2 --set batch_size=4 --seeds 0,1 --weights none --folds 1"
+BENCH += " --keep-weights all"
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +25,21 @@ def data(tmp_path_factory):
     return squares(tmp_path_factory.mktemp("predict_masks") / "squares", count=32, patients=32)
 
 
-def train(data, name, *words):
+def train(zoo, data, name, *words):
     """The results of two seeds."""
-    words = ("bench", "--datasets", data, *BENCH.split(), *words, "--results", data.parent / name)
-    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
+    done = zoo("bench", "--datasets", data, *BENCH.split(), *words, "--results", data.parent / name)
     assert done.returncode == 0, done.stderr
     return data.parent / name
 
 
 @pytest.fixture(scope="module")
-def trained(data):
-    return train(data, "whole")
+def trained(zoo, data):
+    return train(zoo, data, "whole")
 
 
 @pytest.fixture(scope="module")
-def trained_on_patches(data):
-    return train(data, "patches", "--set", "patch=32")
+def trained_on_patches(zoo, data):
+    return train(zoo, data, "patches", "--set", "patch=32")
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def test_a_bundle_is_a_plain_archive_without_images_weights_or_private_names(pat
     assert not [name for name, content in files.items() if PRIVATE.search(content.replace(b"\0", b""))]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_shows_the_present_bundles_and_nothing_private(page, tmp_path):
     content = page.read_bytes()

@@ -113,6 +113,7 @@ def test_the_command_refuses_a_metric_that_can_rank_nothing_and_lists_those_that
         check_metrics(results, ReportOptions(metrics=("mae",)), registry)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", FORMATS)
 def test_requested_metrics_are_in_every_format(results, form):
     board = board_of(results, metrics=("npv", "distance"))

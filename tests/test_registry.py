@@ -13,7 +13,7 @@ import pytest
 from costs import cost_ratio
 
 from zoo import BINARY, hookimpl
-from zoo.errors import PluginError, UsageError
+from zoo.errors import PluginError, UsageError, plural_of
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_plugin, load_registry
 from zoo.registry.lookup import Registry, split_model_name
@@ -368,7 +368,7 @@ def test_an_unknown_kind_of_specs_is_refused():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_hook_that_checks_the_class(kind):
-    assert "expected " + KINDS[kind].__name__ in reason(plugin("bad", **{f"{kind}s": [object()]}))
+    assert "expected " + KINDS[kind].__name__ in reason(plugin("bad", **{plural_of(kind): [object()]}))
 
 
 def test_a_name_clash_is_an_error_only_on_request(golden):

@@ -138,7 +138,7 @@ def test_the_executor_in_the_docs_gives_the_scores_of_the_local_one(bench, insta
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     install(tmp_path, "zoo-command", code)
     words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--set", "steps=4"]
-    words += ["--set", "rounds=2", "--weights", "none", "--device", "cpu"]
+    words += ["--set", "rounds=2", "--set", "image_size=16", "--weights", "none", "--device", "cpu"]
     _, local, _ = bench(*words, "--results", tmp_path / "local")
     options = ["--executor", "command", "--observers", "jsonl", "--results", tmp_path / "far"]
     status, far, err = bench(*words, *options, sites=[tmp_path])
@@ -149,6 +149,7 @@ def test_the_executor_in_the_docs_gives_the_scores_of_the_local_one(bench, insta
     assert list((tmp_path / "far" / ".jobs").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_run_whose_job_is_killed_continues_and_has_the_scores_of_an_undisturbed_one(
     bench, command, environment, tiny_data, tmp_path

@@ -263,7 +263,14 @@ def test_an_unreadable_folder_is_named(tmp_path, store, place):
 
 
 @mortal
-@pytest.mark.parametrize("command", ["report", "score", "bundle out", "bench --dry-run -m constant -d {data}"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report",
+        "bench --dry-run -m constant -d {data}",
+        *(pytest.param(command, marks=pytest.mark.slow) for command in ("score", "bundle out")),
+    ],
+)
 def test_an_unreadable_results_folder_is_status_5(tmp_path, environment, tiny_data, command):
     results = tmp_path / "results"
     results.mkdir()

@@ -60,6 +60,7 @@ def test_older_results_are_ranked_by_the_other_classs_probability(scale):
     assert value("auroc", replace(part, log_odds=None), PAIR) == approx(roc_auc_score(part.targets, gap), abs=1e-12)
 
 
+@pytest.mark.integration
 def test_the_traced_threshold_of_older_results_is_the_one_used():
     part, gap = binary(40)
     older = replace(part, log_odds=None)
@@ -145,6 +146,7 @@ def test_the_threshold_of_val_separates_probabilities_that_are_all_one():
     assert value("sensitivity", part, PAIR, ThresholdTarget(metric="sensitivity", least=0.9)) >= 0.9
 
 
+@pytest.mark.integration
 def test_thresholds_of_ordinary_outputs_are_midway_between_probabilities():
     part, gap = binary(1)
     plain = replace(part, log_odds=None)

@@ -16,7 +16,6 @@ from zoo.errors import UsageError
 from zoo.scaffold.writing import PROJECT_KINDS, module_of, write_project
 
 LISTED = {"dataset-card": "dataset"}  # where the kind of project is not the kind of spec
-IN_DEFAULT_RUN = "metric"
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +38,9 @@ def fresh_environment(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind == IN_DEFAULT_RUN else pytest.mark.slow) for kind in PROJECT_KINDS],
-)
+@pytest.mark.parametrize("kind", PROJECT_KINDS)
 def test_a_new_project_is_built_installed_checked_and_tested(kind, zoo, fresh_environment, tmp_path):
     pytest.importorskip("flit_core")
     name, module, spec = f"zoo-kit-{kind}", f"zoo_kit_{kind.replace('-', '_')}", f"kit_{kind.replace('-', '_')}"

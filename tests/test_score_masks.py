@@ -320,6 +320,7 @@ def compare_places(predictions, references, **rule):
     return compare_files(cases, request, lambda done, total: None).scores
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_the_second_reader_of_chasedb1_has_a_dice_of_777():
     folder = shared("chasedb1")

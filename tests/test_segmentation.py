@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -294,25 +292,18 @@ def test_a_wrong_mask_is_refused_by_name(tmp_path, what):
 
 
 # --- a board ---------------------------------------------------------------------------------------------------------
-def zoo(*words):
-    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.integration
-def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(tmp_path):
+def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(output_of, tmp_path):
     data, results = squares(tmp_path / "squares", count=60, patients=30), tmp_path / "results"
     bench = "--models unet2d --protocol quick --set steps=24 --seeds 0,1 --weights none --folds 1"
-    zoo("bench", "--datasets", data, *bench.split(), "--results", results)
-    document = json.loads(zoo("report", "--results", results, "--format", "json"))
+    output_of("bench", "--datasets", data, *bench.split(), "--results", results)
+    document = json.loads(output_of("report", "--results", results, "--format", "json"))
     rows = {row["model"]: row for row in document["leaderboard"]}
     assert 1 > rows["unet2d"]["value"] > 0.5 > rows["atlas"]["value"] > rows["empty"]["value"] == 0
     assert rows["unet2d"]["low"] < rows["unet2d"]["value"] < rows["unet2d"]["high"]
     sizes = {json.loads(path.read_text())["run"]["image_size"] for path in results.rglob("result.json")}
     assert sizes == {48}  # the baselines have the size of the models
-    assert "undefined in foreground" in zoo("report", "--results", results, "--details")
-    zoo(
+    assert "undefined in foreground" in output_of("report", "--results", results, "--details")
+    output_of(
         "score",
         "--masks",
         f"{data}/masks/*_mask.png",
@@ -326,7 +317,8 @@ def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(t
         results,
     )
     rows = {
-        row["model"]: row for row in json.loads(zoo("report", "--results", results, "--format", "json"))["leaderboard"]
+        row["model"]: row
+        for row in json.loads(output_of("report", "--results", results, "--format", "json"))["leaderboard"]
     }
     assert (rows["reader"]["value"], rows["reader"]["rank"], rows["reader"]["protocol"]) == (
         1.0,
@@ -334,9 +326,9 @@ def test_masks_get_a_board_with_baselines_intervals_and_a_bundle_that_verifies(t
         rows["unet2d"]["protocol"],
     )
     assert rows["unet2d"]["rank"] is not None and rows["atlas"]["rank"] is None
-    assert "unet2d minus reader" in zoo("compare", "unet2d", "reader", "--results", results)
-    zoo("bundle", tmp_path / "bundle.zip", "--results", results)
-    assert "no differences" in zoo("verify", tmp_path / "bundle.zip")
+    assert "unet2d minus reader" in output_of("compare", "unet2d", "reader", "--results", results)
+    output_of("bundle", tmp_path / "bundle.zip", "--results", results)
+    assert "no differences" in output_of("verify", tmp_path / "bundle.zip")
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -356,13 +348,21 @@ def test_statistics_are_those_of_each_label_against_the_reference():
 
 
 def test_distances_are_in_pixels_unless_the_spacing_of_every_image_is_known():
-    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)]) == (0.6, "mm")
-    assert find_boundary_rule([(0.5, 0.7), None]) == (1.0, "px")
+    assert find_boundary_rule([(0.5, 0.7), (0.5, 0.7)], 2) == (0.6, "mm", "one pixel")
+    assert find_boundary_rule([(0.5, 0.7), None], 2) == (1.0, "px", "one pixel")
+    assert find_boundary_rule([None], 3) == (1.0, "voxels", "one pixel")
 
 
-@pytest.mark.integration
+def test_the_card_sets_the_tolerance_if_the_spacing_of_every_image_is_known():
+    assert find_boundary_rule([(0.5, 0.7)], 2, 2.0) == (2.0, "mm", "the dataset's card")
+    for spacings, tolerance in [([(0.5, 0.7), None], 2.0), ([(0.5, 0.7)], 0.0), ([(0.5, 0.7)], float("nan"))]:
+        with pytest.raises(DataError) as caught:
+            find_boundary_rule(spacings, 2, tolerance)
+        assert caught.value.code == "card" and "tolerance_mm" in caught.value.message
+
+
 @pytest.mark.parametrize("flags", [["--shuffle-labels"], ["--protocol", "knn"], ["--models", "resnet18"]])
-def test_what_masks_do_not_have_is_refused_before_anything_runs(tmp_path, flags):
+def test_what_masks_do_not_have_is_refused_before_anything_runs(zoo, tmp_path, flags):
     squares(tmp_path)
     words = [
         "bench",
@@ -376,8 +376,7 @@ def test_what_masks_do_not_have_is_refused_before_anything_runs(tmp_path, flags)
         "--results",
         tmp_path / "r",
     ]
-    command = [sys.executable, "-m", "zoo", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = zoo(*words)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and "error[wrong-task]" in last and "fix:" in last
 

@@ -49,6 +49,7 @@ def test_images_of_a_patient_that_shared_a_label_share_one_again():
             assert len(np.unique(shuffled.targets[train][patients[train] == patient])) == 1
 
 
+@pytest.mark.integration
 def test_shuffled_labels_are_independent_of_the_kind_of_patient():
     # 30 patients with one image each, all clear; 30 with six, half of them nodules: shuffled, both kinds are alike
     patients = [f"one{number}" for number in range(30)] + [f"six{number // 6}" for number in range(180)]

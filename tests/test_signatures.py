@@ -27,6 +27,7 @@ def long_signatures(text: str) -> Iterator[tuple[int, str, int]]:
                 yield node.lineno, getattr(node, "name", "lambda"), count
 
 
+@pytest.mark.integration
 def test_no_function_takes_more_than_six_parameters():
     wrong = [
         f"{path.relative_to(ROOT).as_posix()}:{line}: {name} takes {count} parameters"

@@ -122,6 +122,7 @@ def test_folds_weigh_a_patient_by_the_size_of_its_fold():
     assert found.seed_scores == approx(np.mean([part.seed_scores for part in each]))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_board_of_ten_models_five_seeds_and_2000_images_costs_few_times_what_its_scores_cost_scikit_learn():
     random = np.random.default_rng(0)

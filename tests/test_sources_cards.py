@@ -176,6 +176,8 @@ def another_value(kind):
     """A value of the type of a fact that is not the default."""
     if kind in (bool, bool | None):
         return False
+    if kind == float | None:
+        return 2.5
     if get_origin(kind) is tuple:
         return (another_value(get_args(kind)[0]),)
     return get_args(kind)[-1] if get_origin(kind) is Literal else "as given"

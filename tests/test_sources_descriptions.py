@@ -133,7 +133,7 @@ def test_patients_of_nnunet_are_proposed_and_not_assumed(tmp_path):
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "'b' has the value 1"),
         ({"labels": {"background": 0, "a": "1"}}, "'a' has the value '1'"),
         ({"labels": None}, "labels is missing"),
-        ({"file_ending": ".nrrd"}, "file_ending is '.nrrd'"),
+        ({"file_ending": ".mhd"}, "file_ending is '.mhd'"),
         ({"file_ending": None}, "file_ending is None"),
         ({"channel_names": {}}, "channel_names is empty"),
         ({"channel_names": {"0": "T1", "1": "T2"}}, "a_01_0001.nii.gz is missing"),

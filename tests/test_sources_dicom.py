@@ -14,7 +14,7 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split

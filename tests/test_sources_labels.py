@@ -279,6 +279,7 @@ def test_a_published_npz_is_recognized_by_its_checksum_whatever_its_name(tmp_pat
     assert (spec.positive, len(source.sample_ids)) == ("malignant", 780)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["pneumoniamnist.npz", "PneumoniaMNIST.npz"])
 def test_a_changed_file_under_a_published_name_is_noted(tmp_path, name):
     arrays = dict(np.load(shared("pneumoniamnist.npz")))

@@ -5,8 +5,8 @@ import pytest
 from folders import card, images, open_source, table
 from PIL import Image
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.external import match_datasets
-from zoo.auditing.leaks import run_audit
 from zoo.auditing.overlap import OverlapRequest, check_overlap
 from zoo.data.checks import patient_key, unify_spellings
 from zoo.data.lookup import open_and_split

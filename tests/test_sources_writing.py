@@ -84,9 +84,9 @@ def make(name, folder):
 
 def assert_equal_sets(path, written, cache):
     """Assert equal samples, cards and hashes, so that runs on one are runs on both."""
-    (spec, samples), (other, others) = open_source(path), open_source(written)
-    assert samples.table.equals(others.table)
-    assert np.array_equal(samples.targets, others.targets, equal_nan=samples.targets.dtype.kind == "f")
+    one, two = (open_dataset(find_source(each), cache) for each in (path, written))
+    assert one.samples.table.equals(two.samples.table)
+    assert np.array_equal(one.samples.targets, two.samples.targets, equal_nan=one.samples.targets.dtype.kind == "f")
     for name in (
         "name",
         "title",
@@ -99,8 +99,7 @@ def assert_equal_sets(path, written, cache):
         "channels",
         "image_size",
     ):
-        assert getattr(spec, name) == getattr(other, name), name
-    one, two = (open_dataset(find_source(each), cache) for each in (path, written))
+        assert getattr(one.spec, name) == getattr(two.spec, name), name
     assert one.content_hash == two.content_hash
     assert (one.patients == two.patients).all() and (one.splits == two.splits).all()
 

@@ -1,16 +1,18 @@
 """Copies stay in one split; on request they are dropped from train and val of an official split."""
 
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from factories import make_dataset_spec, make_samples
+from sklearn.model_selection import StratifiedGroupKFold
 
 from zoo import BINARY, MULTICLASS
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset, discard_split
-from zoo.data.splits import draw_split
+from zoo.data.splits import SPLIT_SEED, draw_part, draw_split
 from zoo.errors import DataError
 
 
@@ -57,6 +59,7 @@ def test_without_copies_the_split_is_the_one_drawn_without_fingerprints():
     assert draw_split(source, fingerprints=make_prints(300)).hash == draw_split(source).hash
 
 
+@pytest.mark.integration
 def test_images_that_look_alike_stay_on_one_side():
     source = make_source(300)
     assert cut(draw_split(source), PAIRS)
@@ -70,6 +73,7 @@ def test_images_of_the_same_pixels_in_different_files_stay_on_one_side():
     assert not cut(draw_split(make_source(300), fingerprints=make_prints(300, pixels=pixels)), PAIRS)
 
 
+@pytest.mark.integration
 def test_a_card_may_ignore_images_that_look_alike():
     source = make_source(300, near_duplicates="ignore")
     split = draw_split(source, fingerprints=make_prints(300, alike=PAIRS))
@@ -85,6 +89,7 @@ def test_blank_images_do_not_join_their_patients():
     assert not cut(split, [(row, row + 1) for row in blank])
 
 
+@pytest.mark.integration
 def test_look_alikes_that_join_most_images_are_not_kept_together_with_a_note():
     chain = [(row, row + 1) for row in range(200)]
     split = draw_split(make_source(300), fingerprints=make_prints(300, alike=chain))
@@ -243,3 +248,16 @@ def test_look_alikes_of_test_images_leave_train_even_in_long_chains():
     assert fold[299] == "" and fold[300] == "test"
     assert fold[199] == "" and fold[200] == "val"
     assert (fold == "").sum() == 2
+
+
+@pytest.mark.parametrize("parts", [2, 5, 20])
+@pytest.mark.parametrize("num_classes", [1, 2, 9])
+@pytest.mark.parametrize("images_per_group", [1, 3])
+def test_parts_equal_those_of_scikit_learn(parts, num_classes, images_per_group):
+    random = np.random.default_rng(parts)
+    strata = random.choice(num_classes, 150, p=random.dirichlet(np.ones(num_classes) * 3))
+    groups = random.integers(0, 150 // images_per_group, 150) if images_per_group > 1 else np.arange(150)
+    drawer = StratifiedGroupKFold(parts, shuffle=True, random_state=SPLIT_SEED)
+    with warnings.catch_warnings(action="ignore"):
+        expected = [part.tolist() for _, part in drawer.split(strata, strata, groups)]
+    assert [part.tolist() for part in draw_part(np.ones(150, bool), groups, strata, parts)] == expected

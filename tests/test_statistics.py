@@ -536,6 +536,7 @@ def test_smallest_p_values_equal_the_references():
         assert scipy.stats.wilcoxon(differences).pvalue == approx(expected)
 
 
+@pytest.mark.integration
 def test_wilcoxon_and_holm_across_datasets_equal_scikit_posthocs():
     import scikit_posthocs  # perf: it imports matplotlib and seaborn, 0.5 s for every process that collects this file
 

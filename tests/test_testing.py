@@ -200,6 +200,7 @@ def test_a_model_with_bounded_outputs_fails(bound, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("bound", "side"),
     [(nn.ReLU(), "below"), (nn.Sigmoid(), "below"), (nn.Softmax(dim=1), "below"), (nn.LogSoftmax(dim=1), "above")],

@@ -21,6 +21,7 @@ from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.fitting import FitRequest, fit
 from zoo.training.loop import Training
 from zoo.training.optimizer import build_optimizer, parameter_groups, schedule_factor
+from zoo.training.sampling import DEFAULT_CHOICES
 from zoo.training.selection import BestRound, selects_last
 
 torch.set_num_threads(1)  # as in a run on a CPU; two threads wait for each other on a busy machine
@@ -82,6 +83,7 @@ def train(
     module=None,
     checkpoints=None,
     precision="fp32",
+    choices=DEFAULT_CHOICES,
 ):
     if module is None:
         torch.manual_seed(0)
@@ -98,6 +100,7 @@ def train(
         val_score=val_score or (lambda predictions: -loss_of(predictions, dataset.task, dataset.target_scale[1])),
         notify=notify,
         checkpoints=checkpoints,
+        choices=choices,
     )
     return fit(request)
 
@@ -265,7 +268,7 @@ def test_a_renewed_scaler_ignores_a_step_that_ended_before_its_update():
     drawn = Feed(Batches(dataset, pixels, protocol, {"order": 1, "augmentation": 2}), optimizer, protocol, 30)
     training = Training(
         module=module,
-        task=dataset.task,
+        loss=dataset.task.head.loss,
         precision="fp16",
         feed=drawn,
         keeper=BestRound(module, select_last=True),

@@ -1,15 +1,12 @@
 """Training on masks: where they are stored, patches, the rounds that val selects, and prediction by tiles."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from test_segmentation import squares
-from test_segmentation import zoo as zoo_command
 
 import zoo.data.pixels
 import zoo.evaluation.predict_masks
@@ -239,17 +236,15 @@ def test_patches_that_are_no_squares_are_refused_where_images_are_rotated(tmp_pa
         check_patch(oblong, choice, turned)
 
 
-@pytest.mark.integration
-def test_patches_get_a_board_at_the_resolution_of_the_images(tmp_path):
+def test_patches_get_a_board_at_the_resolution_of_the_images(zoo, output_of, tmp_path):
     data, results = squares(tmp_path / "squares", count=40, patients=20), tmp_path / "results"
     bench = ["--datasets", data, "--models", "unet2d", "--weights", "none", "--folds", "1", "--seeds", "1"]
     recipe = ["--protocol", "segment-patches", "--set", "patch=32", "--set", "steps=30", "--set", "rounds=1"]
-    zoo_command("bench", *bench, *recipe, "--results", results)
-    document = json.loads(zoo_command("report", "--results", results, "--format", "json"))
+    output_of("bench", *bench, *recipe, "--results", results)
+    document = json.loads(output_of("report", "--results", results, "--format", "json"))
     rows = {row["model"]: row for row in document["leaderboard"]}
     assert rows["unet2d"]["value"] > rows["atlas"]["value"]
     runs = [json.loads(path.read_text()) for path in results.rglob("result.json")]
     assert {each["run"]["image_size"] for each in runs} == {48}
-    words = [sys.executable, "-m", "zoo", "bench", *map(str, bench), *recipe, "--set", "patch=30"]
-    refused = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    refused = zoo("bench", *bench, *recipe, "--set", "patch=30")
     assert refused.returncode == 2 and "does not accept patches of 30 pixels" in refused.stderr

@@ -679,6 +679,7 @@ def test_bundle_and_verify_commands(zoo, tiny_data, tmp_path):
     assert forged.returncode == 3 and "auroc value: 0.999 in the bundle" in forged.stdout
 
 
+@pytest.mark.slow
 def test_bundles_of_all_tasks_with_tuning_folds_and_shuffling_verify(zoo, tiny_data, tmp_path):
     names = ("patients", "multilabel", "ordinal", "regression")
     chosen = ("-m", "tiny_cnn", "--weights", "none", "--set", "image_size=16", "--results", tmp_path / "results")

@@ -1,8 +1,7 @@
 """Volumes as volumes: reading, the cache, patches, windows, the native grid, and a board of `unet3d`."""
 
 import json
-import subprocess
-import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,19 +17,22 @@ from zoo import SEGMENTATION
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volumes import Sides, map_ahead, open_volumes
+from zoo.data.volumes import Sides, map_ahead, open_volumes, standardize
 from zoo.errors import DataError
 from zoo.evaluation.predict_volumes import decide_planes, decide_volume, predict_planes
+from zoo.models.baselines import build_atlas
 from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
 from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.runner.trials import list_trials
 from zoo.sources.opening import write_card
+from zoo.specs.model import BuildRequest
 from zoo.specs.protocol import PROTOCOLS, SEGMENT3D_QUICK, override, resolved_fields
 from zoo.system.devices import open_device
 from zoo.system.machine import num_cores
-from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
+from zoo.training.atlas import label_shares
+from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 from zoo.training.volume_batches import VolumeBatches
 from zoo_segmentation import plain_unet_3d
 
@@ -83,7 +85,7 @@ def fold(source, tmp_path_factory):
 
 
 def open_patches(fold, **options):
-    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"sides": Sides(8, 8), "whole": False, **options})
+    return open_volumes(fold.decoded, fold.volumes, "cpu", **{"sides": Sides(8, 8), **options})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def test_a_fourth_axis_is_that_of_channels(tmp_path):
     source = open_dataset(open_source(tmp_path)[0], tmp_path / "cache")
     images = cache_decoded(source, Resolution(16, None), tmp_path / "cache")
     fold = open_fold(source, draw_split(source), 0, images, patch=16)
-    assert fold.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
+    assert source.spec.channels == fold.channels == 2 and source.samples.read("imagesTr/3.nii.gz").shape == (14, 12)
     drawn = batches(fold, augmentation="none")
     part = {name: tensor[0] for name, tensor in drawn.plan(1).tensors().items()}
     volumes, _ = drawn.compute(drawn.unpack(part))
@@ -214,7 +216,7 @@ def test_decoded_volumes_are_standardized_and_keep_their_native_masks(source, fo
         values = source.samples.volumes(image)
         np.testing.assert_allclose(own, (values - values.mean()) / values.std(), atol=2e-3)
         np.testing.assert_array_equal(fold.label_maps[row], source.samples.masks(image))
-    assert fold.boundary_rule == (1.5, "mm")
+    assert fold.boundary_rule[:2] == (1.5, "mm")
 
 
 def test_volumes_are_resampled_to_the_spacing_of_the_protocol(source, tmp_path):
@@ -238,6 +240,38 @@ def test_the_window_of_ct_comes_from_the_labeled_voxels_of_train(source, tmp_pat
     pixels, row = open_patches(fold), int(fold.index("test")[0])
     values = pixels.to_input(pixels.stored(row), row)
     assert values.min() == -2 and values.max() == 2
+
+
+def test_a_window_without_a_labeled_voxel_of_train_is_an_error_with_its_fix(source, fold):
+    empty = replace(fold.decoded)
+    empty.__dict__["columns"] = {
+        **fold.decoded.columns,
+        "counts": np.zeros((35, 2), int),
+        "places": np.empty((0, 3), int),
+    }
+    with pytest.raises(DataError) as caught:
+        empty.measure_window(fold.split_of == "train")
+    assert caught.value.code == "mask" and "intensity" in caught.value.fix
+
+
+@pytest.mark.parametrize("shape", [(70, 9, 8), (35, 9, 8), (41, 12, 5), (100, 3, 20)])
+def test_slabs_of_a_volume_are_standardized_and_resampled_as_a_whole_one(shape):
+    values = np.random.default_rng(0).integers(-1000, 2000, (70, 9, 8), dtype=np.int16)
+    done = standardize(np.asfortranarray(values), shape)
+    assert (done.mean[0], done.std[0]) == (pytest.approx(values.mean()), pytest.approx(values.std()))
+    whole = torch.from_numpy((values - values.mean()) / values.std())[None, None].float()
+    expected = functional.interpolate(whole, shape, mode="trilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(done.voxels[..., 0], expected, atol=2e-3)
+
+
+def test_a_volume_is_standardized_without_a_copy_of_it_in_64_bits():
+    values = np.zeros((512, 64, 64), np.int16)
+    values[::2] = 1
+    tracemalloc.start()
+    standardize(values, values.shape)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.75 * 8 * values.size
 
 
 def test_a_narrow_window_of_ct_is_not_widened(source, tmp_path):
@@ -308,6 +342,44 @@ def test_the_mask_is_moved_with_its_volume():
     assert (masks != mask[:1]).float().mean() > 0.005  # some are moved
 
 
+def test_declared_symmetries_turn_volumes_with_their_masks(fold):
+    both = batches(replace(fold, symmetries=("hflip", "vflip")), augmentation="none")
+    planned = both.plan(6)
+    assert planned.turns.shape == (6, 4, 2) and 0 < (planned.turns % 2).float().mean() < 1
+    part = {name: tensor[0] for name, tensor in planned.tensors().items()}
+    turned, own = both.compute(both.unpack(part)), both.compute(both.unpack({**part, "turns": 0 * part["turns"]}))
+    for row, (left, front) in enumerate((part["turns"] % 2).tolist()):
+        axes = [axis for axis, flips in enumerate((left, front)) if flips]
+        torch.testing.assert_close(turned[1][row], own[1][row].flip(axes))
+        torch.testing.assert_close(turned[0][row], own[0][row].flip([axis + 1 for axis in axes]))
+
+
+@pytest.mark.parametrize(("turn", "quarters"), [(0, 0), (1, 1), (2, 2), (3, 3)])
+def test_quarter_turns_are_in_the_axial_plane_and_half_turns_if_its_sides_differ(turn, quarters):
+    square, oblong = torch.randn(1, 1, 4, 4, 3), torch.randn(1, 1, 4, 6, 3)
+    turns = torch.tensor([[turn]], dtype=torch.uint8)
+    torch.testing.assert_close(turn_volumes(square, ["rot90"], turns), square.rot90(quarters, (2, 3)))
+    torch.testing.assert_close(turn_volumes(oblong, ["rot90"], turns), oblong.rot90(quarters // 2 * 2, (2, 3)))
+
+
+def test_a_baseline_answers_a_volume_without_its_logits_at_the_size_of_the_volume(fold):
+    atlas = build_atlas(BuildRequest(num_outputs=3, channels=1, image_size=16, dims=3))
+    atlas.logits = torch.randn(3, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(atlas.logits[None], (11, 9, 15), mode="trilinear", align_corners=False)[0].argmax(
+        0
+    )
+    atlas.forward = None  # is not called
+    np.testing.assert_array_equal(decide_volume(atlas, open_patches(fold), 0, (11, 9, 15), "fp32"), expected)
+
+
+def test_the_shares_of_an_atlas_are_counted_mask_by_mask(fold):
+    masks = fold.decoded.common_masks(fold.index("train"))
+    expected = [(masks == number).mean(axis=0) for number in (1, 2)]
+    shares = label_shares(fold)
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
+
+
 def test_a_patch_that_is_no_cube_is_rotated_without_shear():
     lengths = (40.0, 20.0, 10.0)
     (drawn,) = [draw_parameters(64, lengths, torch.Generator().manual_seed(0))[:, :12].reshape(64, 3, 4)]
@@ -345,7 +417,7 @@ class Pointwise(torch.nn.Module):
 
 def test_windows_and_one_pass_agree_where_a_voxel_answers_alone(fold):
     row = 4
-    once = torch.stack(list(predict_planes(Pointwise(), open_patches(fold, whole=True), row)))
+    once = torch.stack(list(predict_planes(Pointwise(), replace(open_patches(fold), patch=(24, 24, 24)), row)))
     pixels = replace(open_patches(fold), patch=(8, 8, 8))
     parts = torch.stack(list(predict_planes(Pointwise(), pixels, row)))
     assert once.shape == (fold.decoded.shapes[row][0], 3, *fold.decoded.shapes[row][1:])
@@ -360,7 +432,7 @@ def test_a_volume_is_padded_to_the_shortest_side_of_the_network(fold):
             shapes.append(tuple(volumes.shape[2:]))
             return super().forward(volumes)
 
-    pixels = open_volumes(fold.decoded, fold.volumes._replace(patch=48), "cpu", sides=Sides(16, 40), whole=False)
+    pixels = open_volumes(fold.decoded, fold.volumes._replace(patch=48), "cpu", sides=Sides(16, 40))
     planes = list(predict_planes(Shape(), pixels, row=4))
     assert shapes == [(48, 48, 48)]
     assert (len(planes), *planes[0].shape[1:]) == tuple(fold.decoded.shapes[4])
@@ -373,7 +445,7 @@ def test_a_volume_is_padded_with_its_mean_in_training_and_in_prediction(fold):
         seen.append(volumes)
         return volumes
 
-    pixels = replace(open_patches(fold, whole=True, sides=Sides(32, 32)), offsets=torch.full((35, 1), 1.5))
+    pixels = replace(open_patches(fold, sides=Sides(32, 32)), patch=(32, 32, 32), offsets=torch.full((35, 1), 1.5))
     list(predict_planes(answer, pixels, 4))
     assert seen[0].shape[2:] == (32, 32, 32) and seen[0][0, 0, -1, -1, -1] == 1.5
 
@@ -396,8 +468,8 @@ def test_a_volume_that_does_not_fit_beside_other_runs_is_predicted_when_they_end
 
     monkeypatch.setattr(device, "can_wait", True)
     monkeypatch.setattr(device, "wait_alone", lambda _: True)
-    decided = decide_volume(Large(), fold, open_patches(fold), 4, "fp32")
-    assert decided.shape == tuple(fold.label_maps.shapes[4])
+    shape = tuple(fold.label_maps.shapes[4])
+    assert decide_volume(Large(), open_patches(fold), 4, shape, "fp32").shape == shape
 
 
 def test_logits_that_are_not_finite_are_noticed():
@@ -431,15 +503,8 @@ def test_weights_of_a_model_of_volumes_are_tried_on_volumes(source, tmp_path):
 
 
 # --- a board ---------------------------------------------------------------------------------------------------------
-def zoo(*command, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "zoo", *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.mark.integration
 @pytest.mark.slow
-def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
+def test_volumes_get_a_board_a_page_and_a_bundle(zoo, folder, tmp_path):
     bench = ("bench", "--datasets", folder, "--models", "unet3d", "--protocol", "quick", "--weights", "none")
     bench += ("--set", "steps=4", "--set", "image_size=16", "--seeds", "1", "--folds", "1", "--results", "r")
     done = zoo(*bench, cwd=tmp_path)
@@ -455,8 +520,7 @@ def test_volumes_get_a_board_a_page_and_a_bundle(folder, tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.integration
-def test_models_of_images_are_refused_for_volumes(folder, tmp_path):
+def test_models_of_images_are_refused_for_volumes(zoo, folder, tmp_path):
     done = zoo(
         "bench", "--datasets", folder, "--models", "unet2d", "--protocol", "quick", "--results", "r", cwd=tmp_path
     )

@@ -44,11 +44,14 @@ if TYPE_CHECKING:
     from zoo.specs.estimator import EstimatorRequest, EstimatorSpec
     from zoo.specs.executor import ExecutorSpec
     from zoo.specs.hooks import hookimpl
+    from zoo.specs.loss import LossRequest, LossSpec
     from zoo.specs.metric import MetricRequest, MetricSpec
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
     from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.specs.sampling import SamplingRequest, SamplingSpec
     from zoo.specs.suite import Suite
+    from zoo.specs.transform import TransformSpec
     from zoo.system.downloads import download
     from zoo.system.files import hash_in_name, written_whole
     from zoo.system.workers import Event
@@ -78,6 +81,8 @@ __all__ = [
     "ExecutorSpec",
     "FetchRequest",
     "Head",
+    "LossRequest",
+    "LossSpec",
     "MetricRequest",
     "MetricSpec",
     "ModelSpec",
@@ -87,10 +92,13 @@ __all__ = [
     "RemoteWork",
     "Samples",
     "SamplesRequest",
+    "SamplingRequest",
+    "SamplingSpec",
     "Suite",
     "TargetFault",
     "Targets",
     "Task",
+    "TransformSpec",
     "Undefined",
     "Weights",
     "WeightsError",
@@ -117,6 +125,9 @@ _MODULES = (
     "specs.executor",
     "specs.observer",
     "specs.suite",
+    "specs.loss",
+    "specs.sampling",
+    "specs.transform",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",

@@ -3,10 +3,13 @@
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import hookimpl
+from zoo.specs.loss import LossSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import PROTOCOLS, Protocol
+from zoo.specs.sampling import SamplingSpec
+from zoo.specs.transform import TransformSpec
 from zoo.tasks.kinds import CORE_TASKS
 from zoo.tasks.task import Task
 
@@ -40,6 +43,27 @@ def register_estimators() -> list[EstimatorSpec]:
     from zoo.models.estimators import ESTIMATORS
 
     return list(ESTIMATORS)
+
+
+@hookimpl
+def register_losses() -> list[LossSpec]:
+    from zoo.training.losses import LOSSES
+
+    return list(LOSSES)
+
+
+@hookimpl
+def register_samplings() -> list[SamplingSpec]:
+    from zoo.training.samplings import SAMPLINGS
+
+    return list(SAMPLINGS)
+
+
+@hookimpl
+def register_transforms() -> list[TransformSpec]:
+    from zoo.training.transforms import TRANSFORMS
+
+    return list(TRANSFORMS)
 
 
 @hookimpl

@@ -143,6 +143,11 @@ class Undefined(Exception):  # noqa: N818 - a valid outcome, not an error
     """Raised by a metric that has no value for these predictions; the message is the reason."""
 
 
+def plural_of(kind: str) -> str:
+    """The plural of a kind of spec: `models`, `losses`."""
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return "Did you mean 'a' or 'b'?" for the names closest to `name`, or an empty string."""
     matches = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
@@ -153,5 +158,5 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> UsageError:
     """The error for a `name` that no plugin registers, with the nearest of the `names` that exist."""
     installed = sorted(names)
     hint = nearest(name, installed)
-    listing = f"`zoo list {kind}s` shows the {len(installed)} installed"
+    listing = f"`zoo list {plural_of(kind)}` shows the {len(installed)} installed"
     return UsageError(f"unknown {kind} {name!r}", fix=f"{hint} {listing}".strip(), code=f"unknown-{kind}")

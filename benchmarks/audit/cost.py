@@ -19,7 +19,7 @@ import pandas  # noqa: F401  this and the next two are imported before the clock
 import scipy.fft  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 
-from zoo.auditing.leaks import audit
+from zoo.auditing.audit import run_audit
 from zoo.data.fingerprints import find_alike, fingerprint_all, take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -55,7 +55,7 @@ def main() -> None:
         steps["decoded and compared"] = watch.look()
         split = draw_split(source, fingerprints=fingerprints)
         steps["split"] = watch.look()
-        findings = audit(source, split, fingerprints).findings
+        findings = run_audit(source, split, fingerprints).findings
         steps[f"checked, {len(findings)} findings"] = watch.look()
     count, width, height = len(source.sample_ids), np.median(fingerprints.widths), np.median(fingerprints.heights)
     print(f"{source.spec.name}: {count} images of {width:.0f} x {height:.0f}, {num_cores()} cores; ms per image")

@@ -1,7 +1,8 @@
-"""Measure `zoo predict`: its speed beside evaluation in the bench, and its memory for 1,000 and 10,000 images.
+"""Measure `zoo predict`: its speed beside evaluation in the bench, and its memory for many images and a large volume.
 
     python benchmarks/predict/cost.py speed      # resnet18 at 224 px, PNG files of 224 px
-    python benchmarks/predict/cost.py memory     # resnet10t at 32 px, PNG files of 64 px
+    python benchmarks/predict/cost.py memory     # resnet10t at 32 px, 1,000 and 10,000 PNG files of 64 px
+    python benchmarks/predict/cost.py volume     # unet3d, 4 outputs, patches of 128 voxels; 512 x 512 x 400 voxels
 
 Speed: images per CPU second of all cores, in turns in one process. The other side is what a bench does to evaluate the
 same files: read and resize each (`decode_into`), then the network's forward passes (`forward`). Opening the model and
@@ -25,6 +26,8 @@ from PIL import Image
 
 ROUNDS = 5
 SPEED_IMAGES = 192
+TRAINED_VOLUMES = 12
+LARGE_VOLUME = (512, 512, 400)
 
 
 def write_images(folder: Path, count: int, size: int) -> Path:
@@ -110,11 +113,38 @@ def measure_memory(root: Path) -> None:
         print(f"{lines} images: peak {peak:.0f} MB, {seconds:.0f} CPU seconds")
 
 
+def write_volumes(folder: Path, count: int, shape: tuple[int, ...]) -> Path:
+    """NIfTI volumes of noise in 16 bits, each with a mask of three labels."""
+    import nibabel
+
+    random = np.random.default_rng(0)
+    for number in range(count):
+        name = f"volume_{number:03}.nii.gz"
+        values = random.integers(-1000, 2000, shape, dtype=np.int16)
+        mask = np.zeros(shape, np.uint8)
+        for label in (1, 2, 3):
+            mask[16 * label : 16 * label + 12, 16:64, 16:64] = label
+        for part, array in (("imagesTr", values), ("labelsTr", mask)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / part / name)
+    return folder
+
+
+def measure_volume(root: Path) -> None:
+    name = train(root, "unet3d", 128, write_volumes(root / "set", TRAINED_VOLUMES, (128, 128, 128)))
+    volume = write_volumes(root / "new", 1, LARGE_VOLUME) / "imagesTr"
+    words = ["predict", name, str(volume), "-o", str(root / "masks"), "--device", "cpu"]
+    peak, seconds = call_zoo(*words, "--results", str(root / "results"))
+    print(f"a volume of {' x '.join(map(str, LARGE_VOLUME))} voxels: peak {peak:.0f} MB, {seconds:.0f} CPU seconds")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "memory"))
+    parser.add_argument("what", choices=("speed", "memory", "volume"))
     with tempfile.TemporaryDirectory() as folder:
-        {"speed": measure_speed, "memory": measure_memory}[parser.parse_args().what](Path(folder))
+        {"speed": measure_speed, "memory": measure_memory, "volume": measure_volume}[parser.parse_args().what](
+            Path(folder)
+        )
 
 
 if __name__ == "__main__":

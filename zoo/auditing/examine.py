@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.exclusions import Exclusions, choose_exclusions
+from zoo.auditing.findings import Audit, refused_audit
 from zoo.auditing.label_noise import Backbone, find_label_noise
-from zoo.auditing.leaks import Audit, refused_audit, run_audit
 from zoo.data.lookup import SplitDataset, find_datasets, open_and_split
 from zoo.data.opening import OpenDataset
 from zoo.errors import DataError, UsageError, dataset_subject

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zoo.auditing.leaks import and_more, conflicting_pairs, name_row
+from zoo.auditing.copies import conflicting_pairs
+from zoo.auditing.findings import and_more, name_row
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import connected_groups, drop_copies, look_alikes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.auditing.leaks import Finding
+from zoo.auditing.findings import Finding
 from zoo.data.checks import target_texts
 from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images
@@ -54,14 +54,8 @@ def match_datasets(
 
     Raises DataError if there are none or if the tasks differ.
     """
-    if trained.task.targets.spatial or tested.task.targets.spatial:
-        raise DataError(
-            "models of masks are not tested on other datasets yet",
-            subject=dataset_subject(tested.spec.name),
-            fix="leave it out of --test-on",
-            code="wrong-task",
-        )
     labels = match_labels(trained, tested, label_map)
+    check_axes(trained, tested)
     rows, targets, left_out = translate(trained, tested, labels)
     if name.endswith(OFFICIAL_TEST):
         if not (tested.splits == "test").any():
@@ -74,11 +68,18 @@ def match_datasets(
         rows, targets = rows[is_test], targets[is_test]
     if not len(rows):
         raise no_label_in_common(trained, tested)
+    is_spatial = trained.task.targets.spatial
+    if is_spatial:
+        tested = relabel_masks(trained, tested, labels)
     source = restrict(trained, tested, rows, targets)
     notes = []
     if left_out:
         counts = ", ".join(f"{label!r} ({count} images)" for label, count in left_out.items())
-        notes.append(f"without a counterpart in {trained.spec.name}, left out: {counts}")
+        became = "background" if is_spatial else "left out"
+        notes.append(f"without a counterpart in {trained.spec.name}, {became}: {counts}")
+    missing = [label for label in trained.spec.labels if label not in labels.values()] if is_spatial else []
+    if missing:
+        notes.append(f"without a counterpart in {name}, not scored: {', '.join(map(repr, missing))}")
     return External(
         name=name,
         source=source,
@@ -108,6 +109,24 @@ def keep(external: External, mask: Array, note: str) -> External:
         rows=external.rows[rows],
         notes=(*external.notes, note),
     )
+
+
+def check_axes(trained: OpenDataset, tested: OpenDataset) -> None:
+    """Raise DataError for volumes and images, and for volumes of other channels."""
+    if trained.spec.dims != tested.spec.dims:
+        raise DataError(
+            f"it has images of {tested.spec.dims} dimensions, {trained.spec.name!r} has {trained.spec.dims}",
+            subject=dataset_subject(tested.spec.name),
+            fix="leave it out of --test-on",
+            code="wrong-dims",
+        )
+    if trained.spec.dims == 3 and trained.spec.channels != tested.spec.channels:
+        raise DataError(
+            f"its volumes have {tested.spec.channels} channels, those of {trained.spec.name!r} {trained.spec.channels}",
+            subject=dataset_subject(tested.spec.name),
+            fix="leave it out of --test-on",
+            code="channels",
+        )
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -157,6 +176,14 @@ def translate(
         lost = np.bincount(targets[index[targets] < 0], minlength=len(test_labels))
         left_out = {label: int(n) for label, n in zip(test_labels, lost, strict=True) if n}
         return rows, index[targets[rows]], left_out
+    if trained.task.targets.spatial:  # the pixels of each label
+        sizes = np.zeros((len(targets), len(train_labels)))
+        for column, label in enumerate(test_labels):
+            if label in labels:
+                sizes[:, train_labels.index(labels[label])] += targets[:, column]
+        images = (targets > 0).sum(axis=0)
+        left_out = {label: int(n) for label, n in zip(test_labels, images, strict=True) if n and label not in labels}
+        return np.arange(len(targets) if labels else 0), sizes, left_out
     if targets.ndim == 1:  # regression
         return np.arange(len(targets) if labels else 0), targets if labels else targets[:0], {}
     sources = [[i for i, label in enumerate(test_labels) if labels.get(label) == name] for name in train_labels]
@@ -181,6 +208,24 @@ def no_label_in_common(trained: OpenDataset, tested: OpenDataset) -> DataError:
         fix="--label-map TEST_LABEL=TRAINING_LABEL,...",
         code="no-label-in-common",
     )
+
+
+def relabel_masks(trained: OpenDataset, tested: OpenDataset, labels: Mapping[str, str]) -> OpenDataset:
+    """Give the labels in the masks of `tested` the numbers of `trained`; those without a counterpart are background."""
+    numbers = np.zeros(256, np.uint8)
+    for number, label in enumerate(tested.spec.labels, start=1):
+        if label in labels:
+            numbers[number] = trained.spec.labels.index(labels[label]) + 1
+    assert tested.samples.masks is not None
+    samples = replace(tested.samples, masks=partial(read_relabeled, tested.samples.masks, numbers))
+    digests = tuple(hash_bytes(digest, numbers.tobytes()) for digest in tested.mask_digests)
+    return replace(tested, samples=samples, mask_digests=digests)
+
+
+def read_relabeled(masks: Callable[[Any], Array], numbers: Array, image: Any) -> Array:
+    """The mask of an image, with the new number of each of its values."""
+    relabeled: Array = numbers[masks(image)]
+    return relabeled
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -208,7 +253,9 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
         targets=targets,
         files=tuple(samples.files[row] for row in rows) if samples.files else (),
     )
-    parts = (source.sample_ids[rows], source.patients[rows], source.digests[rows], target_texts(targets))
+    masks = tuple(source.mask_digests[row] for row in rows) if source.mask_digests else ()
+    texts = masks or target_texts(targets)
+    parts = (source.sample_ids[rows], source.patients[rows], source.digests[rows], texts)
     lines = ("\t".join(map(str, cells)) for cells in zip(*parts, strict=True))
     content = hash_bytes(spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *lines)
     return replace(
@@ -218,6 +265,7 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
         patients=source.patients[rows],
         splits=np.full(len(rows), "test"),
         digests=source.digests[rows],
+        mask_digests=masks,
         content_hash=content,
     )
 
@@ -248,7 +296,7 @@ def compare_reading(trained: OpenDataset, tested: OpenDataset) -> list[str]:
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 def open_external(external: External, trained: DecodedFold, images: Path) -> DecodedFold:
-    """Open the decoded test images with the levels that the models of `trained` expect."""
+    """Open the decoded test images with the levels, or the window of volumes, that the models of `trained` expect."""
     source = external.source
     split = Split(folds=(source.splits,), hash=trained.split_hash, origin="external")
     intensity, _ = find_levels(external, trained, images)
@@ -257,11 +305,16 @@ def open_external(external: External, trained: DecodedFold, images: Path) -> Dec
     coding = trained.coding if trained.inputs else None
     table = ready.samples.table
     inputs = {name: texts_of(table[name]) for name in trained.inputs if name in table.columns}
-    return replace(opened, scale=trained.target_scale, inputs=inputs, own_coding=coding)
+    return replace(opened, scale=trained.target_scale, volumes=trained.volumes, inputs=inputs, own_coding=coding)
 
 
 def find_levels(external: External, trained: DecodedFold, images: Path) -> tuple[tuple[float, float], str]:
-    """Return the levels mapped to 0 and 1, and a note: those of train if both datasets have equal bit depths."""
+    """Return the levels mapped to 0 and 1, and a note: those of train if both datasets have equal bit depths.
+
+    Of volumes, return the window of train: their values have no bit depth.
+    """
+    if trained.volumes:
+        return trained.intensity, ""
     array, own = map_images(images), map_images(trained.images)
     if array.dtype == own.dtype:
         return trained.intensity, ""
@@ -303,6 +356,7 @@ def describe_external(
             *(f"{names[0]}: {text}" for text in facts["known_issues"]),
             *(f"{names[1]}: {text}" for text in spec.known_issues),
         ],
+        **({"boundaries": dataset.boundary_rule._asdict()} if "boundaries" in facts else {}),
         "splits": {**facts["splits"], "test": count_split(dataset, "test")},
         "external": {
             "dataset": external.name,

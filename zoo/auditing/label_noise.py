@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.auditing.leaks import MOST_NAMED, Finding, Suspect, note
+from zoo.auditing.findings import MOST_NAMED, Finding, Suspect, note
 from zoo.auditing.scope import not_applicable
 from zoo.data.dataset import open_fold
 from zoo.data.decoded import cache_images

@@ -9,18 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.auditing.copies import MAX_ALIKE, find_identical, find_label_conflicts
 from zoo.auditing.external import External, keep
-from zoo.auditing.leaks import (
-    MAX_ALIKE,
-    Audit,
-    Finding,
-    find_identical,
-    find_label_conflicts,
-    find_odd_images,
-    name_samples,
-    note,
-    worst_first,
-)
+from zoo.auditing.files import find_odd_images
+from zoo.auditing.findings import Audit, Finding, name_samples, note, worst_first
 from zoo.data.checks import patient_key
 from zoo.data.fingerprints import FINGERPRINTS_VERSION, find_alike_across
 from zoo.data.lookup import SplitDataset

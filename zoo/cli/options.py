@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.errors import UsageError
 from zoo.system.plugin_files import PLUGIN_FILES
 
 
@@ -26,9 +27,9 @@ class KindOrRuns(click.Choice[str]):
 
     @cached_property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
-        from zoo.specs.hooks import KINDS
+        from zoo.specs.hooks import KIND_OF
 
-        return (*(f"{kind}s" for kind in KINDS), "runs")
+        return (*KIND_OF, "runs")
 
 
 class Number(click.FloatRange):
@@ -79,8 +80,9 @@ class NameOfKind(Text):
 
     def shell_complete(self, ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from zoo.cli.completion import complete_name
+        from zoo.specs.hooks import KIND_OF
 
-        return complete_name(str(ctx.params.get("kind") or "").removesuffix("s"), incomplete)
+        return complete_name(KIND_OF.get(str(ctx.params.get("kind")), ""), incomplete)
 
 
 SHARE_TYPE = Number(min=0, max=1, min_open=True, max_open=True)
@@ -95,6 +97,12 @@ def add_plugin_files(ctx: click.Context, _: Any, paths: Sequence[Path]) -> None:
     before = os.environ.get(PLUGIN_FILES)
     if not paths:
         return
+    for path in map(Path.resolve, paths):
+        if os.pathsep in str(path):
+            raise UsageError(
+                f"--plugin {path}: contains {os.pathsep!r}, which separates the paths of {PLUGIN_FILES}",
+                fix="rename the file or its folder, or copy the file elsewhere",
+            )
     os.environ[PLUGIN_FILES] = os.pathsep.join([*map(str, map(Path.resolve, paths)), *([before] if before else [])])
     ctx.call_on_close(partial(restore_plugin_files, before))
 

@@ -52,6 +52,7 @@ def predict_command(
     from zoo.trained.predicting import find_rules, predict_images
     from zoo.trained.second_input import attach_metadata
     from zoo.trained.segmenting import by_image, segment_images
+    from zoo.trained.segmenting_volumes import list_volumes, segment_volumes
 
     console = Console()
     folders = find_models(model, results, with_masks=True)
@@ -63,20 +64,26 @@ def predict_command(
         prepare_torch(num_cores())
         models = [open_model(folder, registry, cache_root(), resolve_device(device)) for folder in folders]
     tags = NAME_TAGS if flags["keep_names"] else ()
-    with console.counting("listing the images"):
-        listed = list_images(inputs, by_image(card) if masks else card, cache_root(), tags)
-        images = list(attach_metadata(listed, card, flags["metadata"]))
     opened: AbstractContextManager[AnswerWriter]
+    opened = (
+        open_mask_folder(masks, inputs, MaskTable(models, tags))
+        if masks
+        else open_writer(output, AnswerTable(models, tags))
+    )
     answers: Iterator[NewAnswer]
-    if masks:
-        opened, answers = open_mask_folder(masks, inputs, MaskTable(models, tags)), segment_images(models, images)
-    else:
-        opened = open_writer(output, AnswerTable(models, tags))
-        answers = predict_images(models, images, find_rules(models))
+    with console.counting("listing the images"):
+        if card.volumes:
+            volumes = list(list_volumes(inputs, card, cache_root()))
+            count, answers = len(volumes), segment_volumes(models, volumes)
+        else:
+            listed = list_images(inputs, by_image(card) if masks else card, cache_root(), tags)
+            images = list(attach_metadata(listed, card, flags["metadata"]))
+            count = len(images)
+            answers = segment_images(models, images) if masks else predict_images(models, images, find_rules(models))
     with convert_disk_errors(), opened as writer, console.counting("predicting", "images") as progress:
         for answer in answers:
             writer.write(answer)
-            progress(writer.num_images, len(images))
+            progress(writer.num_images, count)
     for line in summary(writer, output):
         tell(line)
     if not writer.num_refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from zoo.conformance.checking import Check
+from zoo.conformance.choice_claims import LOSS_CHECKS, SAMPLING_CHECKS, TRANSFORM_CHECKS
 from zoo.conformance.dataset_claims import DATASET_CHECKS
 from zoo.conformance.estimator_claims import ESTIMATOR_CHECKS
 from zoo.conformance.executor_claims import EXECUTOR_CHECKS
@@ -23,6 +24,9 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
     "estimator": (*ESTIMATOR_CHECKS, *SPEC_CHECKS),
+    "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
+    "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
+    "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),
 }
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
-from zoo.conformance.steps import check_plain_fields, expect
+from zoo.conformance.steps import check_plain_fields, expect, step
 from zoo.data.dataset import DecodedFold
 from zoo.data.pixels import Pixels
 from zoo.errors import ZooError
+from zoo.registry.choices import find_choices
 from zoo.registry.opening import open_registry
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.specs.protocol import Protocol
@@ -104,7 +105,9 @@ def check_training_steps(subject: CheckedSpec) -> None:
         check_plain_fields("protocol", subject.spec)
     except AssertionError as error:
         raise Inapplicable(str(error)) from error
-    request, name = short_training(subject.spec), f"protocol {subject.spec.name!r}"
+    name = f"protocol {subject.spec.name!r}"
+    with step(name):
+        request = short_training(subject.spec)
     before = [parameter.detach().clone() for parameter in request.module.parameters()]
     try:
         after = list(fit(request).module.parameters())
@@ -137,6 +140,7 @@ def short_training(protocol: Protocol) -> FitRequest:
         torch.manual_seed(0)
         module = build_tiny_network(BuildRequest(num_outputs=2, channels=1, image_size=NOISE_PIXELS))
     return FitRequest(
+        choices=find_choices(protocol, open_registry()),
         spec=TINY_NETWORK,
         module=module,
         dataset=draw_fold(targets, split_of),

@@ -51,7 +51,10 @@ def complete_spec(spec: DatasetSpec, samples: Samples) -> DatasetSpec:
 def card_text(spec: DatasetSpec) -> str:
     """Return the fields of a spec that determine a run's result, as text; they are part of the content hash."""
     names = ("labels", "channels", "positive", "unit", "symmetries", "intensity")
-    return json.dumps({"task": spec.task.name, **{name: getattr(spec, name) for name in names}})
+    facts = {"task": spec.task.name, **{name: getattr(spec, name) for name in names}}
+    if spec.tolerance_mm is not None:  # other datasets keep the hash they had before there was one
+        facts["tolerance_mm"] = spec.tolerance_mm
+    return json.dumps(facts)
 
 
 def target_texts(targets: Array) -> list[str]:

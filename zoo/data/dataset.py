@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from zoo.data.splits import Split
 from zoo.data.volumes import DecodedVolumes, VolumeReading, cache_volumes
 from zoo.errors import DataError, dataset_subject
 from zoo.images.placement import Spacing
+from zoo.specs.choice import Choice
 from zoo.specs.dataset import RECORDED_FACTS, SPLITS, DatasetSpec, Unit
 from zoo.specs.metric import ScoringContext
 from zoo.system.progress import Progress
 from zoo.tasks.task import Task
 
-PIXELS = "px"
+KNOWN_UNIT = "mm"
 
 
 class BoundaryRule(NamedTuple):
@@ -36,28 +37,49 @@ class BoundaryRule(NamedTuple):
 
     tolerance: float
     unit: str
+    origin: Literal["one pixel", "the dataset's card"] = "one pixel"
 
 
-def find_boundary_rule(spacings: Sequence[Spacing | None]) -> BoundaryRule:
-    """A tolerance of one pixel: the median of the spacings."""
+def find_boundary_rule(
+    spacings: Sequence[Spacing | None], axes: int, tolerance_mm: float | None = None
+) -> BoundaryRule:
+    """The tolerance of the card, or else one pixel or voxel of images of this many axes: the median of the spacings.
+
+    Raises DataError for a tolerance that is not positive, or without the spacing of every image.
+    """
     known = [spacing for spacing in spacings if spacing]
+    if tolerance_mm is None and len(known) < len(spacings):
+        return BoundaryRule(1.0, "px" if axes == 2 else "voxels")
+    if tolerance_mm is None:
+        return BoundaryRule(float(f"{np.median(known):.6g}"), KNOWN_UNIT)
+    if not 0 < tolerance_mm < np.inf:
+        raise DataError(f"tolerance_mm: {tolerance_mm:g} is no distance", fix="give millimeters above 0", code="card")
     if len(known) < len(spacings):
-        return BoundaryRule(1.0, PIXELS)
-    return BoundaryRule(float(f"{np.median(known):.6g}"), "mm")
+        raise DataError(
+            f"tolerance_mm: {len(spacings) - len(known)} of {len(spacings)} images have no known pixel size",
+            fix="leave tolerance_mm out: distances are in pixels then",
+            code="card",
+        )
+    return BoundaryRule(float(tolerance_mm), KNOWN_UNIT, "the dataset's card")
 
 
 class Resolution(NamedTuple):
-    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes."""
+    """How a run's images are decoded: the side of the square, or of a patch of volumes, and the spacing of volumes.
+
+    The spacing is in mm along every axis, or along each; () if volumes are not resampled, None for their median.
+    `transforms` are the preprocessing steps.
+    """
 
     size: int
-    spacing: float | None
+    spacing: float | Spacing | None
+    transforms: tuple[Choice, ...] = ()
 
 
 def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, progress: Progress | None = None) -> Path:
     """Decode every image or volume of a dataset once, and return the file of pixels or voxels."""
     if source.spec.dims == 3:
         return cache_volumes(source, resolution.spacing, cache, progress)
-    return cache_images(source, resolution.size, cache, progress)
+    return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
 class ReadsMasks(Protocol):
@@ -85,6 +107,7 @@ class Fold(ABC):
     fold: int
     num_folds: int
     metadata: Mapping[str, Array] = field(default_factory=dict)  # (N,) str, "" where unknown
+    tolerance_mm: float | None = None  # of distances between boundaries; None: one pixel
 
     def index(self, split: str) -> Array:
         """The rows of one split, in the dataset's order."""
@@ -103,7 +126,7 @@ class Fold(ABC):
     @cached_property
     def boundary_rule(self) -> BoundaryRule:
         """How distances between masks are measured."""
-        return find_boundary_rule(self.spacings)
+        return find_boundary_rule(self.spacings, self.label_maps[0].ndim, self.tolerance_mm)
 
     @property
     def card(self) -> ScoringContext:
@@ -169,7 +192,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
     split_of = split.folds[fold]
     volumes = read_volumes_by(spec, images, split_of == "train", patch) if spec.dims == 3 else None
     intensity = (volumes.window or STANDARDIZED) if volumes else spec.intensity
-    return DecodedFold(
+    decoded = DecodedFold(
         **fields_of_fold(source, split, fold),
         symmetries=spec.symmetries,
         intensity=intensity or measure_intensity(images, split_of == "train"),
@@ -177,6 +200,9 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
         volumes=volumes,
         inputs=select_inputs(source),
     )
+    if spec.tolerance_mm is not None:
+        decoded.boundary_rule  # noqa: B018  raises an error here, before any run
+    return decoded
 
 
 def fields_of_fold(source: OpenDataset, split: Split, fold: int) -> dict[str, Any]:
@@ -198,6 +224,7 @@ def fields_of_fold(source: OpenDataset, split: Split, fold: int) -> dict[str, An
         "fold": fold,
         "num_folds": len(split.folds),
         "metadata": select_metadata(source),
+        "tolerance_mm": spec.tolerance_mm,
     }
 
 

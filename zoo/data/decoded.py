@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,8 @@ from zoo.data.opening import OpenDataset, mixed_depth, wrong_channels
 from zoo.errors import DataError
 from zoo.images.placement import Placement, Spacing, pack_placements, unpack_placements
 from zoo.images.resizing import fit_with_placement
+from zoo.specs.choice import Choice
+from zoo.specs.transform import prepare_pixels
 from zoo.system.caches import keep_within, limit_bytes, mark_used
 from zoo.system.files import folder_written_whole, hash_bytes, hash_file
 from zoo.system.locks import locked
@@ -33,20 +35,28 @@ MASKS_FILE, LABEL_MAPS_FILE = "masks.npy", "label_maps.npz"
 READER_VERSION = 3  # of the decoded cache; raise it when decoding changes a pixel, or a file is added
 
 
-def cache_images(source: OpenDataset, size: int, cache: Path, progress: Progress | None = None) -> Path:
+def cache_images(
+    source: OpenDataset,
+    size: int,
+    cache: Path,
+    progress: Progress | None = None,
+    transforms: Sequence[Choice] = (),
+) -> Path:
     """Decode every image once to (N, size, size, channels) uint8 or uint16 and return the `.npy` file.
 
     `placements.npy` beside it has where each image lies in its square: see `read_placements`. Images are decoded in
     threads, as decoding and resizing release the GIL. The files are written to a temporary folder, which is renamed;
-    its key is the content hash.
+    its key is the content hash. The preprocessing steps among the transforms are applied before an image is resized.
     """
     key = source.content_hash[:20]
     if source.samples.read_by is not None:  # every fold has its own levels
         key += f"-{hash_bytes(json.dumps(dict(source.samples.reading), sort_keys=True))[:8]}"
+    if transforms:
+        key += f"-{hash_bytes(json.dumps([choice.identity for choice in transforms]))[:8]}"
     folder = cache / "images" / f"{key}-{size}px-{source.spec.channels}ch-v{READER_VERSION}"
 
     def fill(temporary: Path) -> dict[str, Any]:
-        dtype = decode_into(source, size, temporary, progress)
+        dtype = decode_into(source, size, temporary, progress, transforms)
         return {"dataset": source.spec.name, "content_hash": source.content_hash, "size": size, "dtype": dtype}
 
     fill_cache(folder, cache, {IMAGES, PLACEMENTS}, fill)
@@ -81,7 +91,9 @@ def is_intact(folder: Path, cache: Path, required: Set[str]) -> bool:
         memo.close()
 
 
-def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress | None) -> str:
+def decode_into(
+    source: OpenDataset, size: int, folder: Path, progress: Progress | None, transforms: Sequence[Choice] = ()
+) -> str:
     """Write the pixels, placements and masks of all images to a folder; return the dtype of the pixels."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -89,7 +101,7 @@ def decode_into(source: OpenDataset, size: int, folder: Path, progress: Progress
     channels = source.spec.channels
 
     def decode(row: int) -> tuple[Array, Placement, tuple[Array, LabelMaps] | None]:
-        pixels = samples.read(images[row])
+        pixels = prepare_pixels(samples.read(images[row]), transforms)
         spacing = source.samples.spacing(images[row]) if source.samples.spacing else None
         square, placement = fit_with_placement(pixels, size, spacing)
         matched = match_channels(square, channels)

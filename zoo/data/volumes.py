@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VOXELS_FILE, GRIDS_FILE, RESAMPLED_MASKS_FILE = "voxels.bin", "grids.npz", "masks.bin"
-VOLUMES_VERSION = 1  # of the cache; raise it when decoding changes a voxel, or a file is added
+VOLUMES_VERSION = 2  # of the cache; raise it when decoding changes a voxel, or a file is added
+SLAB_PLANES = 32  # of a volume that are standardized at once; a NIfTI stores neighbors along the first axis together
 MAX_MARKED = 1000  # voxels of each label of a volume whose positions are kept
 MAX_COMMON_SIDE = 96  # voxels of the grid on which the masks of all volumes are compared
 WINDOW_PERCENTILES = (0.5, 99.5)  # of the labeled voxels of train, as in nnU-Net (Isensee et al. 2021)
@@ -56,13 +57,15 @@ class Sides(NamedTuple):
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
-def cache_volumes(source: OpenDataset, spacing: float | None, cache: Path, progress: Progress | None = None) -> Path:
+def cache_volumes(
+    source: OpenDataset, spacing: float | Spacing | None, cache: Path, progress: Progress | None = None
+) -> Path:
     """Decode every volume once to the same spacing, and return the file of voxels: see `DecodedVolumes`.
 
-    `spacing` is in mm along every axis; None is the median of the dataset's along each. Volumes of unknown spacing are
-    not resampled.
+    `spacing` is in mm along every axis, or along each; () if volumes are not resampled; None is the median of the
+    dataset's along each, with which volumes of unknown spacing are not resampled.
     """
-    name = "median" if spacing is None else f"{spacing:g}mm"
+    name = name_spacing(spacing)
     folder = cache / "volumes" / f"{source.content_hash[:20]}-{name}-v{VOLUMES_VERSION}"
     required = {VOXELS_FILE, GRIDS_FILE, RESAMPLED_MASKS_FILE, LABEL_MAPS_FILE}
 
@@ -75,12 +78,33 @@ def cache_volumes(source: OpenDataset, spacing: float | None, cache: Path, progr
     return folder / VOXELS_FILE
 
 
-def find_target_spacing(source: OpenDataset, requested: float | None) -> tuple[float, ...] | None:
-    """The spacing that all volumes are resampled to; None if that of a volume is unknown."""
+def name_spacing(spacing: float | Spacing | None) -> str:
+    """The spacing in the name of a folder."""
+    if spacing is None:
+        return "median"
+    if not isinstance(spacing, tuple):
+        return f"{spacing:g}mm"
+    return f"{'x'.join(f'{step:.9g}' for step in spacing)}mm" if spacing else "stored"
+
+
+def find_target_spacing(source: OpenDataset, requested: float | Spacing | None) -> Spacing | None:
+    """The spacing that all volumes are resampled to; None if they are not, or if that of a volume is unknown.
+
+    Raises DataError for a volume of unknown spacing if the spacing of each axis is requested.
+    """
     spacings = [spacing_of(source, image) for image in source.samples.table["image"]]
     known = [each for each in spacings if each is not None]
-    if len(known) < len(spacings):
+    if isinstance(requested, tuple) and requested and len(known) < len(spacings):
+        raise DataError(
+            f"{source.sample_ids[spacings.index(None)]}: the size of its voxels is unknown, but that of the training "
+            "volumes is known",
+            fix="give NIfTI files whose headers have the size of their voxels",
+            code="geometry",
+        )
+    if requested == () or len(known) < len(spacings):
         return None
+    if isinstance(requested, tuple):
+        return requested
     return (requested,) * 3 if requested else tuple(np.median(known, axis=0).tolist())
 
 
@@ -92,11 +116,9 @@ def spacing_of(source: OpenDataset, image: object) -> Spacing | None:
 class DecodedVolume:
     """One volume on the common spacing, and its grid."""
 
-    voxels: Array  # float16 (A, B, C', channels): standardized
+    standardized: Standardized
     mask: Array  # uint8 (A, B, C')
     label_map: LabelMaps  # of the native grid
-    mean: Array  # (channels,) of the values
-    std: Array  # (channels,)
     spacing: Spacing | None
     marked: list[Array]  # of each label: int64 (K, 3), some of its voxels
 
@@ -115,21 +137,22 @@ def decode_volumes(
         ThreadPoolExecutor(num_cores()) as pool,
     ):
         for row, volume in enumerate(map_ahead(pool, lambda row: decode_volume(source, row, target), rows)):
-            if volumes and len(volume.mean) != volumes[0]["channels"]:
+            standardized = volume.standardized
+            if volumes and len(standardized.mean) != volumes[0]["channels"]:
                 raise DataError(
-                    f"{source.sample_ids[row]} has {len(volume.mean)} channels, {source.sample_ids[0]} has "
+                    f"{source.sample_ids[row]} has {len(standardized.mean)} channels, {source.sample_ids[0]} has "
                     f"{volumes[0]['channels']}",
                     fix="give all volumes the same channels",
                     code="channels",
                 )
-            voxels.write(volume.voxels.tobytes())
-            masks.write(volume.mask.tobytes())
+            voxels.write(standardized.voxels.data)  # perf: `tobytes` would copy the volume
+            masks.write(volume.mask.data)
             volumes.append(
                 {
-                    "channels": len(volume.mean),
+                    "channels": len(standardized.mean),
                     "shape": volume.mask.shape,
-                    "mean": volume.mean,
-                    "std": volume.std,
+                    "mean": standardized.mean,
+                    "std": standardized.std,
                     "spacing": volume.spacing or (np.nan,) * 3,
                     "marked": volume.marked,
                     "label_map": volume.label_map,
@@ -164,17 +187,12 @@ def decode_volume(source: OpenDataset, row: int, target: tuple[float, ...] | Non
     check_grid(source.spec, source.samples, image, mask, values)
     own = spacing_of(source, image)
     shape = resampled_shape(mask.shape, own, target)
-    channels = values.reshape(*mask.shape, -1).astype(np.float32)
-    mean, std = channels.mean(axis=(0, 1, 2), dtype=np.float64), channels.std(axis=(0, 1, 2), dtype=np.float64)
-    std[std == 0] = 1.0
-    standardized = ((channels - mean) / std).astype(np.float32)
+    standardized = standardize(values, shape)
     placed = mask[np.ix_(*(nearest_places(old, new) for old, new in zip(mask.shape, shape, strict=True)))]
     return DecodedVolume(
-        voxels=resample_volume(standardized, shape).astype(np.float16),
+        standardized=standardized,
         mask=np.ascontiguousarray(placed),
         label_map=pack_map(np.ascontiguousarray(mask)),
-        mean=mean,
-        std=std,
         spacing=own,
         marked=[mark_label(placed, label) for label in range(1, len(source.spec.labels) + 1)],
     )
@@ -184,14 +202,20 @@ def read_volume(source: OpenDataset, row: int, image: object) -> Array:
     """Read a whole volume; raise DataError for anything but finite numbers along three axes, and channels."""
     assert source.samples.volumes is not None
     values = source.samples.volumes(image)
+    check_values(values, str(source.sample_ids[row]))
+    return values
+
+
+def check_values(values: object, name: str) -> None:
+    """Raise DataError for anything but finite numbers along three axes, and channels."""
     if not isinstance(values, np.ndarray) or values.ndim not in (3, 4) or values.dtype.kind not in "uif":
         found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         problem = f"is {found}, expected numbers along three axes"
-    elif not np.isfinite(values).all():
+    elif not all(np.isfinite(values[at : at + SLAB_PLANES]).all() for at in range(0, len(values), SLAB_PLANES)):
         problem = "has NaN or infinite values"
     else:
-        return values
-    raise DataError(f"{source.sample_ids[row]} {problem}", fix="correct it, or leave it out", code="image")
+        return
+    raise DataError(f"{name} {problem}", fix="correct it, or leave it out", code="image")
 
 
 def resampled_shape(shape: Sequence[int], own: Spacing | None, target: Spacing | None) -> tuple[int, ...]:
@@ -201,16 +225,65 @@ def resampled_shape(shape: Sequence[int], own: Spacing | None, target: Spacing |
     return tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, own, target, strict=True))
 
 
-def resample_volume(channels: Array, shape: tuple[int, ...]) -> Array:
-    """Resample a volume (A, B, C', channels), trilinear."""
+class Standardized(NamedTuple):
+    """A volume in standard deviations from its mean, and these, of the values, float64 (channels,)."""
+
+    voxels: Array  # float16 (A, B, C', channels)
+    mean: Array
+    std: Array
+
+
+def standardize(values: Array, shape: tuple[int, ...]) -> Standardized:
+    """Standardize a volume (A, B, C') or (A, B, C', channels) by channel, and resample it to a shape, trilinear.
+
+    The volume is read in slabs across its first axis: as float64 one of 512 x 512 x 400 voxels would take 840 MB.
+    """
+    channels = values if values.ndim == 4 else values[..., None]
+    mean, std = measure_channels(channels)
+    voxels = np.empty((*shape, channels.shape[3]), np.float16)
+    for start in range(0, shape[0], SLAB_PLANES):
+        part = voxels[start : start + SLAB_PLANES]
+        places = (np.arange(start, start + len(part)) + 0.5) * (len(channels) / shape[0]) - 0.5
+        places = places.clip(0, len(channels) - 1)
+        first, last = int(places[0]), math.ceil(places[-1])
+        slab = ((channels[first : last + 1].astype(np.float32) - mean) / std).astype(np.float32)
+        part[...] = resample_slab(slab, places - first, shape[1:])
+    return Standardized(voxels, mean, std)
+
+
+def measure_channels(channels: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each channel of a volume (A, B, C', channels), float64; a deviation of 0 is 1."""
+    slabs = range(0, len(channels), SLAB_PLANES)
+    count = math.prod(channels.shape[:3])
+    mean = sum(channels[at : at + SLAB_PLANES].sum(axis=(0, 1, 2), dtype=np.float64) for at in slabs) / count
+    squares = (np.square(channels[at : at + SLAB_PLANES].astype(np.float64) - mean).sum(axis=(0, 1, 2)) for at in slabs)
+    std = np.sqrt(sum(squares) / count)
+    return mean, np.where(std == 0, 1.0, std)
+
+
+def resample_slab(slab: Array, places: Array, plane: tuple[int, ...]) -> Array:
+    """Planes of a slab (A, B, C', channels) at `places` (K,) along its first axis, resampled to a shape, bilinear."""
     import torch
     from torch.nn.functional import interpolate
 
-    if channels.shape[:3] == shape:
-        return channels
-    moved = torch.from_numpy(channels).movedim(-1, 0)[None]
-    resampled: Array = interpolate(moved, shape, mode="trilinear", align_corners=False)[0].movedim(0, -1).numpy()
+    below = places.astype(np.int64)
+    share = (places - below).astype(np.float32)
+    if share.any():
+        above = np.minimum(below + 1, len(slab) - 1)
+        share = share[:, None, None, None]
+        slab = slab[below] * (1 - share) + slab[above] * share
+    elif len(below) < len(slab) or (np.diff(below) != 1).any():
+        slab = slab[below]
+    if slab.shape[1:3] == tuple(plane):
+        return slab
+    moved = torch.from_numpy(slab).movedim(-1, 1)
+    resampled: Array = interpolate(moved, plane, mode="bilinear", align_corners=False).movedim(1, -1).numpy()
     return resampled
+
+
+def sides_of(shape: Sequence[int], spacing: Spacing | None) -> tuple[float, ...]:
+    """The lengths of a volume in mm; in voxels if its spacing is unknown."""
+    return tuple(float(count * step) for count, step in zip(shape, spacing or (1.0,) * 3, strict=True))
 
 
 def nearest_places(old: int, new: int) -> Array:
@@ -306,10 +379,19 @@ class DecodedVolumes:
         return tuple(min(longest, sides.fit(side)) for side in np.median(self.shapes, axis=0))
 
     def measure_window(self, train: Array) -> tuple[float, float]:
-        """The percentiles of the labeled voxels of train, in the values of the files. `train` is bool (N,)."""
+        """The percentiles of the labeled voxels of train, in the values of the files. `train` is bool (N,).
+
+        Raises DataError if train has none.
+        """
         counts = self.columns["counts"].sum(axis=1)
         owners = np.repeat(np.arange(len(counts)), counts)
         chosen = train[owners]
+        if not chosen.any():
+            raise DataError(
+                "no voxel of train has a label, from which the window of CT values is measured",
+                fix="set intensity = [LOW, HIGH] in dataset.toml, or give masks with labels",
+                code="mask",
+            )
         owners, places, voxels = owners[chosen], self.columns["places"][chosen], self.voxels
         shapes = self.shapes[owners]
         flat = (places[:, 0] * shapes[:, 1] + places[:, 1]) * shapes[:, 2] + places[:, 2]
@@ -332,7 +414,6 @@ class VolumePixels:
     offsets: Tensor
     clipped: bool  # to -2..2, which are the ends of the window
     patch: tuple[int, ...]
-    whole: bool  # predict whole volumes, however large
     sides: Sides  # that the network accepts
     spacing: Spacing | None  # of all volumes; None: they were not resampled
     device: str
@@ -374,20 +455,14 @@ class VolumePixels:
         return {"patch": list(self.patch), "spacing": self.spacing and list(self.spacing), "clipped": self.clipped}
 
 
-def open_volumes(
-    volumes: DecodedVolumes, reading: VolumeReading, device: str, *, sides: Sides, whole: bool
-) -> VolumePixels:
+def open_volumes(volumes: DecodedVolumes, reading: VolumeReading, device: str, *, sides: Sides) -> VolumePixels:
     """Map the cache; on a GPU, keep it in GPU memory if it takes less than half of what is free."""
     import torch
 
     voxels, masks = torch.from_numpy(volumes.voxels), torch.from_numpy(volumes.flat_masks)
     if open_device(device).holds(volumes.voxels.nbytes + volumes.flat_masks.nbytes):
         voxels, masks = voxels.to(device), masks.to(device)
-    mean, std = volumes.columns["mean"], volumes.columns["std"]
-    gains, offsets = np.ones_like(mean), np.zeros_like(mean)
-    if reading.window:
-        low, high = reading.window
-        gains, offsets = 4 * std / (high - low), 4 * (mean - low) / (high - low) - 2
+    gains, offsets = scale_to_window(volumes.columns["mean"], volumes.columns["std"], reading.window)
     home = voxels.device
     return VolumePixels(
         voxels=voxels,
@@ -398,8 +473,15 @@ def open_volumes(
         offsets=torch.from_numpy(offsets).float().to(device),
         clipped=reading.window is not None,
         patch=volumes.patch_shape(reading.patch, sides),
-        whole=whole,
         sides=sides,
         spacing=volumes.spacing,
         device=device,
     )
+
+
+def scale_to_window(mean: Array, std: Array, window: tuple[float, float] | None) -> tuple[Array, Array]:
+    """Gains and offsets (N, channels) of standardized voxels that map a window of the values to -2 and 2."""
+    if window is None:
+        return np.ones_like(mean), np.zeros_like(mean)
+    low, high = window
+    return 4 * std / (high - low), 4 * (mean - low) / (high - low) - 2

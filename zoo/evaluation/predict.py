@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,11 +60,29 @@ def measure_forward(module: nn.Module, pixels: Pixels, batch_size: int, *, preci
     """Measure the seconds per batch from decoded pixels to logits on the host: the median of 3 to 30 timed passes."""
     rows = np.arange(batch_size)
     module.eval()
+    return time_passes(lambda: forward(module, pixels, rows, batch_size, precision=precision).cpu())
+
+
+def measure_patch(module: nn.Module, shape: tuple[int, ...], device: str, *, precision: str) -> float:
+    """Measure the seconds of one patch (channels, A, B, C) from voxels on the host to logits on the host."""
+    import torch
+
+    voxels, module = torch.randn(1, *shape), module.eval()
+
+    def predict_patch() -> None:
+        with torch.inference_mode(), open_device(device).autocast(precision):
+            module(voxels.to(device)).float().cpu()
+
+    return time_passes(predict_patch)
+
+
+def time_passes(compute: Callable[[], object]) -> float:
+    """The median seconds of 3 to 30 timed calls, after some that are not."""
     seconds: list[float] = []
     for _ in range(WARM_UP_PASSES):
-        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+        compute()
     while len(seconds) < MIN_TIMED or (len(seconds) < MAX_TIMED and sum(seconds) < ENOUGH_SECONDS):
         start = time.perf_counter()
-        forward(module, pixels, rows, batch_size, precision=precision).cpu()
+        compute()
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))

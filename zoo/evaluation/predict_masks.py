@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.dataset import PIXELS, DecodedFold, Fold
+from zoo.data.dataset import KNOWN_UNIT, DecodedFold, Fold
 from zoo.data.decoded import read_placements
 from zoo.data.masks import join_maps, pack_map
 from zoo.data.pixels import Pixels
@@ -39,10 +39,21 @@ def predict_masks(
     """Predict the mask of each row: only the compressed masks are kept, not their logits."""
     decided_masks: Iterator[Array]
     if isinstance(pixels, VolumePixels):
-        decided_masks = (decide_volume(module, dataset, pixels, row, precision) for row in rows)
+        decided_masks = decide_volumes(module, dataset, pixels, rows, precision)
     else:
         decided_masks = decide_images(module, dataset, pixels, rows, precision)
     return collect_masks(dataset, rows, decided_masks, counts_only=counts_only)
+
+
+def decide_volumes(
+    module: nn.Module, dataset: DecodedFold, pixels: VolumePixels, rows: Array, precision: str
+) -> Iterator[Array]:
+    """Yield the label map of each row on its native grid. Raises RunError if an output is not finite."""
+    for row in rows:
+        decided = decide_volume(module, pixels, row, tuple(dataset.label_maps.shapes[row].tolist()), precision)
+        refuse_infinite(np.array([decided is not None]), dataset.sample_ids[[row]])
+        assert decided is not None
+        yield decided
 
 
 def collect_masks(
@@ -57,7 +68,7 @@ def collect_masks(
         if counts_only:
             statistics.append(compare_pixels(reference, decided, num_labels))
         else:
-            spacing = None if rule.unit == PIXELS else spacings[row]
+            spacing = spacings[row] if rule.unit == KNOWN_UNIT else None
             statistics.append(compare_masks(reference, decided, num_labels, spacing, rule.tolerance))
         maps.append(pack_map(decided))
     return Predictions(

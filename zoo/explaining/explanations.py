@@ -54,7 +54,7 @@ class ImageExplainer:
 
     def explain_images(self, images: Iterable[NewImage]) -> Iterator[ExplainedImage]:
         """Yield the explained images in order; three batches are in memory at most."""
-        for batch in read_batches(self.model.card, images):
+        for batch in read_batches(self.model, images):
             yield from self.explain_batch(batch)
 
     def explain_batch(self, batch: Sequence[ReadImage]) -> Iterator[ExplainedImage]:

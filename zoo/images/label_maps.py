@@ -70,13 +70,14 @@ def read_label_map(path: Path) -> LabelMap:
 
 def read_declared_spacing(path: Path) -> tuple[float, ...] | None:
     """The spacing of a label map from its header alone: mm along three axes in RAS+ order, None if unknown."""
-    if suffix_of(path.name) not in (".nii", ".nii.gz"):
+    if suffix_of(path.name) not in volumes.WITH_GRID:
         return None
-    import nibabel
-
     check_regular(path)
     try:
-        return known_spacing(volumes.voxel_size(nibabel.load(path)))
+        _, image = volumes.read_placed(path)
+        return None if image is None else known_spacing(volumes.voxel_size(image))
+    except DataError:
+        raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
 
@@ -91,19 +92,22 @@ class Grid:
 
 
 def read_grid(path: Path) -> Grid:
-    """Read the grid of a volume in the RAS+ order of axes; of a NIfTI from its header alone."""
-    if suffix_of(path.name) not in (".nii", ".nii.gz"):
+    """Read the grid of a volume in the RAS+ order of axes, from its header alone if that places the voxels."""
+    if suffix_of(path.name) not in volumes.WITH_GRID:
         return Grid(volumes.open_volume(path).array.shape[:3], None, None)
     import nibabel
 
     check_regular(path)
     try:
-        image = nibabel.load(path)
-        shape = tuple(image.shape)
+        shape, image = volumes.read_placed(path)
+        if image is None:
+            return Grid(shape, None, None)
         orientation = nibabel.io_orientation(image.affine)
         if np.isfinite(orientation).all():
             shape = tuple(shape[axis] for axis in np.argsort(orientation[:, 0])) + shape[3:]
         return Grid(shape[:3], known_spacing(volumes.voxel_size(image)), volumes.upright_affine(image, image.shape[:3]))
+    except DataError:
+        raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
 

@@ -21,6 +21,8 @@ FILE_KINDS = (
     (4, b"ftyp", "a video or an image in an MP4 container", (".mp4", ".mov", ".m4v", ".heic", ".heif", ".avif")),
     (128, b"DICM", "DICOM", (".dcm", ".dicom", ".ima")),
     (344, b"n+1\0", "NIfTI", (".nii",)),
+    (0, b"NRRD0", "NRRD", (".nrrd",)),
+    (0, b"ObjectType = Image", "MetaImage", (".mha",)),
     (0, b"\x89PNG", "PNG", (".png",)),
     (0, b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif")),
     (0, b"II*\0", "TIFF", (".tif", ".tiff")),

@@ -1,7 +1,8 @@
-"""Read a slice of a volume (NIfTI, NPY, the pages of a TIFF), upright.
+"""Read a slice of a volume (NIfTI, NRRD, MetaImage, NPY, the pages of a TIFF), upright.
 
-A NIfTI is reoriented to the closest RAS+ axes by its affine: axis 0 gives sagittal, 1 coronal, 2 axial slices. Slices
-are oriented as in DICOM viewers: the patient's right (or front) on the left, the head (or front) on top.
+A NIfTI, NRRD or MetaImage is reoriented to the closest RAS+ axes by its affine: axis 0 gives sagittal, 1 coronal, 2
+axial slices. Slices are oriented as in DICOM viewers: the patient's right (or front) on the left, the head (or front)
+on top.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from zoo.images.reading import (
 )
 from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
+from zoo.images.text_headers import TEXT_SUFFIXES, TextHeader, read_text_header
 
-SUFFIXES = (".nii", ".nii.gz", ".npy")
+SUFFIXES = (".nii", ".nii.gz", ".npy", *TEXT_SUFFIXES)
+WITH_GRID = (".nii", ".nii.gz", *TEXT_SUFFIXES)  # their headers place the voxels
 HEADER_VERSION = 3  # raise it when `read_header` returns different facts about the same file
 MAX_VOLUME_BYTES = 768 << 20  # unpacked, in the file's own dtype: 1,500 slices of 512 x 512 at 16 bits
 MAX_MAPPED_BYTES = 4 << 30  # of a memory-mapped file
@@ -177,7 +180,7 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
 
 
 def read_spacing(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Spacing | None:
-    """Size of the pixels of a slice in mm; only a NIfTI has one."""
+    """Size of the pixels of a slice in mm, if the header has it."""
     return None if frame is None else open_volume(path).spacing(reading.axis)
 
 
@@ -226,6 +229,8 @@ def open_volume_file(path: Path) -> tuple[Volume, int]:
             volume = Volume(read_pages(path), axis=0)
         elif suffix == ".npy":
             volume = Volume(check_shape(path, open_npy(path)))
+        elif suffix in TEXT_SUFFIXES:
+            volume = read_text_volume(path)
         else:
             volume = read_nifti(path)
     except DataError:
@@ -319,6 +324,75 @@ def read_nifti(path: Path, max_axes: int = 3) -> Volume:
         voxel=voxel_size(image),
         affine=upright_affine(image, shape),
     )
+
+
+def read_text_volume(path: Path, max_axes: int = 3) -> Volume:
+    """Read a NRRD or MetaImage in the RAS+ order of axes; with `max_axes` 4, its channels are the last axis."""
+    import nibabel
+
+    header = read_text_header(path)
+    shape, channel_axis = header.spatial_shape, header.channel_axis
+    array = unpack_array(path, header)
+    if channel_axis is not None:
+        array = np.moveaxis(array, channel_axis, -1)
+        if max_axes < 4 and not (array.shape[3] == 3 and array.dtype.kind == "u"):
+            raise DataError(
+                f"{path}: an array of shape {array.shape}, expected a volume with 3 axes",
+                fix="save each volume as its own file",
+                code="image",
+            )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    check_shape(path, array[..., 0] if channel_axis is not None and max_axes == 4 else array)
+    if header.affine is None:
+        return Volume(array)
+    image = place_voxels(header)
+    orientation = nibabel.io_orientation(image.affine)
+    if np.isfinite(orientation).all():
+        array = nibabel.orientations.apply_orientation(array, orientation)
+    return Volume(array, is_anatomical=True, voxel=voxel_size(image), affine=upright_affine(image, shape))
+
+
+def place_voxels(header: TextHeader) -> Any:
+    """A NIfTI image without voxels that has the grid of a header."""
+    import nibabel
+
+    return nibabel.Nifti1Image(np.broadcast_to(np.uint8(0), header.spatial_shape), header.affine)
+
+
+def unpack_array(path: Path, header: TextHeader) -> Array:
+    """The array after a text header: mapped, or unpacked after its size was checked. Raises DataError."""
+    import zlib
+
+    if not header.is_packed:
+        return read_array(path, header.offset, header.shape, header.dtype)
+    check_bytes(path, header.shape, header.dtype)
+    size = math.prod(header.shape) * header.dtype.itemsize
+    with open(path, "rb") as stream:
+        stream.seek(header.offset)
+        stored = stream.read()
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # a header of gzip or of zlib
+    data = unpacker.decompress(stored, size + 1)
+    if len(data) != size or not unpacker.eof:
+        raise DataError(
+            f"{path}: its array has {'more' if len(data) > size else 'less'} than the {size} bytes of its header",
+            fix="copy it again, or leave it out",
+            code="image",
+        )
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
+
+
+def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
+    """The shape of a NIfTI, NRRD or MetaImage and its header as an image of nibabel, without reading its voxels.
+
+    The image is None if the header does not place the voxels.
+    """
+    import nibabel
+
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        image = nibabel.load(path)
+        return tuple(image.shape), image
+    header = read_text_header(path)
+    return header.spatial_shape, None if header.affine is None else place_voxels(header)
 
 
 def upright_affine(image: Any, shape: tuple[int, ...]) -> Array | None:

@@ -41,6 +41,7 @@ from zoo.results.runs import SHUFFLED, read_run, trained_and_tested
 from zoo.results.store import Provenance, Result
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.protocol import SECOND_READER
 from zoo.statistics.means import exact_mean, rounded
 
 COSTS = (
@@ -134,7 +135,12 @@ class Row:
     @property
     def is_imported(self) -> bool:
         """Whether another tool made the predictions, so that nothing was trained here."""
-        return self.init == "none"
+        return self.init == "none" and not self.baseline
+
+    @property
+    def is_second_reader(self) -> bool:
+        """Whether its masks are those of a second reader of the dataset."""
+        return self.label_parts[:1] == (SECOND_READER.name,)
 
     def with_recipe(self, name: str) -> str:
         return f"{name} · {self.recipe}" if self.recipe and not self.baseline and not self.is_imported else name
@@ -709,7 +715,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         baseline=is_baseline(run),
         scores=scored.scores,
         seed_sd=scored.seed_sd,
-        deterministic=deterministic,
+        deterministic=deterministic and not is_baseline(run),
         key=(run["protocol_label"], run["init"], *row_key(results[0])),
         init=run["init"],
         protocol=run["protocol_label"],

@@ -52,7 +52,15 @@ def build_section(request: SectionRequest) -> Section | None:
     return Section(
         name="ensembles",
         title="Ensembles: the mean probability of several trainings of one model, or of several models",
-        columns=("model", "ensemble of", *metrics, f"{name} of its members", MINUS_BEST, TRAIN_SECONDS, "seconds per image"),
+        columns=(
+            "model",
+            "ensemble of",
+            *metrics,
+            f"{name} of its members",
+            MINUS_BEST,
+            TRAIN_SECONDS,
+            "seconds per image",
+        ),
         compact=("model", "ensemble of", name, f"{name} of its members", MINUS_BEST, TRAIN_SECONDS),
         rows=tuple(score_ensemble(each, metrics, request) for each in found),
         notes=(

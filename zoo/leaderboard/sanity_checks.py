@@ -18,7 +18,7 @@ from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.metric import MetricSpec, ScoringContext
-from zoo.specs.protocol import BASELINE
+from zoo.specs.protocol import BASELINE, SECOND_READER
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
 
@@ -153,11 +153,13 @@ def count_configurations(runs: Iterable[Mapping[str, Any]]) -> Counter[tuple[str
 
 
 def is_baseline(run: Mapping[str, Any]) -> bool:
-    return bool(run["protocol"]["name"] == BASELINE.name)
+    """Whether a run is a reference on every board of its data, which is not ranked."""
+    return run["protocol"]["name"] in (BASELINE.name, SECOND_READER.name)
 
 
 def is_imported(run: Mapping[str, Any]) -> bool:
-    return bool(run["purpose"] == "imported")
+    """Whether another tool made the predictions."""
+    return bool(run["purpose"] == "imported") and not is_baseline(run)
 
 
 def is_untrained(run: Mapping[str, Any]) -> bool:

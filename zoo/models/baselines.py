@@ -1,7 +1,9 @@
 """The baselines of every board, as models: the class prior and 8x8 thumbnails; for masks, an empty mask and an atlas.
 
+Where masks are of thin structures there is one more, the top-hat filter, which looks at the image but learns nothing.
+
 The `baseline` protocol fits the first two as linear probes. Without features, logistic regression is the class prior.
-The others ignore the image.
+The atlas and the empty mask ignore the image.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def build_thumbnails(request: BuildRequest) -> nn.Module:
 def build_atlas(request: BuildRequest) -> nn.Module:
     """A module that answers every image with one mask; background until `logits` (O, size, size) is fitted.
 
-    The mask is resized to images of another size, as volumes are.
+    The mask is resized to images of another size. That of volumes is predicted from `logits` plane by plane, as at the
+    size of a large volume the logits of 100 labels would take 11 GB.
     """
     import torch
     from torch import nn
@@ -59,10 +62,12 @@ def build_atlas(request: BuildRequest) -> nn.Module:
 
     class Atlas(nn.Module):
         logits: Tensor
+        answers_alike = True
 
         def __init__(self) -> None:
             super().__init__()
-            logits = torch.zeros(request.num_outputs, *(request.image_size,) * request.dims)
+            side = request.image_size if request.dims == 2 else 1
+            logits = torch.zeros(request.num_outputs, *(side,) * request.dims)
             logits[0] = 1.0
             self.register_buffer("logits", logits)
 
@@ -74,6 +79,60 @@ def build_atlas(request: BuildRequest) -> nn.Module:
             return logits.expand(len(images), *logits.shape)
 
     return Atlas()
+
+
+def build_top_hat(request: BuildRequest) -> nn.Module:
+    """A module that marks the pixels whose response to a top-hat filter exceeds a threshold.
+
+    `settings` has the channel, the sign (1: dark lines, -1: bright lines), the side of the filter's square in pixels,
+    and the threshold, until it is fitted infinite: no mask.
+    """
+    import torch
+    from torch import nn
+
+    class TopHat(nn.Module):
+        settings: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("settings", torch.tensor([0.0, 1.0, 1.0, torch.inf]))
+
+        def respond(self, images: Tensor) -> Tensor:
+            """The response of each pixel, (N, H, W)."""
+            channel, sign, side, _ = self.settings.tolist()
+            return top_hat(sign * images[:, int(channel)].float(), int(side))
+
+        def forward(self, images: Tensor) -> Tensor:
+            above = self.respond(images) - self.settings[3].clamp(max=torch.finfo(torch.float32).max)
+            return torch.stack([torch.zeros_like(above), above], dim=1)
+
+    assert request.num_outputs == 2
+    return TopHat()
+
+
+def top_hat(images: Tensor, side: int) -> Tensor:
+    """The black top-hat of images (N, H, W) smoothed by a Gaussian: their closing by a square, minus themselves.
+
+    It is large at lines and spots that are darker than their surroundings and narrower than the square, and zero at
+    edges (Serra 1982, Image Analysis and Mathematical Morphology). The deviation of the Gaussian is an eighth of the
+    side.
+    """
+    import torch
+    from torch.nn.functional import conv2d, max_pool2d, pad
+
+    reach = max(1, round(3 * side / 8))
+    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-((8 * places / side) ** 2) / 2)
+    weights /= weights.sum()
+    smooth = images[:, None]
+    smooth = conv2d(pad(smooth, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
+    smooth = conv2d(pad(smooth, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1))
+
+    def dilate(values: Tensor) -> Tensor:
+        rows = max_pool2d(values, (side, 1), 1, (side // 2, 0))  # perf: a square is a column, then a row
+        return max_pool2d(rows, (1, side), 1, (0, side // 2))
+
+    return (-dilate(-dilate(smooth)) - smooth)[:, 0]
 
 
 CONSTANT = ModelSpec(
@@ -107,4 +166,12 @@ ATLAS = replace(
     name="atlas",
     title="the pixels with a label in enough masks of train, the share chosen on val; the image is not looked at",
 )
-BASELINES = (CONSTANT, THUMBNAILS, EMPTY, ATLAS)
+TOP_HAT = replace(
+    EMPTY,
+    name="top-hat",
+    title="lines darker or brighter than their surroundings, by a top-hat filter whose channel, side and threshold are "
+    "chosen on train; nothing is learned",
+    build=build_top_hat,
+    dims=(2,),
+)
+BASELINES = (CONSTANT, THUMBNAILS, EMPTY, ATLAS, TOP_HAT)

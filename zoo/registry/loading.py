@@ -19,7 +19,7 @@ from typing import Any
 
 import pluggy
 
-from zoo.errors import DataError, PluginError, nearest
+from zoo.errors import DataError, PluginError, nearest, plural_of
 from zoo.registry.finding import InstalledPlugin, contract, reason_of
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
@@ -169,7 +169,7 @@ def plugin_of_cards(package: object) -> object:
 
 def hint(name: str) -> str:
     """Suggest the hook that `name` probably means, else list all of them."""
-    plurals = [f"{kind}s" for kind in HOOKS]  # without `register_`, which makes any two names similar
+    plurals = [plural_of(kind) for kind in HOOKS]  # without `register_`, which makes any two names similar
     close = difflib.get_close_matches(name.removeprefix("register_"), plurals, n=1)
     return f"Did you mean 'register_{close[0]}'?" if close else f"The hooks are {', '.join(HOOKS.values())}."
 
@@ -269,7 +269,7 @@ def check_tags(spec: ModelSpec) -> None:
 
 def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: Sequence[Plugin]) -> Registry:
     """Build the registry: every spec under the shortest name that denotes it, and the list of plugins."""
-    keyed: dict[str, dict[str, Any]] = {f"{kind}s": {} for kind in KINDS}
+    keyed: dict[str, dict[str, Any]] = {plural_of(kind): {} for kind in KINDS}
     owners: dict[Kind, dict[str, tuple[str, ...]]] = {}
     for kind in KINDS:
         rivals: dict[str, dict[str, Any]] = {}  # specs by name and distribution
@@ -282,7 +282,7 @@ def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: S
             wins = not others or precedence(by_distribution, first)[:2] < precedence(by_distribution, others[0])[:2]
             for distribution in owners[kind][name]:
                 key = name if wins and distribution == first else f"{distribution}:{name}"
-                keyed[f"{kind}s"][key] = by_distribution[distribution]
+                keyed[plural_of(kind)][key] = by_distribution[distribution]
     broken = tuple(
         BrokenPlugin(p.name, p.version, p.reason, p.status == "partial", p.file) for p in plugins if p.status != "ok"
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, overload
 
-from zoo.errors import PluginError, UsageError, nearest, unknown
+from zoo.errors import PluginError, UsageError, nearest, plural_of, unknown
 from zoo.registry.finding import OUR_PLUGINS, canonical, how_to_remove
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.executor import ExecutorSpec
@@ -106,7 +106,7 @@ class Registry:
     ) -> None:
         self.plugins, self.broken = tuple(plugins), tuple(broken)
         self.owners, self.prefixes = owners or {}, prefixes or {}
-        self.by_kind = {kind: specs.pop(f"{kind}s", (by_kind or {}).get(kind, {})) for kind in KINDS}
+        self.by_kind = {kind: specs.pop(plural_of(kind), (by_kind or {}).get(kind, {})) for kind in KINDS}
         if specs:
             raise TypeError(f"unknown kinds of specs: {', '.join(specs)}")
 
@@ -205,7 +205,7 @@ class Registry:
         if not names:
             raise UsageError(
                 f"no {kind} matches {pattern!r}",
-                fix=f"`zoo list {kind}s` shows the {len(self.specs(kind))} installed",
+                fix=f"`zoo list {plural_of(kind)}` shows the {len(self.specs(kind))} installed",
                 code=f"unknown-{kind}",
             )
         return names

@@ -43,6 +43,11 @@ class RemoteWork(Generic[Work]):
             temporary.write_bytes(header + b"\n" + pickle.dumps((carry_out, work, device)))
 
     @property
+    def log(self) -> Path:
+        """The file of its messages, one JSON document per line."""
+        return log_of(self.path)
+
+    @property
     def command(self) -> list[str]:
         """The command that carries out the work. It may run again: it continues, or returns at once if all is done."""
         return [sys.executable, "-m", "zoo", "worker", str(self.path)]
@@ -59,7 +64,7 @@ class RemoteWork(Generic[Work]):
             yield Event(work=self.work, kind="progress", details=message)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        with suppress(FileNotFoundError), open(log_of(self.path), "rb") as stream:
+        with suppress(FileNotFoundError), open(self.log, "rb") as stream:
             stream.seek(self.offset)
             for line in stream:
                 if not line.endswith(b"\n"):  # it is still being written
@@ -70,7 +75,7 @@ class RemoteWork(Generic[Work]):
 
     def remove(self) -> None:
         """Delete its files."""
-        for path in (self.path, log_of(self.path), lock_of(self.path)):  # a killed worker leaves its lock
+        for path in (self.path, self.log, lock_of(self.path)):  # a killed worker leaves its lock
             path.unlink(missing_ok=True)
 
 

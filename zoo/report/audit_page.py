@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.auditing.examine import AuditedDataset
-from zoo.auditing.leaks import MOST_NAMED, Audit, Finding, Suspect
+from zoo.auditing.findings import MOST_NAMED, Audit, Finding, Suspect
 from zoo.data.contact_sheet import Thumbnail
 from zoo.data.datasheet import describe_source, label_text, set_intensity, to_readable
 from zoo.data.fingerprints import Fingerprints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from zoo.auditing.examine import FixedCard
-from zoo.auditing.leaks import Audit, Finding, Suspect
+from zoo.auditing.findings import Audit, Finding, Suspect
 from zoo.errors import clean
 
 NAMED_SUSPECTS = 10  # in the terminal; --json and --html list all

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import DataError
+from zoo.errors import DataError, plural_of
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import WILDCARDS, Registry
 from zoo.runner.suites import list_suites, load_suite
 from zoo.specs.dataset import DatasetSpec
-from zoo.specs.hooks import HOOKS, KINDS
+from zoo.specs.hooks import HOOKS, KIND_OF, KINDS
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.system.files import cache_root
@@ -26,7 +26,7 @@ NOT_HERE = ("offline", "data-missing")  # codes of data that are not on this mac
 
 def list_items(kind: str, pattern: str | None, registry: Registry) -> list[dict[str, Any]]:
     """The installed items of a kind, sorted by name; a pattern is a glob, or a part of a name."""
-    singular = kind.removesuffix("s")
+    singular = KIND_OF[kind]
     if kind == "suites":
         items = [summarize_suite(name, registry) for name in list_suites(registry.suites)]
     else:
@@ -80,7 +80,7 @@ def list_plugins(registry: Registry) -> list[dict[str, Any]]:
             "version": plugin.version,
             "status": plugin.status,
             "reason": plugin.reason or None,
-            **{f"{kind}s": count for kind, count in plugin.counts.items() if count},
+            **{plural_of(kind): count for kind, count in plugin.counts.items() if count},
             "hooks": [HOOKS[kind] for kind in plugin.counts],
             "author": plugin.author,
             "summary": plugin.summary,
@@ -95,8 +95,9 @@ def tabulate_plugins(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     """The rows of the table of plugins, without columns that are empty in all of them."""
     rows = []
     for item in items:
-        counts = {kind: item.get(f"{kind}s", 0) for kind in KINDS}
-        registers = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count)
+        counts = {kind: item.get(plural_of(kind), 0) for kind in KINDS}
+        words = {kind: kind if count == 1 else plural_of(kind) for kind, count in counts.items()}
+        registers = ", ".join(f"{count} {words[kind]}" for kind, count in counts.items() if count)
         version = item["version"][:15] if item["file"] else item["version"]  # that of a file is its hash
         row = {**item, "version": version, "registers": registers, "url": item["file"] or item["url"]}
         rows.append({name: row[name] for name in PLUGIN_COLUMNS})
@@ -118,7 +119,7 @@ def describe_item(
         return {**describe_spec(choice.spec), "default_weights": default, "plugin": choice.name}
     if kind == "datasets":
         return describe_dataset(name, registry, console or Console(), sheet)
-    singular = kind.removesuffix("s")
+    singular = KIND_OF[kind]
     spec, plugin = registry.find(singular, name), registry.qualified(singular, name)
     return {**describe_spec(spec), "plugin": plugin, **formula_of(spec)}
 

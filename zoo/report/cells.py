@@ -7,8 +7,14 @@ from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.leaderboard.boards import Board, Row
 from zoo.leaderboard.formatting import number
 
-BASELINE_TEXT = {"constant": "baseline: class prior", "thumbnails": "baseline: a linear model on 8x8 images"}
-
+BASELINE_TEXT = {
+    "constant": "baseline: class prior",
+    "thumbnails": "baseline: a linear model on 8x8 images",
+    "empty": "baseline: no mask",
+    "atlas": "baseline: one mask for all images",
+    "top-hat": "baseline: a filter of lines, nothing is learned",
+    "second-reader": "reference: the masks of a second reader",
+}
 
 MAX_METRICS = 4  # of the task, beside the ranking metric and the requested ones
 

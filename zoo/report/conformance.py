@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from zoo.conformance.running import CheckPlan, CheckResult
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.report.board_markdown import escape
 
 ENDINGS = {
@@ -31,7 +31,7 @@ def count_outcomes(results: Sequence[CheckResult]) -> str:
 
 def left_out_lines(plan: CheckPlan) -> list[str]:
     return [
-        f"{plugin}: {count} more {kind}s are not checked; name one: zoo plugin check {plugin}:NAME"
+        f"{plugin}: {count} more {plural_of(kind)} are not checked; name one: zoo plugin check {plugin}:NAME"
         for (plugin, kind), count in plan.left_out.items()
     ]
 

@@ -35,7 +35,7 @@ from zoo.report.statements import (
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes, transform_texts
 from zoo.trained.opening import best_of
 
 BLANK = "(blank: for the authors)"
@@ -264,8 +264,8 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("protocol", card.protocol),
         ("labels", ", ".join(card.labels) or "none"),
         ("positive label", "none" if card.positive is None else card.labels[card.positive]),
-        ("input", f"{card.image_size} px, {card.channels} channels"),
-        ("normalization", f"mean {quote_numbers(card.mean)}, SD {quote_numbers(card.std)}"),
+        *input_facts(card),
+        ("preprocessing before resizing", ", ".join(transform_texts(card)) or "none"),
         ("files are read", reading if card.reading is not None else "by a plugin's code"),
         ("threshold", quote_numbers(card.thresholds or ()) or "none"),
         ("initial weights", f"{weights['tag'] or 'random init'} ({weights['init']})"),
@@ -276,6 +276,24 @@ def model_lines(kept: KeptModel) -> list[str]:
         ("software", show_mapping(card.versions)),
     ]
     return [*text_table(("fact", "value"), facts), "", *bullet_list(weights_statements(kept.board))]
+
+
+def input_facts(card: ModelCard) -> list[tuple[str, str]]:
+    """The size of the input and how its values are scaled."""
+    if card.volumes is None:
+        return [
+            ("input", f"{card.image_size} px, {card.channels} channels"),
+            ("normalization", f"mean {quote_numbers(card.mean)}, SD {quote_numbers(card.std)}"),
+        ]
+    patch, spacing, window = (card.volumes[name] for name in ("patch", "spacing", "window"))
+    scale = (
+        f"{quote_numbers(window)} become -2 and 2, values beyond are clipped" if window else "mean 0, SD 1 per volume"
+    )
+    return [
+        ("input", f"patches of {' x '.join(map(str, patch))} voxels, {card.channels} channels"),
+        ("spacing", f"{quote_numbers(spacing)} mm" if spacing else "as stored"),
+        ("normalization", scale),
+    ]
 
 
 def use_lines(kept: KeptModel) -> list[str]:
@@ -290,8 +308,9 @@ def use_lines(kept: KeptModel) -> list[str]:
 
 def describe_prediction(card: ModelCard) -> str:
     """What `zoo predict` does with the model."""
-    if card.task_kind.head.dense:
-        return "`zoo predict` does not support models of masks yet."
+    if card.task_kind.targets.spatial:
+        files = "volume, NIfTI on its grid" if card.volumes else "image, PNG of its size"
+        return f"`zoo predict FOLDER FILES -o MASKS` reads new files as in training and writes a mask of each {files}."
     answers = "the probabilities and the decision" if card.task_kind.decisions else "the value"
     threshold = " at the threshold of val" if card.thresholds else ""
     return (
@@ -346,7 +365,8 @@ def results_table(kept: KeptModel) -> list[str]:
 
 def best_baseline(kept: KeptModel, metric: str) -> str:
     spec = kept.board.specs.get(metric)
-    scores = [(score, row.label) for row in kept.baselines if (score := row.scores.get(metric))]
+    baselines = [row for row in kept.baselines if not row.is_second_reader]
+    scores = [(score, row.label) for row in baselines if (score := row.scores.get(metric))]
     values = [(score.value, label) for score, label in scores if score.value is not None]
     if not values or spec is None:
         return "-"

@@ -1,7 +1,8 @@
-"""Write the masks of `zoo predict` as label maps, and what they contain as CSV, one image after the other."""
+"""Write the masks of `zoo predict` as label maps, PNG or NIfTI, and what they contain as CSV, one after the other."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,25 +14,40 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import UsageError
 from zoo.images.formats import split_frame, without_suffix
+from zoo.images.nifti_masks import save_volume_mask
 from zoo.report.new_answers import AnswerTable, CsvWriter
 from zoo.system.files import folder_written_whole
 from zoo.trained.card import NOTICE
 from zoo.trained.predicting import NewAnswer
 from zoo.trained.segmenting import NewMask
+from zoo.trained.segmenting_volumes import NewVolumeMask
 
 TABLE_FILE = "masks.csv"
+CUBIC_MM_PER_ML = 1000
 
 
 class MaskTable(AnswerTable):
-    """The columns of masks: the file, and the pixels of each label."""
+    """The columns of masks: the file, and the pixels of each label; of volumes the voxels and the milliliters."""
 
     def values(self, answer: NewAnswer) -> dict[str, Any]:
         assert isinstance(answer, NewMask)
-        names = [f"pixels: {label}" for label in self.card.labels]
-        if answer.mask is None:
-            return {"mask": None, **dict.fromkeys(names)}
-        counts = np.bincount(answer.mask.ravel(), minlength=len(names) + 1)[1:]
-        return {"mask": answer.file, **dict(zip(names, counts.tolist(), strict=True))}
+        labels, is_volume = self.card.labels, self.card.volumes is not None
+        counts: list[Any] = [None] * len(labels)
+        milliliters = list(counts)
+        if answer.mask is not None:
+            counts = np.bincount(answer.mask.ravel(), minlength=len(labels) + 1)[1:].tolist()
+            if isinstance(answer, NewVolumeMask) and answer.spacing:
+                voxel = math.prod(answer.spacing) / CUBIC_MM_PER_ML
+                milliliters = [float(f"{count * voxel:.6g}") for count in counts]
+        columns = {"voxels": counts, "ml": milliliters} if is_volume else {"pixels": counts}
+        return {
+            "mask": answer.file or None,
+            **{
+                f"{unit}: {label}": value
+                for unit, values in columns.items()
+                for label, value in zip(labels, values, strict=True)
+            },
+        }
 
 
 class MaskWriter(CsvWriter):
@@ -45,16 +61,25 @@ class MaskWriter(CsvWriter):
     def write(self, answer: NewAnswer) -> None:
         assert isinstance(answer, NewMask)
         if answer.mask is not None:
-            answer = replace(answer, file=self.choose_file(answer.name))
+            is_volume = isinstance(answer, NewVolumeMask)
+            answer = replace(answer, file=self.choose_file(answer.name, ".nii.gz" if is_volume else ".png"))
             self.files.add(answer.file)
-            assert answer.mask is not None
-            save_label_map(self.folder / answer.file, answer.mask, self.table.card.labels)
+            self.save(answer)
         super().write(answer)
 
-    def choose_file(self, name: str) -> str:
-        """The path of an image below the input that it was found in, as PNG; numbered if another image has it."""
+    def save(self, answer: NewMask) -> None:
+        path, labels = self.folder / answer.file, self.table.card.labels
+        assert answer.mask is not None
+        if isinstance(answer, NewVolumeMask):
+            assert answer.volume is not None
+            save_volume_mask(path, answer.mask, answer.volume, NOTICE)
+        else:
+            save_label_map(path, answer.mask, labels)
+
+    def choose_file(self, name: str, suffix: str) -> str:
+        """The path of an image below the input that it was found in; numbered if another image has it."""
         stem = relative_stem(name, self.inputs)
-        names = [f"{stem}.png", *(f"{stem}-{number}.png" for number in range(2, len(self.files) + 3))]
+        names = [f"{stem}{suffix}", *(f"{stem}-{number}{suffix}" for number in range(2, len(self.files) + 3))]
         return next(each for each in names if each not in self.files)
 
 

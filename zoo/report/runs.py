@@ -201,7 +201,9 @@ def facts_of_run(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     if is_imported(run):
         facts += [("protocol", run["protocol_label"]), ("masks", run["predictions"][:8])]
     else:
-        facts.append(("protocol", f"{run['protocol_label']}, {run['image_size']} px, {run['precision']}"))
+        patch = described["details"].get("patch")
+        size = f"patches of {' x '.join(map(str, patch))} voxels" if patch else f"{run['image_size']} px"
+        facts.append(("protocol", f"{run['protocol_label']}, {size}, {run['precision']}"))
         digest = f" ({run['weights_digest'][:8]})" if run["weights_digest"] else ""
         facts.append(("weights", f"{run['weights_tag'] or run['init']}{digest}"))
     details = described["details"]

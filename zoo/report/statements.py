@@ -86,6 +86,7 @@ def statements(board: Board) -> list[str]:
     lines += boundary_statements(board)
     lines += [system_statement(board), *weights_statements(board)]
     lines += [*tuning_statements(board), *seed_statements(board), *import_statements(board)]
+    lines += reader_statements(board)
     lines += usage_statements(board)
     lines += [f"control: {clean(verdict.model)}: {clean(reason_text(verdict.text))}" for verdict in board.controls]
     lines += state_notes(board)
@@ -105,10 +106,14 @@ def boundary_statements(board: Board) -> list[str]:
     rule = board.facts.get("boundaries")
     if not rule:
         return []
-    return [
-        f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within "
-        f"{rule['tolerance']:g} {rule['unit']}; the distance of a missed mask is the diagonal of its image"
+    within = f"{rule['tolerance']:g} {rule['unit']} ({rule.get('origin', 'one pixel')})"
+    lines = [
+        f"masks: compared at the size of their images; distances in {rule['unit']}, nsd within {within}; the distance "
+        "of a missed mask is the diagonal of its image"
     ]
+    if board.facts.get("dims") == 3:
+        lines.append("latency and test images per second are those of one patch; a large volume is several patches")
+    return lines
 
 
 def state_notes(board: Board) -> list[str]:
@@ -353,6 +358,16 @@ def import_statements(board: Board) -> list[str]:
     ]
 
 
+def reader_statements(board: Board) -> list[str]:
+    """What the row of a second reader means."""
+    return [
+        f"{clean(row.label)}: the masks of a second reader, scored against those of the first; a model with this score "
+        "differs from the first reader as much as the second does"
+        for row in board.rows
+        if row.is_second_reader
+    ]
+
+
 def list_labels(rows: Sequence[Row]) -> str:
     return ", ".join(clean(row.label) for row in rows)
 
@@ -448,7 +463,10 @@ def directions(board: Board) -> tuple[str, str]:
 
 
 def find_unbeaten_baselines(board: Board) -> tuple[list[tuple[Row, float]], float | None]:
-    """The baselines that no model beats in the primary metric, the best first; and the best model's value."""
+    """The baselines that no model beats in the primary metric, the best first; and the best model's value.
+
+    A second reader is no baseline in this sense: to be worse than a person is no fault of a model.
+    """
     sign = 1.0 if board.higher_is_better else -1.0
     values = [
         (sign * score.value, row)
@@ -459,7 +477,8 @@ def find_unbeaten_baselines(board: Board) -> tuple[list[tuple[Row, float]], floa
     if board.is_control or not models:
         return [], None
     best = max(models)
-    unbeaten = [(value, row) for value, row in values if row.baseline and best - value <= ROUNDING]
+    baselines = [(value, row) for value, row in values if row.baseline and not row.is_second_reader]
+    unbeaten = [(value, row) for value, row in baselines if best - value <= ROUNDING]
     return [(row, sign * value) for value, row in sorted(unbeaten, key=lambda pair: -pair[0])], sign * best
 
 

@@ -52,6 +52,8 @@ class Run:
     inputs: str = ""  # columns of the second input, and a hash of their cells: "age, sex 1a2b3c4d"
     estimator: str = ""  # name and version of the protocol's estimator: "zoo-bench:svm@v1"
     num_train: int = 0  # training images
+    # The protocol's named choices that are not the default, with their versions: "loss=zoo-bench:focal@1(gamma=2)"
+    choices: tuple[str, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     tuned: str = ""  # the tuning grid and the chosen values, for people; the protocol contains the values
     tuned_fields: tuple[str, ...] = ()  # the protocol fields that were tuned on val
@@ -84,6 +86,7 @@ class Run:
             **({"predictions": self.predictions} if self.predictions else {}),
             **({"estimator": self.estimator} if self.estimator else {}),
             **({"inputs": self.inputs} if self.inputs else {}),
+            **({"choices": self.choices} if self.choices else {}),
         }
 
     @property

@@ -216,8 +216,8 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
         raise unusable(result.folder, error) from error
 
 
-def save_timing(folder: Path, timing: Mapping[str, float]) -> None:
-    """Store the latency and throughput of a run's model, measured after the run."""
+def save_timing(folder: Path, timing: Mapping[str, Any]) -> None:
+    """Store the latency and throughput of a run's model, measured after the run; of volumes, with the timed patch."""
     try:
         write_sealed(folder / TIMING_FILE, {"schema": RESULT_SCHEMA, "timing": dict(timing)})
     except OSError as error:

@@ -12,8 +12,10 @@ from zoo.auditing.external import describe_external, open_external
 from zoo.data.dataset import DecodedFold, Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
 from zoo.data.shuffling import shuffle_labels
+from zoo.data.volumes import DecodedVolumes
 from zoo.errors import DataError, ZooError, dataset_subject, with_fix
 from zoo.models.weights import RANDOM, InitialWeights
+from zoo.registry.choices import find_choices, plugins_of
 from zoo.registry.context import Context
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Registry
@@ -60,9 +62,18 @@ class Decoding:
     datasets: dict[tuple[str, Resolution, int], DecodedFold] = field(default_factory=dict)
     images: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # `describe_images` by dataset
 
-    def open(self, run: Run, source: OpenDataset, open_images: Callable[[Path], DecodedFold]) -> DecodedFold | None:
-        """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded."""
-        resolution = resolution_of(run)
+    def open(
+        self,
+        run: Run,
+        source: OpenDataset,
+        open_images: Callable[[Path], DecodedFold],
+        resolution: Resolution | None = None,
+    ) -> DecodedFold | None:
+        """Decode a dataset for a run, and open the result with `open_images`; None if an image cannot be decoded.
+
+        `resolution` is that of the run by default.
+        """
+        resolution = resolution or resolution_of(run, self.context.registry)
         key = (run.data, resolution, run.fold)
         if key not in self.datasets and run.data not in self.faults:
             at = f" at {run.image_size} px" if source.spec.dims == 2 else ""
@@ -83,8 +94,17 @@ class Decoding:
         return {"reading": recorded_reading(source.samples), "images": self.images[run.data]}
 
 
-def resolution_of(run: Run) -> Resolution:
-    return Resolution(run.image_size, run.protocol.spacing)
+def resolution_of(run: Run, registry: Registry) -> Resolution:
+    transforms = find_choices(run.protocol, registry)["transforms"]
+    preparing = tuple(choice for choice in transforms if choice.spec.prepare)
+    return Resolution(run.image_size, run.protocol.spacing, preparing)
+
+
+def resolution_like(test: Run, dataset: DecodedFold, registry: Registry) -> Resolution:
+    """The resolution of an external dataset: its volumes have the spacing of the training volumes."""
+    decoded = dataset.decoded
+    own = resolution_of(test, registry)
+    return own._replace(spacing=decoded.spacing or ()) if isinstance(decoded, DecodedVolumes) else own
 
 
 def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list[Assignment], dict[str, Result]]:
@@ -131,6 +151,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                     *plan.libraries.get(run.model, ()),
                     *([plugin] if plugin else []),
                     *libraries_of_estimator(run, context.registry),
+                    *plugins_of(find_choices(run.protocol, context.registry)),
                 ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
             )
@@ -163,7 +184,8 @@ def open_external_tests(
     """Open the external datasets of a model trained on `dataset`, without those that cannot be decoded."""
     for test in tests:
         external = next(part for part in plan.externals[test.dataset] if part.hash == test.test_hash)
-        other = decoding.open(test, external.source, partial(open_external, external, dataset))
+        opened = partial(open_external, external, dataset)
+        other = decoding.open(test, external.source, opened, resolution_like(test, dataset, decoding.context.registry))
         if other is not None:
             external_facts = describe_external(external, other, dataset, facts)
             yield ExternalTest(run=test, dataset=other, facts=external_facts)

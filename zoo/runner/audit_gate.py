@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from zoo.auditing.audit import run_audit
 from zoo.auditing.external import External
-from zoo.auditing.leaks import Audit, run_audit
+from zoo.auditing.findings import Audit
 from zoo.auditing.overlap import audit_external
 from zoo.errors import ZooError
 from zoo.runner.planning import Plan

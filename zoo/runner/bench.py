@@ -17,6 +17,7 @@ from zoo.runner.grid import external_runs
 from zoo.runner.latency import time_models
 from zoo.runner.observing import observed
 from zoo.runner.planning import Plan, find_all_done, plan_bench
+from zoo.runner.second_reader import score_second_readers
 from zoo.runner.tuning import tune
 from zoo.specs.suite import Suite
 from zoo.system.caches import in_use
@@ -45,12 +46,13 @@ def bench(suite: Suite, context: Context) -> Outcome:
         plan = audit_plan(plan_bench(suite, context), suite, context.console)
         describe_plan(plan, context)
         with observed(plan, suite, context) as context:
+            readers = score_second_readers(plan, context)
             runs, left_out = tune(plan, context)
             runs += external_runs(runs, plan.externals)
             planned = {run.id for run in plan.runs}
             done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], context)}
             results = carry_out(runs, done, plan, context)
-            results = time_models(results, plan.device, context)
+            results = {**time_models(results, plan.device, context), **readers}
         reused = frozenset(run.id for run in runs if run.id in done)
         if settings.keep_weights == "best":
             keep_best_weights(results.values())

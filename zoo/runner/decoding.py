@@ -11,6 +11,8 @@ from typing import Any
 
 from zoo.data.dataset import Resolution, cache_decoded
 from zoo.data.opening import OpenDataset, read_by_train
+from zoo.registry.context import Context
+from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
 from zoo.runner.assignments import resolution_of
 from zoo.runner.planning import Plan
@@ -29,12 +31,12 @@ def split_by_dataset(runs: Sequence[Run], plan: Plan) -> list[list[Run]]:
 class Ahead:
     """A child process that decodes the images of groups of runs and counts the finished groups."""
 
-    def __init__(self, groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> None:
-        context = multiprocessing.get_context("fork")
-        self.count: Any = context.Value("i", 0)
-        sources = [list_sources(group, plan) for group in groups]
-        self.process = context.Process(
-            target=decode_datasets, args=(sources, settings, self.count, os.getpid()), daemon=True
+    def __init__(self, groups: Sequence[Sequence[Run]], plan: Plan, context: Context) -> None:
+        processes = multiprocessing.get_context("fork")
+        self.count: Any = processes.Value("i", 0)
+        sources = [list_sources(group, plan, context.registry) for group in groups]
+        self.process = processes.Process(
+            target=decode_datasets, args=(sources, context.settings, self.count, os.getpid()), daemon=True
         )
         self.process.start()
 
@@ -48,25 +50,25 @@ class Ahead:
 
 
 @contextmanager
-def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, settings: Settings) -> Iterator[Ahead | None]:
+def decoding_ahead(groups: Sequence[Sequence[Run]], plan: Plan, context: Context) -> Iterator[Ahead | None]:
     """Decode the images of groups of runs, one group after the other, while the block runs."""
     if not groups:
         yield None
         return
-    ahead = Ahead(groups, plan, settings)
+    ahead = Ahead(groups, plan, context)
     try:
         yield ahead
     finally:
         ahead.end()
 
 
-def list_sources(runs: Sequence[Run], plan: Plan) -> list[tuple[OpenDataset, Resolution]]:
+def list_sources(runs: Sequence[Run], plan: Plan, registry: Registry) -> list[tuple[OpenDataset, Resolution]]:
     """The datasets that the runs on one dataset read, each with a resolution."""
     source, split = plan.sources[runs[0].dataset]
     folds = sorted({run.fold for run in runs})
     own = [read_by_train(source, split.folds[fold] == "train") for fold in folds]
-    others = [external.source for external in plan.externals.get(runs[0].dataset, ())]
-    resolutions = dict.fromkeys(resolution_of(run) for run in sorted(runs, key=lambda run: run.image_size))
+    others = [external.source for external in plan.externals.get(runs[0].dataset, ()) if external.source.spec.dims == 2]
+    resolutions = dict.fromkeys(resolution_of(run, registry) for run in sorted(runs, key=lambda run: run.image_size))
     return [(each, resolution) for resolution in resolutions for each in (*own, *others)]
 
 

@@ -66,7 +66,7 @@ def carry_out(runs: Sequence[Run], done: Mapping[str, Result], plan: Plan, conte
     progress = BenchProgress(
         console, len(assignments) + sum(map(len, groups[1:])), sum(path.stat().st_size for path in decoded)
     )
-    with decoding_ahead(groups[1:], plan, settings) as ahead:
+    with decoding_ahead(groups[1:], plan, context) as ahead:
         later = Later(groups[1:], ahead, partial(assign_runs, plan=plan, context=context), progress)
         while assignments or later.groups:
             concluded, assignments = execute_all(assignments, later, progress, plan, context)

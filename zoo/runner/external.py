@@ -16,7 +16,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.pixels import Pixels, open_pixels, with_metadata
-from zoo.data.volumes import VolumePixels
+from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
 from zoo.evaluation.predictions import Predictions
@@ -32,7 +32,8 @@ from zoo.specs.suite import Suite
 if TYPE_CHECKING:
     from torch import nn
 
-MAX_DIFFERENCE = 1e-3  # of a probability: processors round differently, and training amplifies the difference
+# Of a probability, or of the pixels of a mask: processors round differently, and training amplifies the difference.
+MAX_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,7 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     bench, the module should predict val as that run did; a larger difference becomes a deviation of the result.
     """
     run, dataset, trained, pixels, val = test.run, test.dataset, model.result, model.pixels, model.val
-    assert isinstance(pixels, Pixels)  # masks are not tested on other datasets
-    mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-    images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
-    images = with_metadata(images, dataset) if run.protocol.metadata else images
+    images = open_alike(dataset, pixels)
     predictions = {"val": val, "test": predict(model.module, dataset, images, "test", precision=run.precision)}
     card = replace(dataset.card, val_unit=test.facts["val_unit"])
     difference = compare_val(val, trained)
@@ -94,11 +92,30 @@ def predict_external(test: ExternalTest, model: FittedModel, metrics: Mapping[st
     save_result(results, run, Artifacts(result=result, predictions=predictions, scores=scores))
 
 
+def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | VolumePixels:
+    """Open the images of an external dataset as the network reads those of training."""
+    if isinstance(pixels, Pixels):
+        mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
+        images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+        return images if pixels.metadata is None else with_metadata(images, dataset)
+    assert isinstance(dataset.decoded, DecodedVolumes)
+    assert dataset.volumes is not None
+    opened = open_volumes(dataset.decoded, dataset.volumes, pixels.device, sides=pixels.sides)
+    return replace(opened, patch=pixels.patch)  # not that of the median of these volumes
+
+
 def compare_val(val: Predictions, trained: Result) -> float:
-    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now."""
+    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now.
+
+    Of masks, it is the share of an image's pixels that differ.
+    """
     if trained.folder is None:
         return 0.0
-    return float(np.abs(val.probabilities - trained.predictions()["val"].probabilities).max())
+    stored = trained.predictions()["val"]
+    if val.label_maps is not None and stored.label_maps is not None:
+        rows = range(len(val.label_maps))
+        return max(float((val.label_maps[row] != stored.label_maps[row]).mean()) for row in rows)
+    return float(np.abs(val.probabilities - stored.probabilities).max())
 
 
 OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-on`

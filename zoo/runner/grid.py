@@ -11,7 +11,9 @@ from zoo.auditing.external import External
 from zoo.data.metadata import select_inputs
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
+from zoo.data.thin_masks import has_thin_masks
 from zoo.errors import UsageError
+from zoo.models.baselines import TOP_HAT
 from zoo.models.identity import identify_network, nearest_size
 from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.lookup import ModelChoice
@@ -104,7 +106,7 @@ def plan_runs(
         plan_run(model, source, split, fold, seed, primary_metric or source.task.primary_metric)
         for source, split in sources
         for model in models
-        if not model.added or supports(model.choice.spec, source)
+        if not model.added or is_offered(model.choice.spec, source, split)
         for seed, fold in itertools.product(model.seeds, range(len(split.folds)))
     ]
 
@@ -161,8 +163,10 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
     return with_protocol(run, protocol)
 
 
-def supports(spec: ModelSpec, source: OpenDataset) -> bool:
-    return source.task.name in spec.tasks and source.spec.dims in spec.dims
+def is_offered(spec: ModelSpec, source: OpenDataset, split: Split) -> bool:
+    """Whether a dataset gets a baseline that nobody named. A filter of lines needs masks of thin structures."""
+    is_supported = source.task.name in spec.tasks and source.spec.dims in spec.dims
+    return is_supported and (spec.name != TOP_HAT.name or has_thin_masks(source, split))
 
 
 def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDataset) -> None:

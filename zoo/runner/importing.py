@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.auditing.leaks import run_audit
+from zoo.auditing.audit import run_audit
 from zoo.data.dataset import describe_fold
 from zoo.data.lookup import SplitDataset
 from zoo.data.masks import hash_maps
@@ -29,7 +29,7 @@ from zoo.runner.selection import choose_datasets
 from zoo.sources.imported_masks import Expected, match_images, read_imported
 from zoo.sources.label_map_pairs import LabelMapFiles
 from zoo.specs.deviation import Deviation
-from zoo.specs.protocol import IMPORTED
+from zoo.specs.protocol import IMPORTED, Protocol
 from zoo.specs.suite import Suite
 from zoo.system.caches import in_use, open_cache
 from zoo.system.files import hash_bytes
@@ -81,7 +81,8 @@ def import_masks(request: ImportRequest, suite: Suite, context: Context) -> Impo
         digest, results = hash_predictions(predicted), []
         for fold, part in zip(folds, predicted, strict=True):
             if not masks.refused:
-                run = plan_import(request.name, fold, digest, (*masks.describe(fold), *stamps))
+                deviations = (*masks.describe(fold), *stamps)
+                run = replace(plan_import(f"imported:{request.name}", fold, digest), deviations=deviations)
                 results.append(store_import(fold, part, run, context))
     return Import(
         results=tuple(results),
@@ -181,7 +182,7 @@ def hash_predictions(folds: Sequence[Predictions]) -> str:
     return hash_bytes(*(hash_maps(part.label_maps) for part in folds if part.label_maps is not None))
 
 
-def plan_import(name: str, fold: ReferenceFold, digest: str, deviations: tuple[Deviation, ...]) -> Run:
+def plan_import(model: str, fold: ReferenceFold, digest: str, protocol: Protocol = IMPORTED) -> Run:
     """The run of imported predictions. What describes training is empty."""
     return Run(
         dataset=fold.name,
@@ -189,12 +190,12 @@ def plan_import(name: str, fold: ReferenceFold, digest: str, deviations: tuple[D
         split_hash=fold.split_hash,
         fold=fold.fold,
         num_folds=fold.num_folds,
-        model=f"imported:{name}",
-        shown=name,
+        model=model,
+        shown=model.partition(":")[2],
         init="none",
         weights_tag="",
         weights_digest="",
-        protocol=IMPORTED,
+        protocol=protocol,
         seed=0,
         image_size=0,
         precision="",
@@ -203,7 +204,6 @@ def plan_import(name: str, fold: ReferenceFold, digest: str, deviations: tuple[D
         primary_metric=fold.task.primary_metric,
         purpose="imported",
         predictions=digest,
-        deviations=deviations,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.data.pixels import random_pixels
 from zoo.errors import with_fix
-from zoo.evaluation.predict import measure_forward
+from zoo.evaluation.predict import measure_forward, measure_patch
 from zoo.evaluation.tiles import tile_starts
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.models.building import build_model
@@ -46,6 +46,7 @@ class TimedNetwork:
     tiles: int  # of an image
     precision: str
     threads: int
+    patch: tuple[int, ...] = ()  # of volumes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +105,6 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
             continue
-        if run["protocol"].get("dims", 2) == 3:
-            continue  # a time per patch would not be the time per volume
         if "channels" in result.details and not read_timing(result.folder):  # older results do not store their channels
             network = TimedNetwork(
                 model=run["model"],
@@ -116,6 +115,7 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
                 tiles=count_tiles(read_run(run)),
                 precision=run["precision"],
                 threads=run["threads"],
+                patch=tuple(result.details.get("patch", ())),
             )
             folders.setdefault(network, []).append(result.folder)
     return [TimingTask(network=network, folders=tuple(paths), cache=cache) for network, paths in folders.items()]
@@ -136,13 +136,27 @@ def time_network(task: TimingTask, device: str, _: Notify, *, registry: Registry
 def measure_network(network: TimedNetwork, device: str, registry: Registry, cache: Path) -> dict[str, Any]:
     """Measure the latency of one image and the throughput of batches of 32, from decoded pixels to host logits.
 
-    An image that is predicted by tiles takes as many times the mean of a tile in batches of 32.
+    An image that is predicted by tiles takes as many times the mean of a tile in batches of 32. Of volumes, both are
+    those of one patch at a time, as volumes are predicted: how many patches a volume has depends on the volume.
     """
     prepare_torch(network.threads)
     open_device(device).prepare()
     spec = find_model_spec(network.model, registry, cache)
-    request = BuildRequest(num_outputs=network.num_outputs, channels=network.channels, image_size=network.input_size)
+    request = BuildRequest(
+        num_outputs=network.num_outputs,
+        channels=network.channels,
+        image_size=network.input_size,
+        dims=len(network.patch) or 2,
+    )
     module = build_model(spec, request, stem=network.stem)
+    if network.patch:
+        module = place(module, device, network.precision, network.input_size)
+        seconds = measure_patch(module, (network.channels, *network.patch), device, precision=network.precision)
+        return {
+            "latency_seconds": float(f"{seconds:.4g}"),
+            "inference_images_per_second": round(1 / seconds, 3),
+            "timed_patch": list(network.patch),
+        }
     pixels = random_pixels(THROUGHPUT_BATCH, network.input_size, network.channels, spec.mean, spec.std, device)
     module = place(module, device, network.precision, network.input_size)
     alone, together = (

@@ -18,6 +18,7 @@ from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
 from zoo.runner.grid import (
     ImageKind,
@@ -104,6 +105,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         named = [recipes_of_kinds(protocol, kinds, suite, registry) for protocol in protocols]
         protocols = list(dict.fromkeys(own[kind] for kind in kinds for own in named))
     runs = plan_runs(models, sources.values(), suite.primary_metric)
+    runs = record_choices(runs, sources, registry)
     runs = choose_precisions(runs, sources, context)
     if suite.shuffle_labels:
         runs, protocols = as_controls(runs), [as_control(protocol) for protocol in protocols]
@@ -280,11 +282,11 @@ def find_all_done(runs: Sequence[Run], context: Context, progress: Progress | No
 
 
 def resolve_keep_weights(run: Run, context: Context) -> KeepWeights:
-    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs, controls and volumes are not kept.
+    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept.
 
     Nor are estimators without a `state`.
     """
-    is_left_out = run.protocol.name == "baseline" or run.purpose != "score" or run.protocol.dims == 3
+    is_left_out = run.protocol.name == "baseline" or run.purpose != "score"
     return "none" if is_left_out or has_no_state(run, context.registry) else context.settings.keep_weights
 
 

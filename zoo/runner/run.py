@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from zoo.evaluation.values import Score
 from zoo.models.building import build_model, count_flops, count_parameters, spec_with_metadata
 from zoo.models.features import GetFeatures, extract_features, keep_features
 from zoo.models.weights import RANDOM, InitialWeights, find_model_spec
+from zoo.registry.choices import find_choices
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, now, save_result
-from zoo.runner.assignments import Assignment, remaining_work
+from zoo.runner.assignments import Assignment, remaining_work, resolution_of
 from zoo.runner.external import FittedModel, predict_external
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
@@ -98,6 +99,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             notify=notify,
             get_features=choose_features(assignment, pixels),
             estimator=registry.find("estimator", run.protocol.estimator) if run.estimator else None,
+            choices=find_choices(run.protocol, registry),
             counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
         )
@@ -120,7 +122,10 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         if run.purpose != "tune":
             predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
             scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        files = model_files(keepsake(assignment, own, model, scores)) if assignment.keep_weights != "none" else {}
+        files = {}
+        if assignment.keep_weights != "none":
+            steps = resolution_of(run, registry).transforms
+            files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
         artifacts = Artifacts(
             result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
         )
@@ -135,7 +140,6 @@ def keepsake(
 ) -> Keepsake:
     """What the files of a finished run's model are made from."""
     run, details = assignment.run, model.result.details
-    assert isinstance(model.pixels, Pixels)  # models of volumes are not kept
     return Keepsake(
         run=run,
         spec=spec_with_metadata(spec) if run.protocol.metadata else spec,
@@ -213,12 +217,11 @@ def normalization(spec: ModelSpec, run: Run, weights: InitialWeights) -> tuple[t
 
 
 def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels | VolumePixels:
-    """Open the decoded images of a run as its network reads them. A baseline reads whole volumes."""
+    """Open the decoded images of a run as its network reads them."""
     run, dataset = assignment.run, assignment.dataset
     if isinstance(dataset.decoded, DecodedVolumes) and dataset.volumes:
-        whole = run.protocol.method != "finetune"
         sides = Sides(spec.size_multiple, spec.min_image_size)
-        return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides, whole=whole)
+        return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides)
     pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
     return with_metadata(pixels, dataset) if run.protocol.metadata else pixels
 

@@ -29,7 +29,7 @@ from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import ReadTargets, understand_targets
-from zoo.sources.whole_volumes import volume_readers
+from zoo.sources.whole_volumes import count_stored_channels, volume_readers
 from zoo.specs.dataset import FACTS, SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def assemble(
     files, headers = facts.joined.files, list(facts.headers.values())
     extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
     readers = (
-        Readers(volume_readers(root, facts.targets.masks, facts.joined.channels))
+        Readers(volume_readers(root, facts.targets, facts.joined.channels))
         if card.dims == 3
         else image_readers(card, root, facts)
     )
@@ -100,6 +100,8 @@ def assemble(
         **readers.fields,
     )
     spec = build_spec(card, facts, tuple(extra_columns), name=card.name or name, title=card.title or root.name)
+    if card.dims == 3:
+        spec = replace(spec, channels=count_channels(root, facts.joined))
     return Assembled(spec, samples, describe_channels(headers))
 
 
@@ -112,6 +114,12 @@ class Readers:
     notes: tuple[str, ...] = ()
 
 
+def count_channels(root: Path, joined: Joined) -> int:
+    """The channels of the first volume: its files, or those that its file stores. The others must have as many."""
+    several = next(iter(joined.channels.values()), ())
+    return len(several) or count_stored_channels(root / joined.files[0])
+
+
 def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:
     """Choose one reading for all images, slices and frames."""
     files, headers = facts.joined.files, list(facts.headers.values())
@@ -122,6 +130,7 @@ def image_readers(card: DatasetCard, root: Path, facts: Facts) -> Readers:
     measured = is_measured(card, headers)
     fields = {
         "masks": facts.targets.masks,
+        "second_masks": facts.targets.second_masks,
         "read": partial(read_below, root, reading),
         "spacing": partial(spacing_below, root, reading),
         "reading": record_reading(reading),

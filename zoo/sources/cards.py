@@ -168,6 +168,11 @@ class Masks(CardPart):
     path: str = Field(
         default="", description="Pattern with {stem}, the image's name without suffix, or other placeholders."
     )
+    second: str = Field(
+        default="",
+        description="Pattern of a second reader's masks, in addition to `path`: boards have a row that scores them "
+        "against the first reader's and is not ranked.",
+    )
     column: str = Field(default="", description="Instead of `path`: column with the path of the mask.")
     modality: Literal["", "SEG", "RTSTRUCT"] = Field(
         default="",
@@ -182,6 +187,8 @@ class Masks(CardPart):
     def agree(self) -> Masks:
         if sum(map(bool, (self.path, self.column, self.modality))) != 1:
             raise ValueError("set exactly one of path, column, modality")
+        if self.second and not self.path:
+            raise ValueError("second goes with path")
         return self
 
 

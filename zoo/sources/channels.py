@@ -42,3 +42,11 @@ def channel_files(first: str, endings: Sequence[str]) -> tuple[str, ...]:
     stem = without_suffix(first)
     suffix, base = first[len(stem) :], stem.removesuffix(endings[0])
     return tuple(base + ending + suffix for ending in endings)
+
+
+def endings_of(names: Sequence[str]) -> tuple[str, ...]:
+    """What distinguishes the names of the files of an image, without suffix; () for one file."""
+    stems = [without_suffix(name) for name in names]
+    first, last = min(stems), max(stems)
+    shared = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return tuple(stem[shared:] for stem in stems) if len(names) > 1 else ()

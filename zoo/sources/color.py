@@ -32,7 +32,7 @@ def settle_color(assembled: Assembled, progress: Progress | None = None) -> Samp
     samples = assembled.samples
     images = list(samples.table["image"])
     one_per_file = len(set(samples.files)) == len(images)
-    if assembled.spec.channels == 1 or not one_per_file:
+    if assembled.spec.channels == 1 or assembled.spec.dims == 3 or not one_per_file:
         return replace(samples, notes=(*samples.notes, *assembled.channel_notes))
     is_gray = partial(is_file_gray, read=samples.read, images=dict(zip(samples.files, images, strict=True)))
     memo = FileMemo(cache_root(), what=f"gray:{COLOR_VERSION}", find=is_gray)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError, nearest
-from zoo.images.formats import is_volume_name, without_suffix
+from zoo.images.formats import is_volume_name
 from zoo.sources.cards import DatasetCard, Join, Masks, SplitRule
-from zoo.sources.channels import channel_files
+from zoo.sources.channels import channel_files, endings_of
 from zoo.sources.msd import read_label_fields
 from zoo.sources.tables import decode_text
 from zoo.tasks.kinds import mask_task
@@ -144,11 +144,3 @@ def find_endings(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> tuple[str
             )
         endings = own
     return endings or ()
-
-
-def endings_of(names: list[str]) -> tuple[str, ...]:
-    """What distinguishes the names of the files of an image, without suffix; () for one file."""
-    stems = [without_suffix(name) for name in names]
-    first, last = min(stems), max(stems)
-    shared = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return tuple(stem[shared:] for stem in stems) if len(names) > 1 else ()

@@ -15,9 +15,8 @@ from zoo.errors import DataError, UsageError
 from zoo.images.formats import suffix_of, without_suffix
 from zoo.images.label_maps import LabelMap, check_same_grid, describe_fact, is_near, read_grid, read_label_map
 from zoo.images.placement import Spacing
+from zoo.images.volumes import WITH_GRID
 from zoo.sources.label_map_pairs import LabelMapFiles, example_case
-
-NIFTI = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def read_imported(path: Path, values: Sequence[int], expected: Expected) -> Arra
 def require_same_grid(read: LabelMap, expected: Expected) -> None:
     """Raise DataError unless a mask has the grid of its image, as far as both are known."""
     reference = expected.reference
-    if reference is not None and suffix_of(reference.name) in NIFTI and len(expected.shape) == 3:
+    if reference is not None and suffix_of(reference.name) in WITH_GRID and len(expected.shape) == 3:
         grid = read_grid(reference)
         check_same_grid(
             LabelMap(reference, np.broadcast_to(np.uint8(0), grid.shape), (), False, grid.spacing, grid.affine), read

@@ -54,6 +54,7 @@ class Joined:
     clips: Mapping[str, Clip] = field(default_factory=dict)  # by the first frame, the only one in `images`
     names: tuple[str, ...] = ()  # sample ids, where they differ from the paths: `frames/c1#8`
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
+    second_masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same of a second reader
     channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
     @property
@@ -99,7 +100,7 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
         images = tuple(files)
         captures = tuple(files.values())
         joined = Joined(images, images, captures, blank, "", tuple(notes), clips=clips, masks=selection.masks)
-        return replace(joined, channels=selection.channels)
+        return replace(joined, second_masks=selection.second_masks, channels=selection.channels)
     if card.join and card.join.tag:
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
@@ -123,7 +124,7 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
     if mask_column:
         cells = zip(joined.images, joined.cells[mask_column], strict=True)
         masks = {image: (mask_of_cell[cell],) for image, cell in cells if cell}
-    return replace(joined, clips=clips, masks=masks, channels=selection.channels)
+    return replace(joined, clips=clips, masks=masks, second_masks=selection.second_masks, channels=selection.channels)
 
 
 def keep_segmented(modality: str, selection: Selection, listing: Listing, headers: Headers) -> Selection:

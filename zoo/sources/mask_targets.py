@@ -53,6 +53,8 @@ class MaskReader:
     def __call__(self, image: str) -> Array:
         """The label map of an image: uint8 (H, W), 0 for background, k + 1 for label k."""
         joined: Array | None = None
+        if image not in self.files:
+            raise DataError(f"{image} has no mask of this reader", fix="add it, or leave the reader out", code="mask")
         for name in self.files[image]:
             own = self.read_one(name)
             if joined is not None and joined.shape != own.shape:
@@ -197,7 +199,9 @@ def guess_masks(root: Path, images: Sequence[str], masks: Sequence[str]) -> Mask
         what = "each image has" if most == len(images) else f"{most} of {len(images)} images have"
         raise DataError(
             f"{root}: {what} {len(paths)} masks: {' and '.join(paths)}",
-            fix=f'choose one in dataset.toml: masks = {{path = "**/{paths[0]}"}}',
+            fix=f'choose one in dataset.toml: masks = {{path = "**/{paths[0]}"}}'
+            + (f', or score the other against it: masks = {{path = "**/{paths[0]}", second = "**/{paths[1]}"}}')
+            * (len(paths) == 2),
             code="several-masks",
         )
     folder, start, ending = first

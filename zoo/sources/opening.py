@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import DataError, UsageError, dataset_subject
 from zoo.images.formats import without_suffix
@@ -57,7 +57,8 @@ def find_recognized(path: Path, published: Iterable[DatasetSpec], progress: Prog
     path, archive = locate(path, progress)
     if npz := npz_of(path):
         return recognize(find_npz(npz, dataset_name(path.stem)), npz, published)
-    return replace(understand(path, progress=progress).spec, samples=partial(read_source, path, archive))
+    assembled = understand(path, progress=progress)
+    return replace(assembled.spec, samples=SourceReader(path, archive, assembled))
 
 
 def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | None]:
@@ -74,11 +75,25 @@ def locate(path: Path, progress: Progress | None = None) -> tuple[Path, Path | N
     return path, None
 
 
-def read_source(path: Path, archive: Path | None, request: SamplesRequest) -> Samples:
-    """Return the Samples of a folder, table or card. It is read again, so that a worker process needs only the path."""
-    from zoo.sources.color import settle_color
+@dataclass(eq=False)
+class SourceReader:
+    """Returns the Samples of a folder, table or card; another process reads it again and needs only the path.
 
-    return in_archive(settle_color(understand(path), request.progress), path, archive)
+    perf: the first call uses what `find_source` read. Reading it twice was a third of opening a folder.
+    """
+
+    path: Path
+    archive: Path | None
+    assembled: Assembled | None
+
+    def __call__(self, request: SamplesRequest) -> Samples:
+        from zoo.sources.color import settle_color
+
+        assembled, self.assembled = self.assembled or understand(self.path), None
+        return in_archive(settle_color(assembled, request.progress), self.path, self.archive)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "assembled": None}
 
 
 def in_archive(samples: Samples, path: Path, archive: Path | None) -> Samples:

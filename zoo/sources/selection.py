@@ -50,6 +50,7 @@ class Selection:
     notes: tuple[str, ...]
     mistakes: tuple[str, ...]
     masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each image that has any
+    second_masks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same of a second reader
     channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
 
@@ -62,7 +63,8 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
     dropped, mistakes = find_all("drop", card.drop, index)
     compiled = compile_pattern(card.images, deep)
     excludes = compile_excludes(card)
-    masks, mask_pattern = {}, compile_pattern(card.masks.path) if card.masks and card.masks.path else None
+    patterns = mask_patterns(card)
+    masks: dict[str, dict[str, Captures]] = {place: {} for place in patterns}
     files: dict[str, Captures] = {}
     left_out: set[str] = set()
     counts: Counter[str] = Counter()
@@ -71,8 +73,9 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         captures = match_path(compiled, image)
         excluded = matching_files(excludes, image)
         used.update(excluded)
-        if mask_pattern and (mask_captures := match_path(mask_pattern, image)) is not None:
-            masks[image] = mask_captures
+        if own := match_masks(patterns, image):
+            for place, mask_captures in own.items():
+                masks[place][image] = mask_captures
         elif image in dropped:
             counts["listed in drop"] += 1
         elif excluded:
@@ -87,9 +90,9 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
             files[image] = captures
             continue
         left_out.add(image)
-    if card.dims == 3 and mask_pattern:
-        captured = {image: match_path(mask_pattern, image) for image in listing.masks}
-        masks |= {image: captures for image, captures in captured.items() if captures is not None}
+    for image in listing.masks if card.dims == 3 else ():
+        for place, mask_captures in match_masks(patterns, image).items():
+            masks[place][image] = mask_captures
     unread: list[str] = []
     for file in listing.unread:
         excluded = matching_files(excludes, file)
@@ -101,8 +104,12 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
     counts += channels.left_out
     mistakes += channels.mistakes
     files = {image: files[image] for image in channels.files}
-    pairs, mask_notes, mask_mistakes = pair_masks(card, files, masks)
-    mistakes += mask_mistakes
+    pairs: dict[str, dict[str, tuple[str, ...]]] = {}
+    mask_notes: list[str] = []
+    for place in patterns:
+        pairs[place], notes_on_masks, mask_mistakes = pair_masks(card, place, files, masks[place])
+        mask_notes += notes_on_masks
+        mistakes += mask_mistakes
     if not files:
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
@@ -111,7 +118,28 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
     notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
-    return Selection(files, frozenset(left_out), tuple(unread), tuple(notes), tuple(mistakes), pairs, channels.several)
+    return Selection(
+        files=files,
+        left_out=frozenset(left_out),
+        unread=tuple(unread),
+        notes=tuple(notes),
+        mistakes=tuple(mistakes),
+        masks=pairs.get("path", {}),
+        second_masks=pairs.get("second", {}),
+        channels=channels.several,
+    )
+
+
+def mask_patterns(card: DatasetCard) -> dict[str, Compiled]:
+    """The patterns of a card that match masks, by their key: path, second."""
+    texts = {key: getattr(card.masks, key) for key in ("path", "second")} if card.masks else {}
+    return {key: compile_pattern(text) for key, text in texts.items() if text}
+
+
+def match_masks(patterns: Mapping[str, Compiled], image: str) -> dict[str, Captures]:
+    """The placeholders in the path of a mask, by the pattern that matches it."""
+    matches = {key: match_path(pattern, image) for key, pattern in patterns.items()}
+    return {key: captures for key, captures in matches.items() if captures is not None}
 
 
 def matching_files(excludes: Mapping[str, tuple[Compiled, bool]], file: str) -> list[str]:
@@ -180,17 +208,19 @@ def name_of(image: str, *, bare: bool) -> str:
 
 
 def pair_masks(
-    card: DatasetCard, files: dict[str, Captures], masks: dict[str, Captures]
+    card: DatasetCard, place: str, files: dict[str, Captures], masks: dict[str, Captures]
 ) -> tuple[dict[str, tuple[str, ...]], list[str], list[str]]:
-    """Return the masks of each image, notes on them, and mistakes in their pattern, which must match some."""
-    if not card.masks or not card.masks.path:
-        return {}, [], []
-    names = placeholders(card.masks.path)
+    """Return the masks of each image, notes on them, and mistakes in their pattern, which must match some.
+
+    `place` is the key of the pattern in `masks`.
+    """
+    pattern: str = getattr(card.masks, place)
+    names = placeholders(pattern)
     shared = [name for name in names if name != "stem"]
     if unknown := [name for name in shared if name not in placeholders(card.images)]:
-        return {}, [], [f"masks.path: {{{unknown[0]}}} is not in `images`"]
+        return {}, [], [f"masks.{place}: {{{unknown[0]}}} is not in `images`"]
     if not masks:
-        return {}, [], [f"masks.path: {card.masks.path!r} matches no file"]
+        return {}, [], [f"masks.{place}: {pattern!r} matches no file"]
 
     def key(captures: Captures, stem: str) -> tuple[str, ...]:
         return (*(captures[name] for name in shared), stem if "stem" in names else "")
@@ -198,17 +228,20 @@ def pair_masks(
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
     stem_by_image = {image: stem_of(image).removesuffix(first_ending(card)) for image in files}
     owners = {image: key(captures, stem_by_image[image]) for image, captures in files.items()}
-    stems, several = set(stem_by_image.values()), has_several_stems(card.masks.path)
+    stems, several = set(stem_by_image.values()), has_several_stems(pattern)
     for mask, captures in masks.items():
         stem = captures.get("stem", "")
-        by_key[key(captures, longest_stem(card.masks.path, mask, stems) or stem if several else stem)].append(mask)
+        by_key[key(captures, longest_stem(pattern, mask, stems) or stem if several else stem)].append(mask)
     pairs = {image: tuple(sorted(by_key[own], key=natural_key)) for image, own in owners.items() if own in by_key}
     orphans = [mask for own in by_key.keys() - set(owners.values()) for mask in by_key[own]]
     if len(orphans) == len(masks):
         first = min(orphans, key=natural_key)
-        mistake = f"masks.path: none of the {len(masks)} files that it matches belongs to an image, first {first}"
+        mistake = f"masks.{place}: none of the {len(masks)} files that it matches belongs to an image, first {first}"
         return {}, [], [mistake]
-    notes = [] if is_of_masks(card) else [f"{len(masks)} masks beside images are not read as images"]
+    if place == "second":
+        notes = [f"{len(pairs)} of {len(files)} images have masks of a second reader"]
+    else:
+        notes = [] if is_of_masks(card) else [f"{len(masks)} masks beside images are not read as images"]
     if orphans:
         notes.append(f"{len(orphans)} masks belong to no image, first {min(orphans, key=natural_key)}")
     return pairs, notes, []

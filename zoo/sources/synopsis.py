@@ -15,7 +15,8 @@ from zoo.tasks.task import Task
 LISTS = ("metadata", *(name for name in FACTS if get_origin(FACT_TYPES[name]) is tuple))
 SWITCHES = tuple(name for name in FACTS if FACT_TYPES[name] in (bool, bool | None))
 NUMBER_FACTS = {name: kinds for name in FACTS if isinstance((kinds := get_args(FACT_TYPES[name]) or ("",))[0], int)}
-TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *SWITCHES, *NUMBER_FACTS))
+MEASURES = tuple(name for name in FACTS if FACT_TYPES[name] == float | None)
+TEXTS = tuple(name for name in FACTS if name not in (*LISTS, *SWITCHES, *NUMBER_FACTS, *MEASURES))
 
 
 def read_synopsis(path: Path) -> DatasetSpec:
@@ -36,13 +37,19 @@ def read_synopsis(path: Path) -> DatasetSpec:
     for name, numbers in NUMBER_FACTS.items():
         if name in document and document[name] not in numbers:
             mistakes.append(f"{name}: expected {' or '.join(map(str, numbers))}, got {document[name]!r}")
+    for name in MEASURES:
+        value = document.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            mistakes.append(f"{name}: expected a number, got {value!r}")
     for name in LISTS:
         if not is_names(document.get(name, [])):
             mistakes.append(f"{name}: expected a list of texts, got {document[name]!r}")
     if mistakes or task is None:
         count = f"{len(mistakes)} mistakes: " if len(mistakes) > 1 else ""
         raise DataError(f"{path}: {count}{'; '.join(mistakes)}", fix="correct the card", code="card")
-    fields: dict[str, Any] = {name: document[name] for name in (*TEXTS, *SWITCHES, *NUMBER_FACTS) if name in document}
+    fields: dict[str, Any] = {
+        name: document[name] for name in (*TEXTS, *SWITCHES, *NUMBER_FACTS, *MEASURES) if name in document
+    }
     fields |= {name: tuple(document[name]) for name in LISTS if name in document}
     name, patient = document.get("name") or name_of_file(path), read_patient(document)
     return DatasetSpec(name=name, task=task, labels=labels, samples=not_opened, patient=patient, **fields)

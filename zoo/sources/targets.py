@@ -39,6 +39,7 @@ class ReadTargets:
     positive: str = ""
     notes: tuple[str, ...] = ()
     masks: MaskReader | None = None  # then `targets` is empty
+    second_masks: MaskReader | None = None
 
 
 def understand_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
@@ -60,7 +61,8 @@ def read_targets(card: DatasetCard, joined: Joined, root: Path) -> ReadTargets:
             read = understand_segments(card, joined, root)
             return ReadTargets(task, read.labels, np.empty(0), notes=read.notes, masks=read.reader)
         labels, values = find_mask_labels(card, joined, root)
-        return ReadTargets(task, labels, np.empty(0), masks=MaskReader(root, joined.masks, values))
+        second = MaskReader(root, joined.second_masks, values) if joined.second_masks else None
+        return ReadTargets(task, labels, np.empty(0), masks=MaskReader(root, joined.masks, values), second_masks=second)
     if card.label.columns:
         return from_columns(card, joined, task)
     texts = label_texts(card, joined)

@@ -12,12 +12,22 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.formats import suffix_of
 from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
 from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
-from zoo.images.volumes import RECENT_VOLUME_BYTES, Volume, open_volume_file, read_nifti
+from zoo.images.text_headers import TEXT_SUFFIXES
+from zoo.images.volumes import (
+    RECENT_VOLUME_BYTES,
+    WITH_GRID,
+    Volume,
+    open_volume_file,
+    read_nifti,
+    read_text_volume,
+)
 from zoo.sources.mask_targets import MaskReader
+from zoo.sources.targets import ReadTargets
 
 
 def read_whole_volume(root: Path, image: str) -> Array:
@@ -39,15 +49,30 @@ def read_whole_volume(root: Path, image: str) -> Array:
 def open_whole(path: Path) -> tuple[Volume, int]:
     """The volume in a file and its size in memory, in bytes."""
     check_regular(path)
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if suffix_of(path.name) not in WITH_GRID:
         return open_volume_file(path)
+    read = read_text_volume if path.suffix.lower() in TEXT_SUFFIXES else read_nifti
     try:
-        volume = read_nifti(path, max_axes=4)
+        volume = read(path, max_axes=4)
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
+
+
+def count_stored_channels(path: Path) -> int:
+    """The channels of a volume in one file, from its header."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return 1
+    import nibabel
+
+    check_regular(path)
+    try:
+        shape = nibabel.load(path).shape
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        raise damaged(path, error) from error
+    return int(shape[3]) if len(shape) > 3 else 1
 
 
 RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
@@ -91,16 +116,20 @@ class VolumeMaskReader(MaskReader):
         """The label map of a volume: uint8 (A, B, C)."""
         root = self.root
         grid = read_grid(root / image)
-        for name in self.files[image]:
+        for name in self.files.get(image, ()):
             check_file_grid(root / name, read_grid(root / name), root / image, grid)
         return super().__call__(image).reshape(grid.shape)  # a volume of one slice is read as an image
 
 
-def volume_readers(root: Path, masks: MaskReader | None, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
+def volume_readers(root: Path, targets: ReadTargets, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
     """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several."""
+    masks, second = (
+        own and VolumeMaskReader(own.root, own.files, own.values) for own in (targets.masks, targets.second_masks)
+    )
     return {
         "volumes": partial(read_channels, root, channels) if channels else partial(read_whole_volume, root),
         "more_files": {image: tuple(root / name for name in own[1:]) for image, own in channels.items()},
         "spacing": partial(read_voxel_size, root),
-        "masks": masks and VolumeMaskReader(masks.root, masks.files, masks.values),
+        "masks": masks,
+        "second_masks": second,
     }

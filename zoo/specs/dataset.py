@@ -110,6 +110,7 @@ class Samples:
     expression or tag of the patient.
     `masks(image)` returns the label map of an image, uint8 (H, W): 0 is background, k + 1 is label k. zoo then sets
     `targets`, float64 (N, L), to the pixels of each label.
+    `second_masks(image)` returns the label map that a second reader drew; it raises DataError if there is none.
     `volumes(image)` returns a whole volume, if the spec has dims = 3: finite numbers (A, B, C) in the RAS+ order of
     axes. Then `masks` has the same axes, `spacing` returns three numbers, and zoo sets `read` to a slice of the volume.
     `more_files` has the files of the further channels of each image, for the content hash.
@@ -132,6 +133,7 @@ class Samples:
     frames: Mapping[str, Any] = field(default_factory=dict)
     patient: Mapping[str, str] = field(default_factory=dict)
     masks: Callable[[Any], Array] | None = None
+    second_masks: Callable[[Any], Array] | None = None
     volumes: Callable[[Any], Array] | None = None
     more_files: Mapping[Any, tuple[Path, ...]] = field(default_factory=dict)
     findings: Callable[[Any], Array] | None = None
@@ -214,6 +216,12 @@ class DatasetSpec:
     )
     dims: Literal[2, 3] = fact(
         "3: volumes are read as a whole, with a mask of each; 2: images and slices.", default=2, recorded=False
+    )
+    tolerance_mm: float | None = fact(
+        "Of masks: the distance in mm within which `nsd` counts two boundaries as equal, such as how far two readers "
+        "differ. Default: one pixel.",
+        default=None,
+        recorded=False,
     )
     known_issues: tuple[str, ...] = fact("Issues to display on the board.", default=(), recorded=False)
     known_conflicts: tuple[tuple[str, str], ...] = ()  # accepted pairs of sample ids: similar images, different labels

@@ -6,20 +6,25 @@ from typing import Any
 
 import pluggy
 
+from zoo.errors import plural_of
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.executor import ExecutorSpec
+from zoo.specs.loss import LossSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
+from zoo.specs.sampling import SamplingSpec
 from zoo.specs.suite import Suite
+from zoo.specs.transform import TransformSpec
 from zoo.tasks.task import Task
 
 PROJECT = "zoo"
 CONTRACT = 1  # version of the plugin contract: entry points are in the group zoo.v1
 
-# Every kind of spec. The hook `register_KINDs` returns a list of the class, `zoo list KINDs` lists them.
+# Every kind of spec. The hook `register_KINDs` returns a list of the class, `zoo list KINDs` lists them. A part of a
+# recipe that protocols name is a kind whose spec extends `ChoiceSpec`, and a field of `Protocol` made by `choice`.
 KINDS: dict[str, type[Any]] = {
     "model": ModelSpec,
     "dataset": DatasetSpec,
@@ -30,8 +35,12 @@ KINDS: dict[str, type[Any]] = {
     "observer": ObserverSpec,
     "task": Task,
     "estimator": EstimatorSpec,
+    "loss": LossSpec,
+    "sampling": SamplingSpec,
+    "transform": TransformSpec,
 }
-HOOKS = {kind: f"register_{kind}s" for kind in KINDS}
+KIND_OF = {plural_of(kind): kind for kind in KINDS}
+HOOKS = {kind: f"register_{plural_of(kind)}" for kind in KINDS}
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError, nearest
+from zoo.specs.choice import split_choices
 
 # estimator: a model without gradients, on frozen features; zero-shot: the model answers as it is built; none: the
 # predictions are imported
@@ -17,6 +18,11 @@ Method = Literal["finetune", "probe", "knn", "estimator", "zero-shot", "none"]
 def only(method: Method, default: Any) -> Any:
     """A field of a protocol that one method uses."""
     return field(default=default, metadata={"method": method})
+
+
+def choice(kind: str, default: Any, method: Method | None = None) -> Any:
+    """A field of a protocol that names specs of a kind, with their options: a text, or a tuple of texts."""
+    return field(default=default, metadata={"kind": kind, **({"method": method} if method else {})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,13 @@ class Protocol:
     max_steps: int | None = only("finetune", None)
     rounds: int = only("finetune", 20)
     batch_size: int = only("finetune", 32)
+    sampling: str = choice("sampling", "uniform", "finetune")
+
+    loss: str = choice("loss", "task", "finetune")  # task: the task's own
+    class_weights: Literal["none", "inverse"] = only("finetune", "none")  # inverse: to the frequencies of train
+    label_smoothing: float = only("finetune", 0.0)  # share of each target that is spread evenly over its labels
+    # Zhang et al. 2018: both parameters of the Beta distribution of the shares; 0: images are not mixed
+    mixup: float = only("finetune", 0.0)
 
     optimizer: Literal["adamw", "adam", "sgd"] = only("finetune", "adamw")
     learning_rate: float = only("finetune", 3e-4)
@@ -63,6 +76,7 @@ class Protocol:
     normalization: Literal["model", "imagenet", "half"] = "model"
     symmetries: bool = only("finetune", True)  # the flips and 90-degree rotations that the dataset declares
     augmentation: Literal["none", "one-of"] = only("finetune", "one-of")
+    transforms: tuple[str, ...] = choice("transform", ())  # in this order
 
     metadata: bool = False  # the columns in the dataset's `inputs` are a second input of the model
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -317,6 +331,8 @@ IMPORTED = Protocol(
     weights="none",
 )
 
+SECOND_READER = replace(IMPORTED, name="second-reader", title="the masks of a second reader of the dataset")
+
 PROTOCOLS = (
     FINETUNE,
     TUNED,
@@ -339,9 +355,14 @@ PROTOCOLS = (
     BASELINE,
 )
 
+# The fields that name specs: field -> kind. `zoo.registry.choices.find_choices` resolves them.
+CHOICE_KINDS: dict[str, str] = {
+    part.name: part.metadata["kind"] for part in dataclasses.fields(Protocol) if "kind" in part.metadata
+}
+
 _FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 # Decided before the first run, so they cannot be tuned by runs.
-_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded", "metadata"}
+_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded", "metadata", *CHOICE_KINDS}
 
 
 def list_settings(method: Method | None = None) -> list[str]:
@@ -351,6 +372,12 @@ def list_settings(method: Method | None = None) -> list[str]:
         for part in dataclasses.fields(Protocol)
         if part.name not in _FIXED and (method is None or part.metadata.get("method", method) == method)
     ]
+
+
+def chosen_names(protocol: Protocol, name: str) -> tuple[str, ...]:
+    """The texts in a field that names specs."""
+    value = getattr(protocol, name)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def refuse_foreign(protocol: Protocol, names: Iterable[str]) -> None:
@@ -383,7 +410,7 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
     for name, text in settings.items():
         if name not in settable:
             raise UsageError(f"--set {name}={text}: no such field", fix=nearest(name, settable) or ", ".join(settable))
-        values = (text,) if name in {"milestones", "regularizations", "patch"} else tuple(text.split(","))
+        values = split_values(name, text)
         parsed = tuple(parse_field(name, value, types[name]) for value in values)
         if len(parsed) > 1 and name in _PLANNED:
             raise UsageError(f"--set {name}={text}: expected one value", fix="run zoo bench once per value")
@@ -404,6 +431,13 @@ def override(protocol: Protocol, settings: Mapping[str, str]) -> Protocol:
         raise UsageError(f"--set min_steps={least}: more than max_steps={most}", fix="set min_steps <= max_steps")
     overrides = (*protocol.overrides, *sorted(settings.items()))
     return replace(protocol, **changes, tune=tuple(tune.items()), overrides=overrides)
+
+
+def split_values(name: str, text: str) -> tuple[str, ...]:
+    """The values in a `--set` text: several make a grid, but a field that is a tuple takes them all."""
+    if name in {"milestones", "regularizations", "patch", "transforms"}:
+        return (text,)
+    return split_choices(text) if name in CHOICE_KINDS else tuple(text.split(","))
 
 
 POSITIVE = {
@@ -433,6 +467,8 @@ MAX_VALUES: dict[str, float] = {
     "momentum": 0.9999,  # at 1 a gradient never decays
     "clip_norm": 10**9,
     "head_std": 10,
+    "label_smoothing": 0.9,
+    "mixup": 100,
     "regularizations": 10**12,
 }
 
@@ -443,9 +479,9 @@ def parse_field(name: str, text: str, kind: Any) -> Any:
         if text not in get_args(kind):
             raise UsageError(f"--set {name}={text}: unknown value", fix=f"choose from {', '.join(get_args(kind))}")
         return text
-    if kind is str:
-        return text
     options = get_args(kind) or (kind,)
+    if str in options:
+        return text.strip() if kind is str else () if text.lower() == "none" else split_choices(text)
     if type(None) in options and text.lower() == "none":
         return None
     if get_origin(kind) is tuple:
@@ -480,7 +516,20 @@ def refuse_beyond(name: str, value: float) -> None:
 
 
 # Fields that were added when results existed, with the value that stands for their absence.
-ADDED: dict[str, Any] = {"patch": (), "dims": 2, "spacing": None, "estimator": "", "seeded": False, "metadata": False}
+ADDED: dict[str, Any] = {
+    "patch": (),
+    "dims": 2,
+    "spacing": None,
+    "sampling": "uniform",
+    "loss": "task",
+    "class_weights": "none",
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "transforms": (),
+    "estimator": "",
+    "seeded": False,
+    "metadata": False,
+}
 
 
 def resolved_fields(protocol: Protocol) -> dict[str, Any]:

@@ -76,6 +76,12 @@ class ClassTargets(Targets):
         counts = np.bincount(targets, minlength=num_labels)
         return int(min(counts[counts > 0].min(), len(targets) - counts.max()))
 
+    def inverse_frequencies(self, targets: Array, num_labels: int) -> Array | None:
+        """A class without images has the weight 0."""
+        counts = np.bincount(targets, minlength=num_labels)
+        weights: Array = np.where(counts > 0, len(targets) / (num_labels * counts.clip(1)), 0.0)
+        return weights
+
     def cells(self, targets: Array, labels: Sequence[str]) -> list[list[Any]]:
         return [[labels[target]] for target in targets.tolist()]
 
@@ -96,12 +102,30 @@ class BinaryTargets(ClassTargets):
         return [1 if positive is None else positive]
 
 
+def weigh_classes(targets: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The weight of the class of each target (N,); 1 without weights."""
+    import torch
+
+    weights = torch.ones(1, device=targets.device) if class_weights is None else class_weights[targets]
+    return weights.expand(targets.shape)
+
+
 class ClassHead(Head):
+    likelihood = True
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of logits (N, L) against classes int64 (N,)."""
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits, targets)
+
+    def target_losses(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+    def target_weights(self, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+        return weigh_classes(targets, class_weights)
 
     def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
         """Softmax regression. Absent classes get a bias of -30, so they are never predicted."""

@@ -59,6 +59,12 @@ class FlagTargets(Targets):
             strata[np.nan_to_num(targets[:, label]) > 0] = label + 1
         return strata
 
+    def inverse_frequencies(self, targets: Array, num_labels: int) -> Array | None:
+        """A label that is never present has the weight 1."""
+        present, absent = np.nansum(targets, axis=0), np.nansum(1 - targets, axis=0)
+        weights: Array = np.where((present > 0) & (absent > 0), absent / present.clip(1), 1.0)
+        return weights
+
     def num_cases(self, targets: Array, num_labels: int) -> int:
         """The number of positives or negatives, whichever is smaller; of the label for which it is largest."""
         return int(np.minimum(np.nansum(targets, axis=0), np.nansum(1 - targets, axis=0)).max())
@@ -79,6 +85,8 @@ class FlagTargets(Targets):
 
 
 class FlagHead(Head):
+    likelihood = True
+
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean binary cross-entropy over the cells of targets (N, L) that are not NaN."""
         from torch.nn.functional import binary_cross_entropy_with_logits
@@ -87,6 +95,16 @@ class FlagHead(Head):
         known = ~targets.isnan()
         losses = binary_cross_entropy_with_logits(logits, targets.nan_to_num(0.0).to(logits.dtype), reduction="none")
         return (losses * known).sum() / known.sum().clamp(min=1)
+
+    def target_losses(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        smooth = targets.nan_to_num(0.0).to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return binary_cross_entropy_with_logits(logits, smooth, reduction="none") * ~targets.isnan()
+
+    def target_weights(self, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+        known = (~targets.isnan()).float()
+        return known if class_weights is None else known * (1 + (targets.nan_to_num(0.0) * (class_weights - 1)))
 
     def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
         """One logistic regression per label, over its known targets."""

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.tasks.classes import METRICS_OF_CLASSES, PICTURES_OF_DECISIONS, TOP_LABEL, ClassAnswers, ClassTargets
+from zoo.tasks.classes import (
+    METRICS_OF_CLASSES,
+    PICTURES_OF_DECISIONS,
+    TOP_LABEL,
+    ClassAnswers,
+    ClassTargets,
+    weigh_classes,
+)
 from zoo.tasks.linear import solve_binaries
 from zoo.tasks.logits import SMALLEST, cumulative_to_classes, grades_to_log_odds, rescale_grades
 from zoo.tasks.task import POSITIVE_AND_NEGATIVE, Head, Presentation, Task
@@ -23,6 +30,8 @@ class GradeTargets(ClassTargets):
 class GradeHead(Head):
     """One output per threshold: the logit of P(y > k)."""
 
+    likelihood = True
+
     def num_outputs(self, num_labels: int) -> int:
         return num_labels - 1
 
@@ -36,6 +45,18 @@ class GradeHead(Head):
 
         thresholds = torch.arange(logits.shape[1], device=logits.device)
         return binary_cross_entropy_with_logits(logits, (targets[:, None] > thresholds).to(logits.dtype))
+
+    def target_losses(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Of each event (N, L - 1)."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        thresholds = torch.arange(logits.shape[1], device=logits.device)
+        events = (targets[:, None] > thresholds).to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        return binary_cross_entropy_with_logits(logits, events, reduction="none")
+
+    def target_weights(self, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+        return weigh_classes(targets, class_weights)[:, None]
 
     def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
         """One logistic regression per threshold."""

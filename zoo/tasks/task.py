@@ -96,6 +96,14 @@ class Targets(ABC):
         sizes = self.sizes(targets)
         return np.searchsorted(np.quantile(sizes, [0.2, 0.4, 0.6, 0.8]), sizes)
 
+    def inverse_frequencies(self, targets: Array, num_labels: int) -> Array | None:
+        """Weights (L,) of the labels in a loss, for training targets; None if samples have no labels to weight.
+
+        Of classes, N / (L * images of the class), as scikit-learn's "balanced"; of labels that may be present or
+        absent, the weight of a present one if an absent one has 1: absent / present.
+        """
+        return None
+
     def describe(self, target: Any, labels: Sequence[str]) -> str:
         """One target as text for tables and pages."""
         return str(target)
@@ -134,6 +142,7 @@ class Head(ABC):
     """The number and shape of a network's outputs, and how they are fitted."""
 
     dense = False  # logits (N, num_outputs, H, W) instead of (N, num_outputs)
+    likelihood = False  # has `target_losses` and `target_weights`, from which other losses are made
 
     def num_outputs(self, num_labels: int) -> int:
         return num_labels
@@ -141,6 +150,17 @@ class Head(ABC):
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of the logits of a batch against its standardized targets."""
+
+    def target_losses(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """-log P of each target of a batch (N,), or of each of its labels (N, L); 0 where it is unknown.
+
+        `smoothing` is the share of a target that is spread evenly over its possible values.
+        """
+        raise NotImplementedError
+
+    def target_weights(self, targets: Tensor, class_weights: Tensor | None) -> Tensor:
+        """The weight of each of `target_losses` in their mean, in a shape that broadcasts to theirs; 0 if unknown."""
+        raise NotImplementedError
 
     def solve(self, features: Array, targets: Array, penalty: float, num_labels: int) -> tuple[Array, Array]:
         """Minimize mean loss + penalty / 2 * |W|^2 over W (outputs, D) and an unpenalized bias (outputs,)."""

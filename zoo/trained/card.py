@@ -27,6 +27,10 @@ NOTICE = "research use only; not a medical device"
 class ModelCard:
     """What is needed to read a new file as in training and to answer as on the test split; plain data.
 
+    `volumes` has what a model of volumes also needs: `patch` in voxels; `spacing` in mm that all volumes are resampled
+    to, None if that of a training volume is unknown; `window` of the values that become -2 and 2, None if each volume
+    is standardized by itself; `sides`, the smallest and largest of the training volumes along each axis, in mm or in
+    voxels; and `endings`, the ends of the names of the files of channels.
     `reading` has the fields of a `Reading` that differ from the default; None if a plugin's code read the images, so
     that new files are read as they are stored. `thresholds` are probabilities, `cuts` the same on the scale of the log
     odds; both are None for tasks without thresholds.
@@ -67,7 +71,10 @@ class ModelCard:
     weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
     inputs: tuple[Mapping[str, Any], ...] = ()  # `MetadataCoding.describe`, of a model with a second input
     estimator: str = ""  # name and version, of the method "estimator"
+    # The preprocessing steps, in order, applied before an image is resized: plugin, name, version, options of each
+    transforms: tuple[Mapping[str, Any], ...] = ()
     weights_sha256: str = ""  # of model.safetensors; "" in older cards
+    volumes: Mapping[str, Any] | None = None  # of a model of volumes
     notice: str = NOTICE
 
     @property
@@ -86,6 +93,15 @@ class ModelCard:
     @property
     def file_reading(self) -> Reading:
         return Reading(**{name: tuple_of(value) for name, value in (self.reading or {}).items()})
+
+
+def transform_texts(card: ModelCard) -> list[str]:
+    """The preprocessing steps of a card: `clahe@1 of zoo-bench (clip=2, tiles=8)`."""
+    texts = []
+    for each in card.transforms:
+        options = ", ".join(f"{name}={value:g}" for name, value in each["options"].items())
+        texts.append(f"{each['name']}@{each['version']} of {each['plugin']}" + (f" ({options})" if options else ""))
+    return texts
 
 
 def tuple_of(value: Any) -> Any:
@@ -134,8 +150,9 @@ def read_model_card(folder: Path) -> ModelCard:
     if not sealed:
         raise modified_file(path)
     document.pop("schema")
-    tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts")
+    tuples = ("labels", "mean", "std", "intensity", "target_scale", "thresholds", "cuts", "transforms")
     try:
+        document["transforms"] = document.get("transforms", ())  # missing in older cards
         return ModelCard(**{**document, **{name: tuple_of(document[name]) for name in tuples}})
     except (KeyError, TypeError) as error:
         raise ResultsError(

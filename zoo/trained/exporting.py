@@ -19,7 +19,7 @@ from zoo.arrays import Array
 from zoo.errors import RunError, UsageError, ZooError, message_of
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
 from zoo.system.files import folder_written_whole
-from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, file_metadata, shareable_card
+from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, card_bytes, file_metadata, shareable_card, transform_texts
 from zoo.trained.loader import LOADER_FILE, write_loader
 from zoo.trained.modules import load_plain, rebuild
 from zoo.trained.opening import OpenModel
@@ -108,6 +108,7 @@ def describe_input(card: ModelCard) -> dict[str, Any]:
         "shape": ["batch", card.channels, card.image_size, card.image_size],
         "dtype": "float32",
         "values": f"levels as read, {card.seen['dtype']}; the graph maps {list(card.intensity)} to 0..1 and normalizes",
+        "preprocessing": transform_texts(card),  # before resizing
         "resizing": "the longer side to the size, antialiased bilinear (Pillow), centered, padded with 0",
     }
 

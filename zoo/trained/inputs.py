@@ -31,6 +31,8 @@ from zoo.sources.arrays import NpzImages, read_members
 from zoo.sources.cards import DatasetCard, Frames, Slices
 from zoo.sources.frames import choose_frames
 from zoo.sources.listing import check_file_name, list_folder
+from zoo.specs.choice import Choice
+from zoo.specs.transform import prepare_pixels
 from zoo.trained.card import ModelCard
 from zoo.trained.seen import find_difference
 
@@ -261,8 +263,11 @@ def problem_of(name: str, error: Exception) -> tuple[str, str]:
     return f"{name}: {type(error).__name__}: {message_of(error)}", "copy it again, or leave it out"
 
 
-def read_new_image(card: ModelCard, image: NewImage) -> ReadImage:
-    """Read an image as training did. What training would have refused is refused: depth, color, damage."""
+def read_new_image(card: ModelCard, image: NewImage, transforms: Sequence[Choice] = ()) -> ReadImage:
+    """Read an image as training did, with its preprocessing steps.
+
+    What training would have refused is refused: depth, color, damage.
+    """
     if image.refused:
         return ReadImage(image=image, refused=image.refused, fix=image.fix)
     try:
@@ -273,7 +278,7 @@ def read_new_image(card: ModelCard, image: NewImage) -> ReadImage:
                 fix="give it the bit depth of the training images",
                 code="mixed-depth",
             )
-        fitted, placement = fit_with_placement(pixels, card.image_size)
+        fitted, placement = fit_with_placement(prepare_pixels(pixels, transforms), card.image_size)
         square = match_channels(fitted, card.channels)
         if square is None:
             raise DataError(

@@ -13,11 +13,13 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
+from zoo.data.volumes import VolumePixels, sides_of
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.temperature import find_temperature
 from zoo.evaluation.thresholds import choose_cuts, scale_of
 from zoo.results.runs import Run
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE
+from zoo.specs.choice import Choice
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import resolved_fields
 from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
@@ -43,12 +45,13 @@ class Keepsake:
     dataset: DecodedFold
     dataset_facts: Mapping[str, Any]
     source: Mapping[str, Any]  # `describe_images` and the reading
-    pixels: Pixels
+    pixels: Pixels | VolumePixels
     val: Predictions
     val_score: float | None
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any]
+    transforms: tuple[Choice, ...] = ()  # the preprocessing steps
 
 
 def model_files(kept: Keepsake) -> dict[str, bytes]:
@@ -57,7 +60,10 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     from safetensors.torch import save
 
     method = kept.run.protocol.method
-    merged = None if method in WHOLE else merged_state(kept.module, kept.spec, kept.build, kept.pixels)
+    merged = None
+    if method not in WHOLE:
+        assert isinstance(kept.pixels, Pixels)  # networks of volumes are fine-tuned
+        merged = merged_state(kept.module, kept.spec, kept.build, kept.pixels)
     layout = "plain" if method in WHOLE or merged else "joined"
     reference = reference_of(kept)
     card = make_model_card(kept, layout, reference)
@@ -65,7 +71,9 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = {WEIGHTS_FILE: weights, CARD_FILE: card_bytes(card)}
     features = {"features": reference.features.astype(np.float16)} if reference else {}
-    files[REFERENCE_FILE] = save_arrays({"images": some_images(kept.dataset), **features}, file_metadata(card))
+    images = {} if card.volumes else {"images": some_images(kept.dataset)}
+    if images or features:
+        files[REFERENCE_FILE] = save_arrays({**images, **features}, file_metadata(card))
     return files
 
 
@@ -76,6 +84,8 @@ def some_images(dataset: DecodedFold) -> Array:
 
 
 def reference_of(kept: Keepsake) -> Reference | None:
+    if isinstance(kept.pixels, VolumePixels):
+        return None
     tap = FeatureTap(kept.module.eval(), kept.spec, kept.run.protocol.method)
     if not tap.has_features:
         return None
@@ -113,13 +123,11 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         unit=dataset.unit,
         image_size=run.image_size,
         channels=dataset.channels,
-        mean=tuple(pixels.mean.flatten().tolist()),
-        std=tuple(pixels.std.flatten().tolist()),
+        **describe_pixels(dataset, pixels, kept.source["images"]),
         intensity=dataset.intensity,
         target_scale=dataset.target_scale,
         precision=run.precision,
         reading=kept.source["reading"],
-        seen={**kept.source["images"], "dtype": str(map_images(dataset.images).dtype)},
         thresholds=None if cuts is None else tuple(scale.to_probability(cuts).tolist()),
         cuts=None if cuts is None else tuple(cuts.tolist()),
         temperature=None if isinstance(temperature, str) else temperature,
@@ -132,4 +140,29 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         weights=kept.weights,
         estimator=run.estimator,
         inputs=tuple(dataset.coding.describe()) if run.protocol.metadata else (),
+        transforms=tuple(choice.describe() for choice in kept.transforms),
     )
+
+
+def describe_pixels(dataset: DecodedFold, pixels: Pixels | VolumePixels, images: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network takes its input, as fields of a card."""
+    if isinstance(pixels, Pixels):
+        return {
+            "mean": tuple(pixels.mean.flatten().tolist()),
+            "std": tuple(pixels.std.flatten().tolist()),
+            "seen": {**images, "dtype": str(map_images(dataset.images).dtype)},
+        }
+    assert dataset.volumes is not None
+    sides = np.array([sides_of(*grid) for grid in zip(dataset.label_maps.shapes, dataset.spacings, strict=True)])
+    return {
+        "mean": (0.0,) * dataset.channels,
+        "std": (1.0,) * dataset.channels,
+        "seen": {name: images[name] for name in ("frames", "patient")},
+        "volumes": {
+            "patch": list(pixels.patch),
+            "spacing": pixels.spacing and list(pixels.spacing),
+            "window": dataset.volumes.window and list(dataset.volumes.window),
+            "sides": [sides.min(axis=0).tolist(), sides.max(axis=0).tolist()],
+            "endings": list(images["endings"]),
+        },
+    }

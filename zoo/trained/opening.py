@@ -15,9 +15,11 @@ from zoo.models.building import spec_with_metadata
 from zoo.models.identity import identify_estimator, identify_network
 from zoo.models.layout import place
 from zoo.models.weights import InitialWeights, find_model
+from zoo.registry.choices import reopen_choice
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.bundles import is_bundle
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
+from zoo.specs.choice import Choice
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.tasks.kinds import MASK_TASKS
@@ -42,6 +44,7 @@ class OpenModel:
     device: str
     reference: Reference | None
     val: Predictions | None  # stored predictions of val; an exported folder has none
+    transforms: tuple[Choice, ...]  # the preprocessing steps
     images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
 
 
@@ -173,6 +176,7 @@ def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> Op
             card.method,
         ),
         device=device,
+        transforms=tuple(reopen_choice("transform", each, registry) for each in card.transforms),
         reference=as_reference(card, arrays),
         images=arrays.get("images"),
         val=load_predictions(path).get("val") if (path := folder / "predictions.npz").exists() else None,

@@ -113,7 +113,7 @@ def predict_images(models: Sequence[OpenModel], images: Iterable[NewImage], rule
 
     If the model was scored by clip or patient, the images of a file are one answer: the mean of their probabilities.
     """
-    answers = (each for batch in read_batches(models[0].card, images) for each in answer_batch(models, batch, rules))
+    answers = (each for batch in read_batches(models[0], images) for each in answer_batch(models, batch, rules))
     if models[0].card.unit == "image":
         yield from answers
         return
@@ -122,14 +122,16 @@ def predict_images(models: Sequence[OpenModel], images: Iterable[NewImage], rule
 
 
 def read_batches(
-    card: ModelCard, images: Iterable[NewImage], at_once: int = IMAGES_AT_ONCE
+    model: OpenModel, images: Iterable[NewImage], at_once: int = IMAGES_AT_ONCE
 ) -> Iterator[list[ReadImage]]:
     """Read images in threads, two batches ahead of the network."""
     stream = iter(images)
     with ThreadPoolExecutor(num_cores()) as pool:
 
         def submit() -> list[Future[ReadImage]]:
-            return [pool.submit(read_new_image, card, image) for image in islice(stream, at_once)]
+            return [
+                pool.submit(read_new_image, model.card, image, model.transforms) for image in islice(stream, at_once)
+            ]
 
         waiting = [submit(), submit()]
         while waiting[0]:

@@ -7,6 +7,8 @@ from typing import Any
 from zoo.data.opening import OpenDataset
 from zoo.images.formats import read_header
 from zoo.images.reading import Header
+from zoo.sources.channels import endings_of
+from zoo.specs.dataset import Samples
 from zoo.trained.card import ModelCard
 
 MAX_HEADERS = 256
@@ -16,14 +18,18 @@ MAX_DECODED = 16
 def describe_images(source: OpenDataset) -> dict[str, Any]:
     """Modalities as in DICOM, longest sides in pixels, and whether any image is gray, of images spread over the set.
 
-    Without files of their own, images are decoded.
+    Without files of their own, images are decoded. Of volumes, which are read whole, only how their files are named.
     """
-    origin, files = source.samples.origin, list(dict.fromkeys(source.samples.files))
+    samples = source.samples
+    chosen = {"frames": dict(samples.frames), "patient": dict(samples.patient)}
+    if source.spec.dims == 3:
+        return {**chosen, "endings": find_channel_endings(samples)}
+    origin, files = samples.origin, list(dict.fromkeys(samples.files))
     if origin and origin.root.is_dir():  # not arrays, or files of a plugin's own
         headers = [read_header(path) for path in files[:: max(1, -(-len(files) // MAX_HEADERS))]]
     else:
-        images = source.samples.table["image"].tolist()
-        arrays = [source.samples.read(image) for image in images[:: max(1, -(-len(images) // MAX_DECODED))]]
+        images = samples.table["image"].tolist()
+        arrays = [samples.read(image) for image in images[:: max(1, -(-len(images) // MAX_DECODED))]]
         headers = [
             Header(width=array.shape[1], height=array.shape[0], channels=1 if array.ndim == 2 else 3)
             for array in arrays
@@ -34,9 +40,15 @@ def describe_images(source: OpenDataset) -> dict[str, Any]:
         "longest_side": [min(sides), max(sides)] if sides else None,
         "gray": any(header.channels == 1 for header in headers),
         "examined": len(headers),
-        "frames": dict(source.samples.frames),
-        "patient": dict(source.samples.patient),
+        **chosen,
     }
+
+
+def find_channel_endings(samples: Samples) -> tuple[str, ...]:
+    """What distinguishes the files of the channels of a volume; () if it is one file."""
+    named = zip(samples.table["image"], samples.files, strict=False)
+    endings = {endings_of([str(first), *map(str, samples.more_files.get(image, ()))]) for image, first in named}
+    return endings.pop() if len(endings) == 1 else ()
 
 
 def find_difference(header: Header, card: ModelCard) -> str:

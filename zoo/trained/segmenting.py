@@ -40,7 +40,7 @@ def by_image(card: ModelCard) -> ModelCard:
 
 def segment_images(models: Sequence[OpenModel], images: Iterable[NewImage]) -> Iterator[NewMask]:
     """Yield the masks in the order of the images; three small batches of images are in memory at most."""
-    for batch in read_batches(models[0].card, images, LARGE_AT_ONCE):
+    for batch in read_batches(models[0], images, LARGE_AT_ONCE):
         for each in batch:
             if each.pixels is None or each.placement is None:
                 yield NewMask(name=each.image.name, refused=each.refused, fix=each.fix)

@@ -144,12 +144,18 @@ def apply_symmetry(images: Tensor, symmetry: str, turns: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, maps: Tensor, mode: str = "bilinear") -> Tensor:
-    """Resample images (K, C, H, W) by affine maps (K, 6) from output to input coordinates in [-1, 1].
+    """Resample images (K, C, H, W) by affine maps (K, 6) from output to input coordinates in [-1, 1] of a square.
 
+    In an image that is no square, a rotation of these coordinates would shear it, so that they are scaled by its sides.
     Pixels outside the image are 0, as in the padding.
     """
+    import torch
     from torch.nn.functional import affine_grid, grid_sample
 
+    height, width = images.shape[2:]
+    if height != width:
+        a, b, across, c, d, down = maps.unbind(dim=1)
+        maps = torch.stack([a, b * (height / width), across, c * (width / height), d, down], dim=1)
     grid = affine_grid(maps.reshape(-1, 2, 3), list(images.shape), align_corners=False)
     return grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 

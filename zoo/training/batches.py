@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,15 +12,17 @@ import numpy as np
 from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import read_placements
 from zoo.data.pixels import Pixels
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
 from zoo.system.machine import torch_generator
 from zoo.training.augmentation import Augmentation, augment, draw, move
 from zoo.training.checkpoints import State
+from zoo.training.mixing import draw_partners, mix
 from zoo.training.optimizer import schedule_factor
 from zoo.training.patches import PatchPlan, find_foreground, locate_patches, take_patches
 from zoo.training.probes import encode
-from zoo.training.sampling import BatchSource
+from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +53,12 @@ class PlannedBatches:
     targets: Tensor  # int64, indices into train's targets
     augmentation: Augmentation
     corners: Tensor | None = None  # int64 (n, B, D), of patches; None for whole images
+    # What the named choices need: `transforms`, float32 (n, B, K), the draws of all augmenting transforms; `partners`
+    # and `shares` (n, B), of mixed images.
+    chosen: Mapping[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        parts = {"rows": self.rows, "targets": self.targets, "turns": self.augmentation.turns}
+        parts = {"rows": self.rows, "targets": self.targets, "turns": self.augmentation.turns, **self.chosen}
         if self.corners is not None:
             parts["corners"] = self.corners
         if self.augmentation.kind is not None and self.augmentation.parameters is not None:
@@ -61,15 +66,25 @@ class PlannedBatches:
         return parts
 
 
+CHOSEN_PARTS = ("transforms", "partners", "shares")  # of `PlannedBatches.chosen`
+
+
 class Batches(BatchSource):
     """An endless sequence of full batches of images and encoded targets."""
 
     pixels: Pixels
 
-    def __init__(self, dataset: DecodedFold, pixels: Pixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: Pixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+    ) -> None:
         import torch
 
-        super().__init__(dataset, protocol, seeds)
+        super().__init__(dataset, protocol, seeds, choices)
         self.pixels, self.masks = pixels, open_masks(dataset, pixels)
         self.targets = None if self.masks is not None else open_targets(dataset, pixels.device)
         self.patches = plan_patches(dataset, pixels.patch) if pixels.patch else None
@@ -78,6 +93,12 @@ class Batches(BatchSource):
         self.image_shape = torch.tensor(pixels.images.shape[1:-1], device=pixels.images.device)
         self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.one_of = protocol.augmentation == "one-of"
+        self.transforms = [choice for choice in choices["transforms"] if choice.spec.augment]
+        self.mixup = protocol.mixup
+        if self.transforms:
+            self.generators["transforms"] = torch_generator(seeds["transforms"])
+        if self.mixup:
+            self.generators["mixup"] = torch_generator(seeds["mixup"])
 
     def plan(self, count: int) -> PlannedBatches:
         """Draw the next `count` batches on the host."""
@@ -90,13 +111,37 @@ class Batches(BatchSource):
         corners = None
         if self.patches:
             corners = torch.stack([self.patches.draw(batch, self.generators["places"]) for batch in chosen])
-        return PlannedBatches(rows=self.rows[chosen], targets=chosen, augmentation=augmentation, corners=corners)
+        return PlannedBatches(
+            rows=self.rows[chosen],
+            targets=chosen,
+            augmentation=augmentation,
+            corners=corners,
+            chosen=self.plan_chosen(count),
+        )
+
+    def plan_chosen(self, count: int) -> dict[str, Tensor]:
+        """Draw what the transforms and mixup need for `count` batches."""
+        import torch
+
+        parts = {}
+        if self.transforms:
+            shape = (self.size, sum(choice.spec.num_draws for choice in self.transforms))
+            drawn = [torch.rand(shape, generator=self.generators["transforms"]) for _ in range(count)]
+            parts["transforms"] = torch.stack(drawn)
+        if self.mixup:
+            partners, shares = draw_partners(count, self.size, self.mixup, self.generators["mixup"])
+            parts |= {"partners": partners, "shares": shares}
+        return parts
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedBatches:
         """Reverse `PlannedBatches.tensors`."""
         augmentation = Augmentation(turns=parts["turns"], kind=parts.get("kind"), parameters=parts.get("parameters"))
         return PlannedBatches(
-            rows=parts["rows"], targets=parts["targets"], augmentation=augmentation, corners=parts.get("corners")
+            rows=parts["rows"],
+            targets=parts["targets"],
+            augmentation=augmentation,
+            corners=parts.get("corners"),
+            chosen={name: parts[name] for name in CHOSEN_PARTS if name in parts},
         )
 
     def gather(self, planned: PlannedBatches) -> list[Tensor]:
@@ -111,18 +156,34 @@ class Batches(BatchSource):
         places = locate_patches(planned.corners, self.pixels.patch, starts, shapes)
         return [take_patches(each.flatten(0, num_axes), *places) for each in stored]
 
-    def compute(self, planned: PlannedBatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Compute the network's input and the loss's targets of one batch, from what `gather` read."""
+    def compute(self, planned: PlannedBatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         import torch
 
         levels, *masks = gathered or self.gather(planned)
         images = augment(self.pixels.scale_levels(levels), planned.augmentation, self.symmetries)
+        if self.transforms:
+            images = self.transform(images, planned.chosen["transforms"])
         images = self.pixels.join(self.pixels.normalize(images), planned.rows)
+        partners, shares = planned.chosen.get("partners"), planned.chosen.get("shares")
+        if partners is not None and shares is not None:
+            images = mix(images, partners, shares)
         images = images.contiguous(memory_format=torch.channels_last)
         if masks:
             return images, move(masks[0], planned.augmentation, self.symmetries)
         assert self.targets is not None
-        return images, self.targets.index_select(0, planned.targets)
+        targets = self.targets.index_select(0, planned.targets)
+        if partners is None or shares is None:
+            return images, targets
+        return images, targets, targets.index_select(0, partners), shares
+
+    def transform(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Apply the augmenting transforms to images (B, C, H, W) in 0..1, with their draws (B, K)."""
+        first = 0
+        for choice in self.transforms:
+            last = first + choice.spec.num_draws
+            images = choice.spec.augment(images, draws[:, first:last], **choice.options)
+            first = last
+        return images
 
 
 def open_masks(dataset: DecodedFold, pixels: Pixels) -> Tensor | None:
@@ -209,7 +270,7 @@ class Feed:
         self.on_host = None if self.is_resident else planned
         self.counter.zero_()
 
-    def read(self) -> tuple[Tensor, Tensor]:
+    def read(self) -> tuple[Tensor, ...]:
         """Set the learning rates of the current step, compute its batch, and advance."""
         import torch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
@@ -18,19 +18,21 @@ from zoo.evaluation.predictions import Predictions, predictions_from_logits
 from zoo.models.building import feature_extractor
 from zoo.models.features import Features, GetFeatures, extract_features
 from zoo.models.layout import place
+from zoo.specs.choice import Choice
 from zoo.specs.deviation import Deviation
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
 from zoo.system.machine import seed_children
-from zoo.training.atlas import fit_atlas
+from zoo.training.atlas import fit_mask_baseline
 from zoo.training.batches import Batches, Feed, plan_steps
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
+from zoo.training.losses import open_loss
 from zoo.training.optimizer import build_optimizer
 from zoo.training.probes import fit_estimator, fit_knn, fit_probe, join_head
-from zoo.training.sampling import BatchSource
+from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
 from zoo.training.volume_batches import VolumeBatches
 
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 NotifyStep = Callable[[dict[str, Any]], None]
 
-USES = ("init", "order", "augmentation", "dropout", "patches")  # uses of a seed, each with its own random stream
+# Uses of a seed, each with its own random stream: new ones come last.
+USES = ("init", "order", "augmentation", "dropout", "patches", "transforms", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +82,7 @@ class FitRequest:
     get_features: GetFeatures = extract_features  # of a frozen network
     estimator: EstimatorSpec | None = None  # the one that the protocol names
     counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
+    choices: Mapping[str, Sequence[Choice]] = field(default_factory=lambda: DEFAULT_CHOICES)  # by field of the protocol
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
 
 
@@ -93,7 +97,7 @@ def fit(request: FitRequest) -> Fitted:
     if protocol.method == "zero-shot":
         return unfitted(place(module, request.pixels.device, request.precision, request.pixels.image_size))
     if dataset.task.targets.spatial:
-        details = fit_atlas(request.spec, module, dataset)
+        details = fit_mask_baseline(request.spec, module, dataset, request.pixels)
         return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
     assert isinstance(request.pixels, Pixels)
     extract = feature_extractor(request.spec, module)
@@ -157,7 +161,7 @@ def finetune(request: FitRequest) -> Fitted:
         optimizer = build_optimizer(request.spec, module, protocol)
         training = Training(
             module=module,
-            task=dataset.task,
+            loss=open_loss(request.choices["loss"][0], dataset, protocol, pixels.device),
             precision=precision,
             feed=Feed(open_batches(request, seeds), optimizer, protocol, num_steps),
             keeper=BestRound(module, select_last=selects_last(dataset, protocol)),
@@ -187,8 +191,8 @@ def open_batches(request: FitRequest, seeds: dict[str, int]) -> BatchSource:
     """The batches of a training: whole images, or patches of volumes."""
     dataset, pixels, protocol = request.dataset, request.pixels, request.protocol
     if isinstance(pixels, VolumePixels):
-        return VolumeBatches(dataset, pixels, protocol, seeds)
-    return Batches(dataset, pixels, protocol, seeds)
+        return VolumeBatches(dataset, pixels, protocol, seeds, request.choices)
+    return Batches(dataset, pixels, protocol, seeds, request.choices)
 
 
 def to_fitted(training: Training, resumed_at: int) -> Fitted:

@@ -6,17 +6,18 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.errors import RunError
 from zoo.models.building import PURE_HOOKS
+from zoo.specs.loss import Loss
 from zoo.system.replay import WARM_UP_STEPS, Repeated, within_memory
-from zoo.tasks.task import Task
 from zoo.training.batches import Feed
 from zoo.training.checkpoints import State
+from zoo.training.losses import loss_of_mixed
 from zoo.training.selection import BestRound
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ class Training:
         self,
         *,
         module: nn.Module,
-        task: Task,
+        loss: Loss,
         precision: str,
         feed: Feed,
         keeper: BestRound,
     ) -> None:
         import torch
 
-        self.module, self.task, self.precision, self.feed, self.keeper = module, task, precision, feed, keeper
+        self.module, self.loss, self.precision, self.feed, self.keeper = module, loss, precision, feed, keeper
         self.protocol, self.optimizer, self.num_steps = feed.protocol, feed.optimizer, feed.num_steps
         self.device = feed.device
         self.total_loss = torch.zeros((), device=self.device.name)  # of this round's steps
@@ -92,7 +93,7 @@ class Training:
         """Compute a step on the device: batch, gradients, clipping, update."""
         import torch
 
-        images, targets = self.feed.read()
+        images, *targets = self.feed.read()
         loss, self.part = within_memory(
             lambda part: self.compute_gradients(images, targets, part), self.part, self.device.name
         )
@@ -103,22 +104,23 @@ class Training:
         self.scaler.update()
         self.total_loss += loss
 
-    def compute_gradients(self, images: Tensor, targets: Tensor, part: int) -> Tensor:
+    def compute_gradients(self, images: Tensor, targets: Sequence[Tensor], part: int) -> Tensor:
         """Compute the scaled gradients of a batch, `part` images at a time, and return its loss."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
+        parts = zip(*(torch.split(each, part) for each in (images, *targets)), strict=True)
         losses = [
             self.add_gradients(part_images, part_targets, len(part_images) / len(images))
-            for part_images, part_targets in zip(torch.split(images, part), torch.split(targets, part), strict=True)
+            for part_images, *part_targets in parts
         ]
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def add_gradients(self, images: Tensor, targets: Tensor, share: float) -> Tensor:
+    def add_gradients(self, images: Tensor, targets: Sequence[Tensor], share: float) -> Tensor:
         """Add the gradients of a `share` of a batch, and return its contribution to the batch's loss."""
         with self.device.autocast(self.precision), explain_batch_of_one():
             logits = self.module(images)
-        loss = self.task.head.loss(logits.float(), targets)
+        loss = loss_of_mixed(self.loss, logits.float(), targets)
         if share < 1:
             loss = loss * share
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_TURN, VOLUME_ZOOM = 15.0, (0.85, 1.15)  # about and along each axis
 GAINS, VALUE_SHIFT, GAMMAS = (0.75, 1.25), 0.2, (0.7, 1.5)  # of standardized values
 MOVED_SHARE, TONED_SHARE = 0.5, 0.5  # of the patches
+FLIPPED_AXES = {"hflip": 2, "vflip": 3}  # of a batch
 PARTS = {"map": 12, "gain": 1, "shift": 1, "gamma": 1}
 NUM_PARAMETERS = sum(PARTS.values())
 
@@ -65,6 +66,26 @@ def rotation(angles: Tensor, axis: int) -> Tensor:
     matrices[:, first, first] = matrices[:, second, second] = torch.cos(angles)
     matrices[:, first, second], matrices[:, second, first] = -torch.sin(angles), torch.sin(angles)
     return matrices
+
+
+def turn_volumes(volumes: Tensor, symmetries: Sequence[str], turns: Tensor) -> Tensor:
+    """Apply each declared symmetry to volumes (B, C, ...) by its draws, uint8 (B, S) of 0 to 3, as to axial slices.
+
+    `hflip` exchanges left and right, the first axis, and `vflip` front and back, the second. `rot90` turns about the
+    third; a patch whose first two sides differ by half turns only.
+    """
+    import torch
+
+    for number, symmetry in enumerate(symmetries):
+        drawn = turns[:, number].reshape(-1, 1, 1, 1, 1)
+        odd = drawn % 2 == 1
+        if symmetry in FLIPPED_AXES:
+            volumes = torch.where(odd, volumes.flip(FLIPPED_AXES[symmetry]), volumes)
+            continue
+        volumes = torch.where(drawn >= 2, volumes.flip((2, 3)), volumes)
+        if volumes.shape[2] == volumes.shape[3]:
+            volumes = torch.where(odd, volumes.rot90(1, (2, 3)), volumes)
+    return volumes
 
 
 def augment_volumes(volumes: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from zoo.data.dataset import DecodedFold
 from zoo.data.volumes import DecodedVolumes, VolumePixels
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
-from zoo.training.sampling import BatchSource
-from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters
+from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
+from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +28,10 @@ class PlannedPatches:
     rows: Tensor  # int64, indices into the dataset
     corners: Tensor  # int64 (n, B, 3): the first voxel of each patch
     parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
+    turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters}
+        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters, "turns": self.turns}
 
 
 class VolumeBatches(BatchSource):
@@ -37,10 +39,17 @@ class VolumeBatches(BatchSource):
 
     pixels: VolumePixels
 
-    def __init__(self, dataset: DecodedFold, pixels: VolumePixels, protocol: Protocol, seeds: dict[str, int]) -> None:
+    def __init__(
+        self,
+        dataset: DecodedFold,
+        pixels: VolumePixels,
+        protocol: Protocol,
+        seeds: dict[str, int],
+        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+    ) -> None:
         import torch
 
-        super().__init__(dataset, protocol, seeds)
+        super().__init__(dataset, protocol, seeds, choices)
         volumes = dataset.decoded
         assert isinstance(volumes, DecodedVolumes)
         shapes, counts = (torch.from_numpy(each) for each in (volumes.shapes, volumes.columns["counts"]))
@@ -50,6 +59,7 @@ class VolumeBatches(BatchSource):
         self.pixels = pixels
         self.patches = PatchPlan(pixels.patch, torch.zeros_like(shapes), shapes, foreground)
         self.augments = protocol.augmentation != "none"
+        self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.lengths = np.multiply(pixels.patch, pixels.spacing or 1.0).tolist()
 
     def plan(self, count: int) -> PlannedPatches:
@@ -62,7 +72,10 @@ class VolumeBatches(BatchSource):
             parameters = torch.stack([draw_parameters(self.size, self.lengths, self.generators["draws"]) for _ in rows])
         else:
             parameters = torch.zeros(count, self.size, NUM_PARAMETERS)
-        return PlannedPatches(rows=rows, corners=corners, parameters=parameters)
+        turns = torch.zeros(count, self.size, len(self.symmetries), dtype=torch.uint8)
+        for batch in turns if self.symmetries else ():
+            batch.copy_(torch.randint(0, 4, batch.shape, generator=self.generators["draws"]))
+        return PlannedPatches(rows=rows, corners=corners, parameters=parameters, turns=turns)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
         """Reverse `PlannedPatches.tensors`."""
@@ -77,10 +90,11 @@ class VolumeBatches(BatchSource):
         places = locate_patches(planned.corners, pixels.patch, pixels.starts[rows], pixels.shapes[rows])
         return [take_patches(stored, *places) for stored in (pixels.voxels, pixels.masks)]
 
-    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def compute(self, planned: PlannedPatches, gathered: list[Tensor] | None = None) -> tuple[Tensor, ...]:
         """Compute the network's input and the masks of one batch, from what `gather` read."""
         voxels, labels = gathered or self.gather(planned)
         volumes, masks = self.pixels.normalize(voxels.movedim(-1, 1), planned.rows), labels[:, None].float()
+        volumes, masks = (turn_volumes(each, self.symmetries, planned.turns) for each in (volumes, masks))
         if self.augments:
             volumes, masks = augment_volumes(volumes, masks, planned.parameters)
         return volumes.contiguous(), masks[:, 0].long()

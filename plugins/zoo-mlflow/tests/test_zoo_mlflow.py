@@ -72,3 +72,24 @@ def test_params_are_those_of_the_run_where_the_protocol_leaves_them_open(runs):
 
 def test_a_name_that_mlflow_refuses_is_changed():
     assert zoo_mlflow.NOT_IN_NAMES.sub("_", "sensitivity@0.9 (val)/a-b_c") == "sensitivity_0.9 _val_/a-b_c"
+
+
+def test_two_benches_share_an_experiment_that_both_create(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    observers = [OBSERVER.start() for _ in range(2)]
+    for observer in observers:
+        observer.bench_started({"results": str(tmp_path)})
+    first = observers[0].open_experiment("dots")
+    monkeypatch.setattr(observers[1].client, "get_experiment_by_name", Late(observers[0].client))
+    assert observers[1].open_experiment("dots") == first
+
+
+class Late:
+    """Find no experiment in the first call, as if another bench created it after that."""
+
+    def __init__(self, client):
+        self.client, self.calls = client, 0
+
+    def __call__(self, name):
+        self.calls += 1
+        return self.client.get_experiment_by_name(name) if self.calls > 1 else None

@@ -16,7 +16,7 @@ from zoo_monai import register_models
 
 pytestmark = pytest.mark.integration  # MONAI starts a process when it is imported
 SPECS = {spec.name: spec for spec in register_models()}
-SMALL = ("segresnet2d-16", "segresnet3d-16", "dynunet2d", "swinunetr2d-24")
+SMALL = ("segresnet2d-16", "dynunet2d")
 ALL = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in SPECS]
 
 
@@ -48,11 +48,14 @@ def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("swin") else []) for name in SPECS]
+)
 def test_the_title_states_the_number_of_parameters(name):
     spec = SPECS[name]
     request = BuildRequest(num_outputs=2, channels=spec.channels, image_size=spec.image_size, dims=spec.dims[0])
-    count = sum(parameter.numel() for parameter in spec.build(request).parameters())
+    with torch.device("cpu" if name.startswith("swin") else "meta"):  # perf: no numbers are drawn for 90 M parameters
+        count = sum(parameter.numel() for parameter in spec.build(request).parameters())
     assert f" {count / 1e6:.1f} M parameters" in spec.title
 
 

@@ -112,7 +112,9 @@ def test_the_reader_travels_to_another_process(samples, images):
 
 
 # --- the datasets ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", list(DATASETS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "phantom" else pytest.mark.slow) for name in DATASETS]
+)
 @pytest.mark.integration
 def test_a_dataset_is_the_pinned_one_and_passes_the_conformance_kit(name, folder):
     check_dataset(DATASETS[name], folder)  # opening it refuses other pixels than the pinned ones
@@ -162,6 +164,7 @@ def test_some_multilabel_targets_are_unknown_and_the_others_are_the_truth(folder
     assert np.array_equal(np.nan_to_num(targets[~np.isnan(targets)]), present[~np.isnan(targets)])
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_masks_are_those_of_the_generator_and_some_are_empty(folder, tmp_path):
     samples = open_masks(SamplesRequest(folder=folder))

@@ -1,5 +1,6 @@
 """Runs as jobs: with submitit's local executor, which starts, kills and requeues processes as Slurm does jobs."""
 
+import json
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import ZooError
+from zoo import RemoteWork, ZooError
 
 pytest.importorskip("submitit")
 zoo_slurm = pytest.importorskip("zoo_slurm")
@@ -115,7 +116,7 @@ def test_before_its_end_a_job_lets_its_command_save_and_is_queued_again(tmp_path
         f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
         "time.sleep(600)\n"
     )
-    command = zoo_slurm.Command([sys.executable, "-c", code])
+    command = zoo_slurm.Command([sys.executable, "-c", code], tmp_path / "log")
     thread = threading.Thread(target=command)
     thread.start()
     while not (tmp_path / "ready").exists():
@@ -123,14 +124,15 @@ def test_before_its_end_a_job_lets_its_command_save_and_is_queued_again(tmp_path
     again = command.checkpoint()
     thread.join()
     assert saved.exists() and again.function.words == command.words
+    assert json.loads((tmp_path / "log").read_text()) == {"kind": "progress", "requeued": True}
 
 
 @pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGUSR2")
-def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(monkeypatch):
+def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo_slurm, "SAVE_SECONDS", 5.0)
     monkeypatch.setattr(zoo_slurm, "POLL_SECONDS", 0.05)
-    command, seconds = zoo_slurm.Command(["sleep", "600"]), []
+    command, seconds = zoo_slurm.Command(["sleep", "600"], tmp_path / "log"), []
 
     def end_job(*_):
         start = time.monotonic()
@@ -144,3 +146,101 @@ def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(monkeypatch):
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert seconds[0] < 4
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGUSR2")
+def test_a_command_survives_the_signal_that_slurm_sends_to_every_process_before_the_time_limit(tmp_path):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2)"
+    assert zoo_slurm.Command([sys.executable, "-c", code], tmp_path / "log")() == 0
+
+
+class FakeJob:
+    """A job of submitit in a state that a test sets."""
+
+    state = "RUNNING"
+
+    def done(self):
+        return False
+
+    def cancel(self, check=True):
+        self.state = "CANCELLED"
+
+
+@pytest.fixture
+def entry(tmp_path):
+    return zoo_slurm.Entry(RemoteWork(str(tmp_path / "work"), print, "cpu", tmp_path / "jobs"), FakeJob())
+
+
+def write_message(entry, **message):
+    with open(entry.remote.log, "a") as stream:
+        stream.write(json.dumps({"kind": "progress", **message}) + "\n")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_time_in_the_queue_does_not_count(entry, monkeypatch, told):
+    seconds = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+
+    def follow_at(now):
+        seconds[0] = now
+        return [event.kind for event in zoo_slurm.follow(entry, None, 50, is_done=False)]
+
+    write_message(entry, began=True)
+    assert follow_at(100) == ["started", "progress"]
+    if told:
+        write_message(entry, requeued=True)
+    else:
+        entry.job.state = "PENDING"
+    assert follow_at(130) == follow_at(900) == []
+    entry.job.state = "RUNNING"
+    write_message(entry, began=True)
+    assert follow_at(1000) == ["progress"]
+    assert follow_at(1015) == []
+    assert follow_at(1021) == ["ended"]
+    assert entry.job.state == "CANCELLED"
+
+
+def test_after_a_failure_only_jobs_that_have_not_begun_are_cancelled(entry, tmp_path):
+    begun = zoo_slurm.Entry(RemoteWork("other", print, "cpu", tmp_path / "jobs"), FakeJob(), has_started=True)
+    assert zoo_slurm.cancel_waiting([entry, begun]) == [begun]
+    assert (entry.job.state, begun.job.state) == ("CANCELLED", "RUNNING")
+
+
+SBATCH = """#!/bin/sh
+echo call >> {folder}/calls
+test "$(wc -l < {folder}/calls)" -gt {failures} || {{ echo "sbatch: error: Socket timed out" >&2; exit 1; }}
+echo "Submitted batch job 7"
+"""
+
+
+@pytest.fixture
+def submit(tmp_path, monkeypatch, entry):
+    """Submit a job with an `sbatch` that fails some times first."""
+    import submitit
+
+    def submit_after(failures):
+        program = tmp_path / "bin" / "sbatch"
+        program.parent.mkdir()
+        program.write_text(SBATCH.format(folder=tmp_path, failures=failures))
+        program.chmod(0o755)
+        program.with_name("srun").symlink_to(program)  # submitit looks for it
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(zoo_slurm, "RETRY_SECONDS", (0.0, 0.0))
+        return zoo_slurm.submit_jobs(submitit.SlurmExecutor(tmp_path / "submitit"), [entry.remote])
+
+    return submit_after
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="the program is a shell script")
+def test_a_passing_failure_of_sbatch_is_tried_again(submit):
+    assert [job.job_id for job in submit(2)] == ["7"]
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="the program is a shell script")
+def test_a_lasting_failure_of_sbatch_is_one_line(submit):
+    with pytest.raises(ZooError, match="sbatch failed 3 times: sbatch: error: Socket timed out") as caught:
+        submit(9)
+    assert caught.value.code == "executor-failed"

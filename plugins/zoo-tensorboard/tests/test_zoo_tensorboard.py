@@ -75,3 +75,18 @@ def test_another_folder_can_be_named(tmp_path, monkeypatch):
     observer.bench_started({"results": str(tmp_path)})
     observer.run_finished(run_finished(store_result(tmp_path, status="failed")))
     assert list((tmp_path / "logs").rglob("events.out.*")) and not (tmp_path / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_repeated_run_replaces_the_failed_one_and_a_resumed_one_continues(tmp_path, ended):
+    failed = store_result(tmp_path, status="failed")
+    numbers = {"num_steps": 4, "loss": 0.5, "val_loss": None, "val_score": None}
+    for step in (2, 4):
+        observer = OBSERVER.start()
+        observer.bench_started({"results": str(tmp_path)})
+        observer.round_finished(round_finished(read_run(failed.run), {**numbers, "step": step}))
+        if ended:
+            observer.run_finished(run_finished(failed))
+        observer.bench_finished({})
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.*")}
+    assert [step for step, value in read_summaries(folder) if value.tag == "loss"] == ([4] if ended else [2, 4])

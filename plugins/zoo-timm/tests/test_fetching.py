@@ -218,6 +218,7 @@ def test_a_checkpoint_on_the_hub_is_built_with_its_own_head(tmp_path):
     assert torch.equal(spec.build(request).fc.weight, theirs.fc.weight)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_the_hub_is_benchmarked_by_its_name(hub, tmp_path):
     import numpy as np
     import timm

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,13 @@ SPECS = {spec.name: spec for spec in register_models()}
 SHARED_WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
 SAMPLE = ("alexnet", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "resnet18",
           "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vit_b_32")  # fmt: skip
-LIGHT = {"mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}  # the unit tests
+LIGHT = {"mnasnet0_5", "mobilenet_v3_small", "resnet18", "squeezenet1_1"}  # the unit tests
+QUICK = {*LIGHT, "inception_v3", "swin_t"}
 
 
 def by_cost(names: Iterable[str]) -> list[object]:
-    """The names as parameters: all outside the sample are marked slow, and all but the light ones integration."""
-    kept = {name: () if name in LIGHT else pytest.mark.integration for name in SAMPLE}
+    """The names as parameters: all but the quick ones are marked slow, and all but the light ones integration."""
+    kept = {name: () if name in LIGHT else pytest.mark.integration for name in QUICK}
     return [pytest.param(name, marks=kept.get(name, pytest.mark.slow)) for name in names]
 
 
@@ -71,7 +71,7 @@ def test_the_index_names_every_architecture_of_torchvision():
     assert sorted(SPECS) == sorted(torchvision.models.list_models(module=torchvision.models))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_0", "vit_b_16"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0"])  # the slow test makes all again
 @pytest.mark.integration
 def test_an_entry_of_the_index_is_reproducible(name):
     import torchvision
@@ -151,45 +151,33 @@ def test_the_classifier_and_the_first_convolution_are_where_the_index_says(name)
 
 @pytest.mark.parametrize("name", EVERY)
 def test_layer_groups_contain_every_parameter_once_and_end_with_the_classifier(name):
+    from architectures import check_layer_groups
+
     from zoo_torchvision.make_index import build_on_meta
 
     module = build_on_meta(name)
-    groups = SPECS[name].layer_groups(module)
-    flat = [id(parameter) for group in groups for parameter in group]
-    assert len(flat) == len(set(flat)) == len(list(module.parameters()))
-    assert id(module.get_submodule(SPECS[name].classifier).weight) in {id(parameter) for parameter in groups[-1]}
-    assert id(module.get_submodule(SPECS[name].first_conv).weight) in flat[:3]
+    check_layer_groups(SPECS[name], module)
+    first = module.get_submodule(SPECS[name].first_conv).weight
+    flat = [id(parameter) for group in SPECS[name].layer_groups(module) for parameter in group]
+    assert id(first) in flat[:3]
 
 
 @pytest.fixture(scope="module", params=EVERY)
 def adapted(request):
-    """A spec and its module for gray and for color images, of two outputs, and images."""
-    import torch
-
-    from zoo.models.building import build_model
+    from architectures import Adapted
 
     spec, multiple = SPECS[request.param], SPECS[request.param].size_multiple
-    size = spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 64) // multiple) * multiple
-    gray, color = (
-        build_model(spec, BuildRequest(num_outputs=2, channels=channels, image_size=size), head_std=1.0).eval()
-        for channels in (1, 3)
+    return Adapted(
+        spec, spec.image_size if spec.fixed_size else -(-max(spec.min_image_size, 64) // multiple) * multiple
     )
-    return spec, gray, color, torch.rand(2, 1, size, size)
 
 
 def test_a_gray_image_and_its_rgb_copy_have_equal_logits(adapted):
-    import torch
-
-    _, gray, color, images = adapted
-    with torch.inference_mode():
-        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+    adapted.check_equal_logits_of_gray_and_color()
 
 
 def test_outputs_of_a_new_head_follow_its_bias(adapted):
-    from zoo.testing import check_bounds
-
-    spec, _, color, images = adapted
-    check_bounds(spec, deepcopy(color), images.expand(-1, 3, -1, -1))
+    adapted.check_outputs_follow_the_bias_of_the_head()
 
 
 @pytest.mark.integration
@@ -250,6 +238,7 @@ def test_a_file_of_another_architecture_is_an_error_that_names_three_keys(tmp_pa
         build(SPECS["resnet18"], weights=path)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_file_for_a_vision_transformer_is_fitted_to_another_image_size(tmp_path):
     import torch

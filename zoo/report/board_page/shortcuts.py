@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from zoo.auditing.leaks import PREDICTIVE_AUROC, bin_numbers, draw_column_folds, predict_from_column
+from zoo.auditing.columns import PREDICTIVE_AUROC, bin_numbers, draw_column_folds, predict_from_column
 from zoo.data.metadata import MAX_TEXT_VALUES
 from zoo.leaderboard.boards import Board
 

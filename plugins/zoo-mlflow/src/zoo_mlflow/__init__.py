@@ -26,6 +26,7 @@ class MLflow:
 
         self.client = MlflowClient(address)
         self.runs: dict[str, str] = {}  # MLflow's id by zoo's
+        self.lock = Path(event["results"], ".mlflow.lock")
 
     def round_finished(self, event: dict[str, Any]) -> None:
         self.log(event["run"], {name: event[name] for name in ("loss", "val_loss", "val_score")}, event["step"])
@@ -61,8 +62,7 @@ class MLflow:
             from mlflow.entities import Param
 
             dataset = f"{run['dataset']} to {run['tested_on']}" if run["tested_on"] else run["dataset"]
-            known = self.client.get_experiment_by_name(dataset)
-            experiment = known.experiment_id if known else self.client.create_experiment(dataset)
+            experiment = self.open_experiment(dataset)
             name = f"{run['model']} {run['protocol']} seed {run['seed']} fold {run['fold']}"
             tags = {"zoo.run": run["id"], "zoo.folder": run["folder"]}
             created = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
@@ -71,6 +71,23 @@ class MLflow:
             self.client.log_batch(created, params=[Param(name, str(value)) for name, value in params.items()])
             self.runs[run["id"]] = created
         return self.runs[run["id"]]
+
+    def open_experiment(self, name: str) -> str:
+        """MLflow's id of an experiment, which is created with its first run."""
+        from filelock import FileLock
+        from mlflow.exceptions import MlflowException
+
+        # In a folder two benches could both create it; a server refuses the second.
+        with FileLock(self.lock):
+            if known := self.client.get_experiment_by_name(name):
+                return str(known.experiment_id)
+            try:
+                return str(self.client.create_experiment(name))
+            except MlflowException:
+                known = self.client.get_experiment_by_name(name)
+                if known is None:
+                    raise
+                return str(known.experiment_id)
 
 
 @hookimpl

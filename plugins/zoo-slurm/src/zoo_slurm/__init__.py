@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +18,11 @@ from typing import Any
 from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
 
 MAX_JOBS = 3  # for one run, whose jobs vanish
+MAX_TIMEOUTS = 1_000  # of a run, which continues in the next job
 POLL_SECONDS = 1.0
 SAVE_SECONDS = 30.0  # for a run to save its state before its job ends
+RETRY_SECONDS = (2.0, 10.0, 30.0, 60.0)  # before each further call of `sbatch` after one that failed
+IN_QUEUE = frozenset({"PENDING", "REQUEUED", "CONFIGURING", "SUSPENDED"})  # states of Slurm
 DEFAULTS: dict[str, Any] = {
     "fits": lambda work, device: True,  # noqa: ARG005
     "more": lambda: None,
@@ -29,11 +34,11 @@ DEFAULTS: dict[str, Any] = {
 class Command:
     """What a job runs: a command. Before the job's time limit or preemption it saves its state and is queued again."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = list(words)
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        self.words, self.log = list(words), log
 
     def __call__(self) -> int:
-        self.process = subprocess.Popen(self.words)
+        self.process = subprocess.Popen(self.words, preexec_fn=PREPARE)
         # `checkpoint` interrupts this call: in `wait()` it would hold the lock that `wait` needs there
         while self.process.poll() is None:
             time.sleep(POLL_SECONDS)
@@ -46,7 +51,18 @@ class Command:
         self.process.terminate()  # training saves its state
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(SAVE_SECONDS)
-        return DelayedSubmission(Command(self.words))
+        with open(self.log, "a", encoding="utf-8") as stream:
+            stream.write("\n" + json.dumps({"kind": "progress", "requeued": True}) + "\n")
+        return DelayedSubmission(Command(self.words, self.log))
+
+
+def ignore_warning() -> None:
+    """Ignore the signal before the time limit, which Slurm sends to all processes of a job: it would end the run."""
+    for name in ("SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+PREPARE = ignore_warning if os.name == "posix" else None
 
 
 @dataclass(eq=False)
@@ -57,6 +73,17 @@ class Entry:
     job: Any
     num_jobs: int = 1
     began: float = 0.0  # when its worker began, in seconds of the monotonic clock; 0: it waits
+    spent: float = 0.0  # seconds of its earlier workers
+    has_started: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long its workers have run, without the time in the queue."""
+        return self.spent + (time.monotonic() - self.began if self.began else 0.0)
+
+    def pause(self) -> None:
+        """Stop the clock: the run is in the queue again."""
+        self.spent, self.began = self.seconds, 0.0
 
 
 def read_parameters(text: str) -> dict[str, Any]:
@@ -87,7 +114,9 @@ def execute(
     import submitit
 
     parameters = read_parameters(os.environ.get("ZOO_SLURM", ""))
-    executor = submitit.AutoExecutor(folder / "submitit", cluster=parameters.pop("cluster", "slurm"))
+    executor = submitit.AutoExecutor(
+        folder / "submitit", parameters.pop("cluster", "slurm"), slurm_max_num_timeout=MAX_TIMEOUTS
+    )
     try:
         executor.update_parameters(**parameters)
     except (AssertionError, NameError) as error:  # a wrong type, an unknown name
@@ -102,8 +131,7 @@ def execute(
             RemoteWork(work, carry_out, in_job(next(each for each in devices if fits(work, each))), folder)
             for work in works
         ]
-        with executor.batch():  # one array; it starts in this order
-            jobs = [executor.submit(Command(remote.command)) for remote in remotes]
+        jobs = submit_jobs(executor, remotes)
         return [Entry(remote, job) for remote, job in zip(remotes, jobs, strict=True)]
 
     entries, pending = submit(works), True
@@ -114,6 +142,8 @@ def execute(
                 pending = ready is not None
                 entries += submit(ready or ())
             for entry in list(entries):
+                if entry not in entries:  # cancelled after another one failed
+                    continue
                 is_done = entry.job.done()  # before reading: what it wrote last is then read, too
                 for event in follow(entry, executor, timeout, is_done=is_done):
                     yield event
@@ -121,7 +151,8 @@ def execute(
                         entries.remove(entry)
                         entry.remote.remove()
                         if options["fail_fast"] and event.status != "ok":
-                            return
+                            pending = False
+                            entries = cancel_waiting(entries)
             if begun := [entry for entry in entries if entry.began]:
                 yield Event(work=begun[0].remote.work, kind="progress")
             time.sleep(POLL_SECONDS)
@@ -131,17 +162,54 @@ def execute(
             entry.remote.remove()
 
 
+def submit_jobs(executor: Any, remotes: Sequence[RemoteWork[Any]]) -> list[Any]:
+    """Submit one array of jobs, which start in this order; after a failure of `sbatch` try again, some times."""
+    from submitit.core.utils import FailedJobError
+
+    for seconds in (*RETRY_SECONDS, None):
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Command(remote.command, remote.log)) for remote in remotes]
+        except (FailedJobError, OSError) as error:
+            if seconds is None:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                raise ZooError(
+                    f"sbatch failed {len(RETRY_SECONDS) + 1} times: {lines[-1] if lines else type(error).__name__}",
+                    fix="correct ZOO_SLURM, or wait until Slurm works, and start the bench again: it continues",
+                    code="executor-failed",
+                ) from error
+            time.sleep(seconds)
+        else:
+            return jobs
+    raise AssertionError
+
+
+def cancel_waiting(entries: Sequence[Entry]) -> list[Entry]:
+    """Cancel the jobs of runs that have not begun; return the others."""
+    for entry in entries:
+        if not entry.has_started:
+            entry.job.cancel(check=False)
+            entry.remote.remove()
+    return [entry for entry in entries if entry.has_started]
+
+
 def follow(entry: Entry, executor: Any, timeout: float | None, *, is_done: bool) -> Iterator[Event[Any]]:
     """Yield the new events of a run; submit a vanished job again."""
     work = entry.remote.work
     for event in entry.remote.events():
-        if not entry.began:
+        if event.details.get("requeued"):
+            entry.pause()
+            continue
+        if not entry.has_started:
+            entry.has_started = True
             yield Event(work=work, kind="started")
         entry.began = entry.began or time.monotonic()
         yield event
     if entry.remote.has_ended:
         return
-    if timeout is not None and entry.began and time.monotonic() - entry.began > timeout:
+    if entry.began and entry.job.state in IN_QUEUE:  # of a node that failed, which tells nobody
+        entry.pause()
+    if timeout is not None and entry.seconds > timeout:
         entry.job.cancel(check=False)
         message = f"took longer than {timeout:g} s"
         yield Event(work=work, kind="ended", status="timeout", code="timeout", message=message)
@@ -152,8 +220,8 @@ def follow(entry: Entry, executor: Any, timeout: float | None, *, is_done: bool)
         yield Event(work=work, kind="ended", status="crashed", code="crashed", message=message)
     elif is_done:
         entry.num_jobs += 1
-        entry.began = 0.0
-        entry.job = executor.submit(Command(entry.remote.command))
+        entry.pause()
+        (entry.job,) = submit_jobs(executor, [entry.remote])
 
 
 @hookimpl

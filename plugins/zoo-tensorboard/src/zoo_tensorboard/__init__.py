@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from zoo import ObserverSpec, hookimpl
+
+ENDED = "ended"  # an empty file beside the events of a run that ended
 
 
 class TensorBoard:
@@ -17,7 +20,7 @@ class TensorBoard:
         self.writers: dict[str, Any] = {}
 
     def round_finished(self, event: dict[str, Any]) -> None:
-        writer = self.open(event["run"])
+        writer = self.open(event["run"], event["step"])
         for name in ("loss", "val_loss", "val_score"):
             if event[name] is not None:
                 writer.add_scalar(name, event[name], event["step"])
@@ -32,18 +35,24 @@ class TensorBoard:
             writer.add_hparams(choices, scores, name="scores")
         writer.add_text("status", event["status"] if event["error"] is None else event["error"]["message"])
         writer.close()
+        (self.folder / run["folder"] / ENDED).touch()
         del self.writers[run["id"]]
 
     def bench_finished(self, _: dict[str, Any]) -> None:
         for writer in self.writers.values():
             writer.close()
 
-    def open(self, run: dict[str, Any]) -> Any:
-        """The writer of a run."""
+    def open(self, run: dict[str, Any], step: int = 0) -> Any:
+        """The writer of a run: one that ended before is replaced, an interrupted one continues at this step."""
         from tensorboardX import SummaryWriter
 
         if run["id"] not in self.writers:
-            self.writers[run["id"]] = SummaryWriter(str(self.folder / run["folder"]))
+            folder = self.folder / run["folder"]
+            if (folder / ENDED).exists():
+                shutil.rmtree(folder)
+            purge_step = step if folder.exists() else None
+            # The name of a file has the second, in which two benches may begin
+            self.writers[run["id"]] = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{step}")
         return self.writers[run["id"]]
 
 

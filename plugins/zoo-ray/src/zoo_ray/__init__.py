@@ -1,0 +1,283 @@
+"""An executor that carries out every run as a Ray task."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
+
+MAX_TASKS = 3  # for one run, whose tasks vanish
+POLL_SECONDS = 1.0
+GRACE_SECONDS = 20.0  # for a run to save its state when its task is cancelled
+PROBE_SECONDS = 300.0  # for each node to start Python and report its versions
+TAKEN_SECONDS = 5.0  # before a run is tried again that a lost node may still carry out
+VARIABLES = ("ZOO_CACHE", "ZOO_PLUGINS")  # of the environment of the bench, which the commands need
+DEFAULTS: dict[str, Any] = {
+    "fits": lambda work, device: True,  # noqa: ARG005
+    "more": lambda: None,
+    "timeout": None,
+    "fail_fast": False,
+}
+
+
+@dataclass(eq=False)
+class Entry:
+    """A run, its current task, and the number of tasks that it has had."""
+
+    remote: RemoteWork[Any]
+    device: str
+    task: Any
+    num_tasks: int = 1
+    began: float = 0.0  # when its worker began, in seconds of the monotonic clock; 0: it waits
+    spent: float = 0.0  # seconds of its earlier workers
+    has_started: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long its workers have run, without the time in which it waited."""
+        return self.spent + (time.monotonic() - self.began if self.began else 0.0)
+
+
+def run_command(words: Sequence[str], variables: Mapping[str, str], grace: float) -> tuple[int, str]:
+    """Run a command in a Ray task; return its exit status and the last line of its stderr.
+
+    Ray cancels a task by KeyboardInterrupt, which does not interrupt a system call. The command is asked to end, so
+    that a training saves its state.
+    """
+    with tempfile.TemporaryFile() as errors:
+        environment = {**os.environ, **variables}
+        process = subprocess.Popen([sys.executable, *words], env=environment, stdout=errors, stderr=errors)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+        finally:
+            process.terminate()
+            try:
+                process.wait(grace)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").splitlines()
+        return process.wait(), next((line for line in reversed(lines) if line.strip()), "")
+
+
+def do_nothing(work: object, device: str, notify: Callable[..., None]) -> None:
+    """The work of a probe: `zoo worker` compares the versions before it."""
+
+
+def read_resources(text: str) -> dict[str, float]:
+    """Parse `$ZOO_RAY`: the resources of a run, separated by spaces: `num_cpus=4 num_gpus=0.5`."""
+    resources = {}
+    for word in shlex.split(text):
+        name, _, value = word.partition("=")
+        try:
+            resources[name] = float(value)
+        except ValueError:
+            raise ZooError(f"ZOO_RAY: {word!r} is not NAME=NUMBER", fix="export ZOO_RAY='num_cpus=4'") from None
+        if name not in ("num_cpus", "num_gpus"):
+            raise ZooError(f"ZOO_RAY: unknown resource {name!r}", fix="give num_cpus or num_gpus")
+    return resources
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of `$RAY_ADDRESS`, or start Ray on this machine; disconnect afterwards."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    try:
+        ray.init(logging_level="ERROR", log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        lines = str(error).splitlines()
+        raise ZooError(
+            f"Ray cannot be reached: {lines[0] if lines else type(error).__name__}",
+            fix="start it with `ray start`, and set RAY_ADDRESS to its address",
+            code="executor-failed",
+        ) from error
+    signal.signal(signal.SIGTERM, before)  # Ray's exits without ending the tasks
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def execute(
+    works: Sequence[Any], carry_out: Callable[..., None], *, folder: Path, devices: Sequence[str], **options: Any
+) -> Iterator[Event[Any]]:
+    """Submit a task for every work and yield the events that its worker writes to the shared folder.
+
+    A task that ends without an end of its work is submitted again, and continues from the last saved state.
+    """
+    resources = read_resources(os.environ.get("ZOO_RAY", ""))
+    options = {**DEFAULTS, **options}
+    fits, more, timeout = options["fits"], options["more"], options["timeout"]
+    with connected():
+        check_nodes(folder)
+
+        def submit(works: Sequence[Any]) -> list[Entry]:
+            entries = []
+            for work in works:
+                device = next(each for each in devices if fits(work, each))
+                remote = RemoteWork(work, carry_out, in_task(device), folder)
+                entries.append(Entry(remote, device, submit_task(remote, device, resources)))
+            return entries
+
+        entries, pending = submit(works), True
+        try:
+            while entries or pending:
+                if pending:
+                    ready = more()
+                    pending = ready is not None
+                    entries += submit(ready or ())
+                for entry in list(entries):
+                    if entry not in entries:  # cancelled after another one failed
+                        continue
+                    for event in follow(entry, resources, timeout):
+                        yield event
+                        if event.kind == "ended":
+                            entries.remove(entry)
+                            entry.remote.remove()
+                            if options["fail_fast"] and event.status != "ok":
+                                pending = False
+                                entries = cancel_waiting(entries)
+                if begun := [entry for entry in entries if entry.began]:
+                    yield Event(work=begun[0].remote.work, kind="progress")
+                time.sleep(POLL_SECONDS)
+        finally:
+            cancel(entries)
+
+
+def in_task(device: str) -> str:
+    """The name of a device in a task, which sees its own GPU only: `cuda:3` is `cuda:0` there."""
+    kind, colon, _ = device.partition(":")
+    return f"{kind}:0" if colon else kind
+
+
+def submit_task(remote: RemoteWork[Any], device: str, resources: Mapping[str, float]) -> Any:
+    gpus = resources.get("num_gpus", 1.0) if device.startswith("cuda") else 0.0
+    options = {"num_cpus": resources.get("num_cpus", 1.0), "num_gpus": gpus}
+    return start_command(remote, **options)
+
+
+def start_command(remote: RemoteWork[Any], **options: Any) -> Any:
+    """Start the command of a work as a Ray task, without retries by Ray."""
+    import ray
+
+    # By value: a node without this plugin then reports what it lacks, instead of an error of Ray
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    variables = {name: value for name, value in os.environ.items() if name in VARIABLES}
+    task = ray.remote(run_command).options(max_retries=0, **options)
+    return task.remote(remote.command[1:], variables, GRACE_SECONDS)
+
+
+def check_nodes(folder: Path) -> None:
+    """Raise an error in one line for the first node that has other versions or plugins, or does not see the folder."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            remote: RemoteWork[None] = RemoteWork(None, do_nothing, "cpu", folder)
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = start_command(remote, num_cpus=0, scheduling_strategy=strategy)
+            probes.append((node["NodeManagerHostname"], remote, task))
+    try:
+        for name, remote, task in probes:
+            try:
+                status, line = ray.get(task, timeout=PROBE_SECONDS)
+            except ray.exceptions.RayError as error:
+                status, line = 1, type(error).__name__
+            list(remote.events())  # raises the error of other versions
+            if not remote.has_ended:
+                raise ZooError(
+                    f"Ray's node {name} cannot carry out runs: {line or f'exit status {status}'}",
+                    fix="install the same versions there, and put --results and ZOO_CACHE on a folder that it shares",
+                    code="executor-failed",
+                )
+    finally:
+        for _, remote, _ in probes:
+            remote.remove()
+
+
+def cancel_waiting(entries: Sequence[Entry]) -> list[Entry]:
+    """Cancel the runs that have not begun; return the others."""
+    cancel([entry for entry in entries if not entry.has_started])
+    return [entry for entry in entries if entry.has_started]
+
+
+def cancel(entries: Sequence[Entry]) -> None:
+    """Cancel tasks, wait until their commands have ended, and remove the files of their works."""
+    import ray
+
+    for entry in entries:
+        ray.cancel(entry.task, force=False)
+    if entries:
+        with suppress(Exception):  # a lost node
+            ray.wait([entry.task for entry in entries], num_returns=len(entries), timeout=GRACE_SECONDS)
+    for entry in entries:
+        entry.remote.remove()
+
+
+def follow(entry: Entry, resources: Mapping[str, float], timeout: float | None) -> Iterator[Event[Any]]:
+    """Yield the new events of a run; submit a vanished task again."""
+    import ray
+
+    work = entry.remote.work
+    is_done = bool(ray.wait([entry.task], timeout=0)[0])  # before reading: what it wrote last is then read, too
+    for event in entry.remote.events():
+        if not entry.has_started:
+            entry.has_started = True
+            yield Event(work=work, kind="started")
+        entry.began = entry.began or time.monotonic()
+        yield event
+    if entry.remote.has_ended:
+        return
+    if timeout is not None and entry.seconds > timeout:
+        ray.cancel(entry.task, force=False)
+        message = f"took longer than {timeout:g} s"
+        yield Event(work=work, kind="ended", status="timeout", code="timeout", message=message)
+    elif is_done:
+        line = describe_end(entry.task)
+        if "work-taken" in line:  # the process of a lost node still has the lock
+            time.sleep(TAKEN_SECONDS)
+        elif entry.num_tasks == MAX_TASKS:
+            message = f"{MAX_TASKS} Ray tasks ended without a result: {line}"
+            yield Event(work=work, kind="ended", status="crashed", code="crashed", message=message)
+            return
+        else:
+            entry.num_tasks += 1
+        entry.spent, entry.began = entry.seconds, 0.0
+        entry.task = submit_task(entry.remote, entry.device, resources)
+
+
+def describe_end(task: Any) -> str:
+    """How a task ended that left no result."""
+    import ray
+
+    try:
+        status, line = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return type(error).__name__
+    return line or f"exit status {status}"
+
+
+@hookimpl
+def register_executors() -> list[ExecutorSpec]:
+    return [ExecutorSpec(name="ray", execute=execute, title="a Ray task for every run", remote=True)]

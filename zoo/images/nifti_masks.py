@@ -1,0 +1,50 @@
+"""Write the mask of a volume as a NIfTI file on the grid of its volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.images.formats import suffix_of
+
+
+def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
+    """Write a mask, uint8 (A, B, C) along the axes of the volume in RAS+ order, along the axes of its file.
+
+    Its affines, their codes and its units are those of the volume; nothing else of its header is copied, as it may
+    name the patient. `text` becomes the description, of at most 79 bytes. The file of a volume without a header has an
+    affine of code 0, which is unknown.
+    """
+    import nibabel
+
+    header = nibabel.Nifti1Header()
+    header["descrip"] = text.encode()[:79]
+    if suffix_of(volume.name) not in (".nii", ".nii.gz"):
+        image = nibabel.Nifti1Image(mask, None, header)
+    else:
+        image = on_grid_of(nibabel.load(volume), mask, header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+
+
+def on_grid_of(volume: Any, mask: Array, header: Any) -> Any:
+    """The image of a mask in RAS+ order on the grid of a volume, whose axes may be in another order."""
+    import nibabel
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    orientation = io_orientation(volume.affine)
+    if np.isfinite(orientation).all():
+        upright = np.array([[axis, 1] for axis in range(3)])
+        mask = apply_orientation(mask, ornt_transform(upright, orientation))
+    header.set_data_shape(mask.shape)
+    header.set_zooms(volume.header.get_zooms()[:3])
+    header.set_xyzt_units(xyz=volume.header.get_xyzt_units()[0])
+    image = nibabel.Nifti1Image(np.asarray(mask), None, header)
+    for form in ("qform", "sform"):
+        affine, code = getattr(volume, f"get_{form}")(coded=True)
+        if code:
+            getattr(image, f"set_{form}")(affine, int(code))
+    return image

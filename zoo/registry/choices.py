@@ -1,0 +1,58 @@
+"""Resolve the named choices of a protocol to their specs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.errors import PluginError, UsageError, nearest
+from zoo.registry.loading import CORE
+from zoo.registry.lookup import Kind, Registry
+from zoo.specs.choice import Choice, parse_choice
+from zoo.specs.protocol import CHOICE_KINDS, Protocol, chosen_names
+
+Choices = Mapping[str, tuple[Choice, ...]]  # by field of the protocol
+
+
+def find_choices(protocol: Protocol, registry: Registry) -> Choices:
+    """The choices of a protocol by field. Raises UsageError for an unknown name or option, and PluginError."""
+    return {
+        name: tuple(find_choice(kind, text, registry) for text in chosen_names(protocol, name))
+        for name, kind in CHOICE_KINDS.items()
+    }
+
+
+def reopen_choice(kind: Kind, described: Mapping[str, Any], registry: Registry) -> Choice:
+    """The choice that `Choice.describe` described. Raises PluginError without its plugin, or with another version."""
+    plugin, name, version = (described[part] for part in ("plugin", "name", "version"))
+    specs, owners = registry.specs(kind), registry.owners.get(kind, {}).get(name, ())
+    key = name if plugin in owners[:1] and name in specs else f"{plugin}:{name}"
+    installed = specs[key].version if plugin in owners and key in specs else None
+    if installed != version:
+        found = f"has version {installed} of it" if installed else "is not installed, or does not have it"
+        raise PluginError(
+            f"{kind} {name!r} version {version} of {plugin} is needed, but {plugin} {found}",
+            fix=f"install the {plugin} of the training",
+            code=f"unknown-{kind}",
+        )
+    return Choice(spec=specs[key], plugin=plugin, options=dict(described["options"]))
+
+
+def plugins_of(choices: Choices) -> tuple[str, ...]:
+    """The distributions other than the core that register some choices."""
+    plugins = dict.fromkeys(choice.plugin for each in choices.values() for choice in each)
+    return tuple(name for name in plugins if name and name != CORE)
+
+
+def find_choice(kind: Kind, text: str, registry: Registry) -> Choice:
+    """The spec that `NAME(option=number,...)` means, with all its options."""
+    name, options = parse_choice(text)
+    spec, plugin = registry.find(kind, name), registry.qualified(kind, name).partition(":")[0]
+    for option in options:
+        if option not in spec.options:
+            raise UsageError(
+                f"{kind} {name!r} has no option {option!r}",
+                fix=nearest(option, spec.options) or f"choose from {', '.join(spec.options) or 'none'}",
+                code="bad-protocol",
+            )
+    return Choice(spec=spec, plugin=plugin, options={**spec.options, **options})
