@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import inv_ornt_aff
+from test_text_headers import WRITERS
 from test_volumes import SPACING, ball, msd, save
 
 from zoo.cli.process import run
+from zoo.images.label_maps import read_grid
 from zoo.images.nifti_masks import save_volume_mask
 from zoo.results.store import TIMING_FILE, load_results
-from zoo.sources.whole_volumes import read_whole_volume
+from zoo.sources.whole_volumes import count_stored_channels, read_whole_volume
 from zoo.trained.card import read_model_card
 from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
 
@@ -53,11 +53,9 @@ def elsewhere(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, elsewhere):
+def trained(output_of, folder, elsewhere):
     results = folder.parent / "results"
-    words = ("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
-    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
+    output_of("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
     return results
 
 
@@ -165,6 +163,18 @@ def test_a_model_of_volumes_is_timed_on_one_patch_and_the_board_says_so(main, tr
     assert status == 0 and "those of one patch" in " ".join(out.split())
 
 
+@pytest.mark.integration
+@pytest.mark.slow
+def test_an_exported_network_of_patches_says_how_volumes_become_its_input(main, trained):
+    pytest.importorskip("onnxscript")
+    status, out, err = main("export", "balls/unet3d", "--to", "onnx", "--results", trained, "-o", "exported")
+    assert status == 0 and "2 images of val" in out and " 0 decisions flip" in out, err
+    described = json.loads(Path("exported/parity.json").read_text())
+    patch = model_of(trained).details["patch"]
+    assert described["input"]["shape"] == ["batch", 1, *patch] and described["largest_difference"] < 1e-3
+    assert described["input"]["spacing"] == [2.0, 1.5, 1.0, "mm, trilinear"] and "mean" in described["input"]["values"]
+
+
 # --- the file of a mask ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("code", [0, 1, 2])
 @pytest.mark.parametrize("seed", range(4))
@@ -189,6 +199,20 @@ def test_a_mask_lies_on_the_grid_of_its_file_whatever_the_order_of_its_axes(tmp_
     np.testing.assert_allclose(written.affine, volume.affine, atol=1e-6)
     assert written.header["sform_code"] == volume.header["sform_code"]
     assert b"DOE" not in (tmp_path / "mask.nii.gz").read_bytes() and bytes(written.header["descrip"])[:8] == b"a notice"
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_the_mask_of_a_text_header_has_its_places_and_its_channels_are_counted(tmp_path, suffix):
+    values = np.random.default_rng(0).integers(0, 3, (5, 6, 7)).astype(np.int16)
+    volume = WRITERS[suffix](tmp_path / f"v{suffix}", values)
+    mask = np.asarray(read_whole_volume(tmp_path, volume.name)).astype(np.uint8)
+    save_volume_mask(tmp_path / "mask.nii.gz", mask, volume, "a notice")
+    own, written = read_grid(volume), read_grid(tmp_path / "mask.nii.gz")
+    assert own.shape == written.shape
+    np.testing.assert_allclose(written.affine, own.affine, atol=1e-5)
+    np.testing.assert_array_equal(read_whole_volume(tmp_path, "mask.nii.gz"), mask)
+    several = WRITERS[suffix](tmp_path / f"w{suffix}", np.stack([values, values]))
+    assert (count_stored_channels(volume), count_stored_channels(several)) == (1, 2)
 
 
 # --- files and cards -------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def predict_planes(module: Network, pixels: VolumePixels, row: int) -> Iterator[
         yield from logits[:, : shape[0], : shape[1], : shape[2]].unbind(dim=1)
         return
     for _, slab in predict_by_tiles(partial(predict, size=pixels.patch), shape, pixels.patch, tiles_at_once=1):
-        yield from slab.unbind(dim=1)
+        for at in range(slab.shape[1]):
+            yield slab[:, at].clone()  # perf: a view would keep the slab in memory while the next one is predicted
+        del slab
 
 
 def pad_to(stored: Tensor, shape: Sequence[int]) -> Tensor:

@@ -9,23 +9,30 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.images.formats import suffix_of
+from zoo.images.label_maps import read_grid
+
+SCANNER = 1  # code of an affine to the coordinates of the scanner
 
 
 def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
     """Write a mask, uint8 (A, B, C) along the axes of the volume in RAS+ order, along the axes of its file.
 
     Its affines, their codes and its units are those of the volume; nothing else of its header is copied, as it may
-    name the patient. `text` becomes the description, of at most 79 bytes. The file of a volume without a header has an
-    affine of code 0, which is unknown.
+    name the patient. `text` becomes the description, of at most 79 bytes. The mask of a NRRD or MetaImage volume is in
+    RAS+ order; that of a volume without a header has an affine of code 0, which is unknown.
     """
     import nibabel
 
     header = nibabel.Nifti1Header()
     header["descrip"] = text.encode()[:79]
-    if suffix_of(volume.name) not in (".nii", ".nii.gz"):
-        image = nibabel.Nifti1Image(mask, None, header)
-    else:
+    if suffix_of(volume.name) in (".nii", ".nii.gz"):
         image = on_grid_of(nibabel.load(volume), mask, header)
+    else:
+        affine = read_grid(volume).affine
+        image = nibabel.Nifti1Image(mask, affine, header)
+        if affine is not None:
+            image.set_sform(affine, SCANNER)
+            image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(image, path)
 

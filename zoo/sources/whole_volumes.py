@@ -61,20 +61,6 @@ def open_whole(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-def count_stored_channels(path: Path) -> int:
-    """The channels of a volume in one file, from its header."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return 1
-    import nibabel
-
-    check_regular(path)
-    try:
-        shape = nibabel.load(path).shape
-    except Exception as error:  # decoders raise many kinds of errors for a damaged file
-        raise damaged(path, error) from error
-    return int(shape[3]) if len(shape) > 3 else 1
-
-
 RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
 
 

@@ -104,13 +104,54 @@ def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str
 
 def describe_input(card: ModelCard) -> dict[str, Any]:
     """How a file becomes the graph's input."""
+    if card.volumes:
+        return describe_patches(card, card.volumes)
+    patch = patch_of(card)
+    if patch:
+        return {
+            "shape": ["batch", card.channels, *patch],
+            "dtype": "float32",
+            "values": describe_levels(card),
+            "preprocessing": transform_texts(card),
+            "resizing": f"the longer side to {card.image_size} pixels, antialiased bilinear (Pillow)",
+            "tiles": TILES,
+        }
     return {
         "shape": ["batch", card.channels, card.image_size, card.image_size],
         "dtype": "float32",
-        "values": f"levels as read, {card.seen['dtype']}; the graph maps {list(card.intensity)} to 0..1 and normalizes",
+        "values": describe_levels(card),
         "preprocessing": transform_texts(card),  # before resizing
         "resizing": "the longer side to the size, antialiased bilinear (Pillow), centered, padded with 0",
     }
+
+
+def describe_levels(card: ModelCard) -> str:
+    return f"levels as read, {card.seen['dtype']}; the graph maps {list(card.intensity)} to 0..1 and normalizes"
+
+
+TILES = "patches at most half a patch apart; logits are averaged with Gaussian weights, SD 1/8 of a side"
+
+
+def describe_patches(card: ModelCard, volumes: Mapping[str, Any]) -> dict[str, Any]:
+    """How a volume becomes the graph's input, patch by patch."""
+    values = "each channel minus its mean over the whole volume, over its standard deviation"
+    if volumes["window"]:
+        values = f"values of the file; the graph maps {volumes['window']} to -2 and 2, and clips"
+    return {
+        "shape": ["batch", card.channels, *volumes["patch"]],
+        "dtype": "float32",
+        "values": values,
+        "axes": "right to left, back to front, foot to head, as RAS+",
+        "spacing": volumes["spacing"] and [*volumes["spacing"], "mm, trilinear"],
+        "padding": "with the mean of the volume, at the end of each axis",
+        "tiles": TILES,
+    }
+
+
+def patch_of(card: ModelCard) -> tuple[int, ...]:
+    """The sides of the graph's input if it is a part of an image or of a volume; () if it is a whole image."""
+    patch = tuple(card.volumes["patch"] if card.volumes else card.protocol_fields.get("patch", ()))
+    return patch * 2 if len(patch) == 1 else patch
 
 
 # --- parity ----------------------------------------------------------------------------------------------------------
@@ -137,7 +178,13 @@ def compare_with_torch(model: OpenModel, respond: Respond, target: str) -> Parit
 
 
 def count_flips(card: ModelCard, expected: Array, got: Array, rules: Rules) -> int:
-    """The decisions that differ between two arrays of logits (B, outputs)."""
+    """The decisions that differ between two arrays of logits (B, outputs).
+
+    Of masks (B, outputs, ...), the pixels whose label differs although the largest logit is so by over `TOLERANCE`.
+    """
+    if card.task_kind.targets.spatial:
+        second, first = np.sort(expected, axis=1)[:, -2:].swapaxes(0, 1)
+        return int(((expected.argmax(axis=1) != got.argmax(axis=1)) & (first - second > TOLERANCE)).sum())
     decided = [
         [answer.decision for answer in apply_rules(card, rules, make_answers(card, [logits]))]
         for logits in (expected, got)
@@ -151,7 +198,10 @@ def levels_of(model: OpenModel) -> Array:
         raise UsageError(
             f"{model.folder}: has no images of val to compare with", fix="export the run's own folder", code="no-images"
         )
-    levels: Array = np.ascontiguousarray(model.images.transpose(0, 3, 1, 2)).astype(np.float32)
+    levels: Array = np.ascontiguousarray(np.moveaxis(model.images, -1, 1)).astype(np.float32)
+    for axis, length in enumerate(patch_of(model.card), start=2):  # of an image, the part in the middle
+        start = max(0, (levels.shape[axis] - length) // 2)
+        levels = levels.take(range(start, min(start + length, levels.shape[axis])), axis=axis)
     return levels
 
 
@@ -186,13 +236,16 @@ def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
             self.module = (
                 load_plain(card, weights, model.spec) if plain else rebuild(card, weights, model.spec, model.estimator)
             )
-            shape = (1, -1, 1, 1)
+            shape = (1, -1, *(1,) * (3 if card.volumes else 2))
             self.register_buffer("mean", torch.tensor(card.mean).reshape(shape), persistent=False)
             self.register_buffer("std", torch.tensor(card.std).reshape(shape), persistent=False)
 
         def forward(self, levels: Tensor) -> Tensor:
             low, high = card.intensity
-            return self.module(((levels - low) / (high - low) - self.mean) / self.std)  # type: ignore[no-any-return]
+            images = ((levels - low) / (high - low) - self.mean) / self.std
+            if card.volumes and card.volumes["window"]:
+                images = images.clamp(-2, 2)
+            return self.module(images)  # type: ignore[no-any-return]
 
     return Graph().eval()
 
@@ -284,7 +337,8 @@ def write_safetensors(model: OpenModel, folder: Path) -> Respond:
     shutil.copyfile(model.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
     save_reference(model, folder)
     respond = torch_responder(graph_of(model, folder))
-    logits = write_loader(model.card, model.spec, folder) if model.card.layout == "plain" else None
+    has_loader = model.card.layout == "plain" and not model.card.volumes
+    logits = write_loader(model.card, model.spec, folder) if has_loader else None
     if logits is None:
         return respond
     loaded, levels = torch_responder(logits), levels_of(model)

@@ -13,7 +13,8 @@ from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
-from zoo.data.volumes import VolumePixels, sides_of
+from zoo.data.volumes import DecodedVolumes, VolumePixels, sides_of
+from zoo.evaluation.predict_volumes import pad_to
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.temperature import find_temperature
 from zoo.evaluation.thresholds import choose_cuts, scale_of
@@ -26,7 +27,7 @@ from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
 from zoo.trained.modules import WHOLE, FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
 
-NUM_IMAGES = 8  # of val, to compare an exported model with torch
+NUM_IMAGES, NUM_PATCHES = 8, 2  # of val, to compare an exported model with torch; patches of volumes take megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,9 +72,8 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = {WEIGHTS_FILE: weights, CARD_FILE: card_bytes(card)}
     features = {"features": reference.features.astype(np.float16)} if reference else {}
-    images = {} if card.volumes else {"images": some_images(kept.dataset)}
-    if images or features:
-        files[REFERENCE_FILE] = save_arrays({**images, **features}, file_metadata(card))
+    images = some_patches(kept) if card.volumes else some_images(kept.dataset)
+    files[REFERENCE_FILE] = save_arrays({"images": images, **features}, file_metadata(card))
     return files
 
 
@@ -81,6 +81,23 @@ def some_images(dataset: DecodedFold) -> Array:
     """A few decoded images of val, spread over it."""
     rows = dataset.index("val")
     return np.ascontiguousarray(map_images(dataset.images)[rows[:: -(-len(rows) // NUM_IMAGES)]])
+
+
+def some_patches(kept: Keepsake) -> Array:
+    """Patches from the middle of volumes of val, float16 (n, A, B, C, channels): values, or standardized ones."""
+    dataset, pixels = kept.dataset, kept.pixels
+    assert isinstance(pixels, VolumePixels)
+    assert isinstance(dataset.decoded, DecodedVolumes)
+    columns, rows, patches = dataset.decoded.columns, dataset.index("val"), []
+    for row in rows[:: -(-len(rows) // NUM_PATCHES)]:
+        stored = pixels.stored(row)
+        middle = tuple(
+            slice(max(0, (side - length) // 2), max(0, (side - length) // 2) + length)
+            for side, length in zip(stored.shape[:3], pixels.patch, strict=True)
+        )
+        patch = pad_to(stored[middle], pixels.patch).float().cpu().numpy()
+        patches.append(patch * columns["std"][row] + columns["mean"][row] if pixels.clipped else patch)
+    return np.stack(patches).astype(np.float16)
 
 
 def reference_of(kept: Keepsake) -> Reference | None:
@@ -155,8 +172,9 @@ def describe_pixels(dataset: DecodedFold, pixels: Pixels | VolumePixels, images:
     assert dataset.volumes is not None
     sides = np.array([sides_of(*grid) for grid in zip(dataset.label_maps.shapes, dataset.spacings, strict=True)])
     return {
-        "mean": (0.0,) * dataset.channels,
-        "std": (1.0,) * dataset.channels,
+        # of a window as `intensity`, which these map to -2 and 2
+        "mean": (0.5 if pixels.clipped else 0.0,) * dataset.channels,
+        "std": (0.25 if pixels.clipped else 1.0,) * dataset.channels,
         "seen": {name: images[name] for name in ("frames", "patient")},
         "volumes": {
             "patch": list(pixels.patch),

@@ -100,7 +100,7 @@ def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
     """Raise UsageError if a model predicts masks. Plugins are not loaded yet, so only tasks of zoo are known."""
     if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
-            f"{name} predicts masks, which only `zoo predict` supports",
+            f"{name} predicts masks, which only `zoo predict` and `zoo export` support",
             fix="run `zoo predict MODEL IMAGES -o FOLDER`",
             code="wrong-task",
         )

@@ -94,7 +94,7 @@ def refuse_others(names: Sequence[str]) -> NewVolume:
     more = f" (and {len(names) - 1} more in its folder)" if len(names) > 1 else ""
     return NewVolume(
         name=clean(names[0]),
-        refused=clean(f"{names[0]}{more}: the model reads volumes: .nii, .nii.gz or .npy"),
+        refused=clean(f"{names[0]}{more}: the model reads volumes, such as .nii.gz"),
         fix="convert a series of DICOM to NIfTI, for example with dcm2niix",
     )
 
