@@ -20,6 +20,7 @@ from zoo import (
     SEGMENTATION,
     DataError,
     DatasetSpec,
+    EstimatorSpec,
     Event,
     ExecutorSpec,
     Head,
@@ -33,6 +34,7 @@ from zoo import (
     Undefined,
     Weights,
 )
+from zoo.models.estimators import ESTIMATORS
 from zoo.system.workers import execute
 from zoo.training.losses import FOCAL, TASK_LOSS
 from zoo.training.samplings import BALANCED, UNIFORM
@@ -208,11 +210,76 @@ WITH_WEIGHTS = replace(TINY, build=build_with_weights, weights=(Weights(tag="dem
 OWN_HEAD = replace(TINY, build=build_own_head, classifier="", first_conv="")
 
 
+class Formula(nn.Module):
+    """The mean of each channel, and a head; `noise` is drawn."""
+
+    def __init__(self, outputs, noise=None):
+        super().__init__()
+        self.fc = nn.Linear(1, outputs)
+        self.noise = nn.Parameter(torch.randn(1), requires_grad=False) if noise else None
+
+    def forward(self, images):
+        features = images.mean(dim=(1, 2, 3))[:, None]
+        return self.fc(features if self.noise is None else features * self.noise)
+
+
+def build_formula(request, noise=None):
+    return Formula(request.num_outputs, noise)
+
+
+class TwoInputs(Tiny):
+    """Adds the metadata to the logits' input, or ignores them."""
+
+    def __init__(self, request, ignore=False):
+        super().__init__(outputs=request.num_outputs, channels=request.channels)
+        self.ignore, self.join = ignore, nn.Linear(max(1, request.metadata), 8)
+
+    def forward(self, images, metadata=None):
+        features = self.conv(images).relu().mean(dim=(2, 3))
+        if metadata is not None and not self.ignore:
+            features = features + self.join(metadata)
+        return self.fc(features)
+
+
+def build_two_inputs(request, ignore=False):
+    return TwoInputs(request, ignore)
+
+
+def build_two_inputs_of_three_channels(request):
+    return TwoInputs(replace(request, channels=3))
+
+
+class Named(nn.Module):
+    """Logits from the length of each label's name, or from its position."""
+
+    def __init__(self, labels, by_position=False):
+        super().__init__()
+        self.factors = [index if by_position else len(label) for index, label in enumerate(labels)]
+
+    def forward(self, images):
+        return images.mean(dim=(1, 2, 3))[:, None] * torch.tensor(self.factors, dtype=torch.float32)
+
+
+def build_named(request, by_position=False):
+    return Named(request.labels, by_position)
+
+
 def tiny(**changes):
     return replace(TINY, build=partial(build_tiny, **changes))
 
 
-GOOD_MODELS = {"named layers": TINY, "own head": OWN_HEAD, "weights": WITH_WEIGHTS}
+FIXED = ModelSpec(name="formula", build=build_formula, classifier="fc", fixed=True, min_image_size=8, version=1)
+NAMED = ModelSpec(name="named", build=build_named, fixed=True, zero_shot=True, min_image_size=8, version=1)
+TWO_INPUTS = ModelSpec(name="two", build=build_two_inputs, metadata=True, min_image_size=8, version=1)
+GOOD_MODELS = {
+    "two inputs": TWO_INPUTS,
+    "two inputs, repeated gray": replace(TWO_INPUTS, build=build_two_inputs_of_three_channels, classifier="fc"),
+    "named layers": TINY,
+    "own head": OWN_HEAD,
+    "weights": WITH_WEIGHTS,
+    "fixed": FIXED,
+    "zero-shot": NAMED,
+}
 BAD_MODELS = {
     "model-fields": replace(TINY, tasks=("binary", "multi-class")),
     "model-builds": tiny(before=fail),
@@ -238,6 +305,9 @@ BAD_MODELS = {
     "model-groups": replace(TINY, layer_groups=stem_only),
     "model-features": replace(TINY, features=mean_of_batch),
     "model-state": replace(TINY, build=build_forgetting),
+    "model-fixed": replace(FIXED, build=partial(build_formula, noise=True)),
+    "model-zero-shot": replace(NAMED, build=partial(build_named, by_position=True)),
+    "model-metadata": replace(TWO_INPUTS, build=partial(build_two_inputs, ignore=True)),
     "model-weights": replace(WITH_WEIGHTS, build=build_tiny),
 }
 
@@ -535,6 +605,82 @@ BAD_TASKS = {
     "task-answers": replace(BINARY, answers=Unscaled()),
     "task-loss": replace(BINARY, head=ConstantLoss()),
     "task-metrics": replace(BINARY, metrics=(*BINARY.metrics, "no_such_metric")),
+}
+
+
+# --- estimators ------------------------------------------------------------------------------------------------------
+class MeanTarget:
+    """A logistic function of the distance to the mean input of the second class; the options make it wrong."""
+
+    def __init__(self, arrays, columns=2, of_batch=False, flat=False):
+        self.arrays, self.columns, self.of_batch, self.flat = arrays, columns, of_batch, flat
+
+    def __call__(self, inputs):
+        center = inputs.mean(axis=0) if self.of_batch else self.arrays["center"]
+        values = 1 / (1 + np.exp(-((inputs - center) @ self.arrays["slope"])))
+        values = 0 * values + 0.5 if self.flat else values
+        return np.stack([1 - values, *[values] * (self.columns - 1)], axis=1)
+
+
+def fit_mean_target(request, *, noise=None, write=False, **options):
+    if write:
+        request.inputs -= request.inputs.mean(axis=0)
+    present = request.targets == 1
+    slope = request.inputs[present].mean(axis=0) - request.inputs[~present].mean(axis=0)
+    if noise is not None:
+        slope = slope + np.random.default_rng(noise(request)).normal(0, 0.1, len(slope))
+    return MeanTarget({"center": request.inputs.mean(axis=0), "slope": slope}, **options)
+
+
+def seed_of(request):
+    return request.seed
+
+
+def no_seed(_):
+    return None
+
+
+def arrays_of_mean(predict):
+    return predict.arrays
+
+
+def forget_center(predict):
+    return {**predict.arrays, "center": 0 * predict.arrays["center"]}
+
+
+def fit_known_labels(request):
+    """Fails if train lacks a label."""
+    from zoo.models.estimators import fit_centroids
+
+    if not (request.task.targets.to_flags(request.targets, request.num_labels) == 1).any(axis=0).all():
+        raise ValueError("a label is missing")
+    return fit_centroids(request)
+
+
+MEAN_TARGET = EstimatorSpec(
+    name="mean-target", fit=fit_mean_target, tasks=("binary",), state=arrays_of_mean, restore=MeanTarget
+)
+
+
+def mean_target(**options):
+    return replace(MEAN_TARGET, fit=partial(fit_mean_target, **options), state=None, restore=None)
+
+
+GOOD_ESTIMATORS = {
+    "mean target": MEAN_TARGET,
+    "seeded": replace(mean_target(noise=seed_of), seeded=True),
+    **{spec.name: spec for spec in ESTIMATORS},
+}
+BAD_ESTIMATORS = {
+    "estimator-fields": replace(MEAN_TARGET, restore=None),
+    "estimator-fits": mean_target(write=True),
+    "estimator-answers": mean_target(columns=3),
+    "estimator-absent": EstimatorSpec(name="known-labels", fit=fit_known_labels, tasks=("multiclass",)),
+    "estimator-repeats": mean_target(noise=no_seed),
+    "estimator-seeded": mean_target(noise=seed_of),
+    "estimator-rows": mean_target(of_batch=True),
+    "estimator-learns": mean_target(flat=True),
+    "estimator-state": replace(MEAN_TARGET, state=forget_center),
 }
 
 

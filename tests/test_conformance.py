@@ -29,6 +29,7 @@ QUICK = {
     "dataset": (specs.GOOD_DATASETS, specs.BAD_DATASETS),
     "protocol": (specs.GOOD_PROTOCOLS, specs.BAD_PROTOCOLS),
     "task": (specs.GOOD_TASKS, specs.BAD_TASKS),
+    "estimator": (specs.GOOD_ESTIMATORS, specs.BAD_ESTIMATORS),
     "observer": (specs.GOOD_OBSERVERS, specs.BAD_OBSERVERS),
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),

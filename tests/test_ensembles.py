@@ -100,6 +100,68 @@ def test_ensembles_are_unranked_and_below_the_models_in_every_format(tmp_path, s
     assert (line["model"], line["ensemble of"]) == ("net", "2 seeds") and float(line["auroc"]) > 0.5
 
 
+def with_several_models(root, store):
+    """Two models with two seeds and one with one; `last` has the best val score and the worst test score."""
+    stored = {(m, s): store(root, model=m, seed=s, noise=3.0) for m in ("net", "other") for s in range(2)}
+    return stored | {("last", 0): store(root, model="last", seed=0, noise=None, details={"val_score": 0.99})}
+
+
+def row_of(root, *names, **options):
+    (board,) = boards_of(root, ensembles=False, members=(names,), **options)
+    section = section_of(board)
+    return [dict(zip(section.columns, row, strict=True)) for row in section.rows], section
+
+
+def test_an_ensemble_of_models_weighs_each_model_alike_however_many_seeds_it_has(tmp_path, store):
+    stored = with_several_models(tmp_path, store)
+    ((row,), _) = row_of(tmp_path, "net", "last")
+    tests = {key: result.predictions()["test"] for key, result in stored.items()}
+    net = np.mean([tests["net", seed].probabilities[:, 1] for seed in range(2)], axis=0)
+    mean = (net + tests["last", 0].probabilities[:, 1]) / 2
+    assert row["auroc"].value == pytest.approx(roc_auc_score(tests["net", 0].targets, mean), abs=1e-12)
+    assert row["model"] == "net + last" and row["ensemble of"] == "2 models, 3 runs"
+    assert row["train seconds"] == 3.0  # of all runs
+
+
+def test_the_member_to_compare_with_is_chosen_on_val(tmp_path, store):
+    with_several_models(tmp_path, store)
+    ((row,), _) = row_of(tmp_path, "net", "last")
+    scores = {each.model: each.scores["auroc"].value for each in boards_of(tmp_path)[0].rows}
+    assert scores["last"] < scores["net"]
+    assert row["minus best on val"].value == pytest.approx(row["auroc"].value - scores["last"], abs=1e-12)
+    assert row["minus best on val"].low < row["minus best on val"].value < row["minus best on val"].high
+
+
+def test_all_means_every_model_of_the_board(tmp_path, store):
+    with_several_models(tmp_path, store)
+    store(tmp_path, model="constant")
+    ((row,), _) = row_of(tmp_path, "all")
+    assert sorted(row["model"].split(" + ")) == ["last", "net", "other"]
+
+
+@pytest.mark.parametrize(("names", "reason"), [(("net", "nte"), "'nte' is no row"), (("net",), "2 or more models")])
+def test_an_ensemble_that_cannot_be_made_is_a_note(tmp_path, store, names, reason):
+    with_several_models(tmp_path, store)
+    rows, section = row_of(tmp_path, *names)
+    assert rows == [] and reason in section.notes[-1]
+
+
+@pytest.mark.integration
+def test_in_cross_validation_models_are_averaged_within_each_fold(tmp_path, store):
+    stored = {
+        (m, f): store(tmp_path, model=m, fold=f, num_folds=2, noise=3.0) for m in ("net", "other") for f in range(2)
+    }
+    ((row,), _) = row_of(tmp_path, "net", "other")
+    expected = np.mean([auroc_of_mean([stored[m, fold] for m in ("net", "other")]) for fold in range(2)])
+    assert row["auroc"].value == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_command_warns_of_an_ensemble_that_no_board_has(zoo, tmp_path, store):
+    with_several_models(tmp_path / "results", store)
+    done = zoo("report", "--ensemble", "net,other", "--ensemble", "net,nte", cwd=tmp_path)
+    assert "net + other" in done.stdout and "--ensemble net,nte: 'nte' is no row" in done.stderr
+
+
 def part(names, values):
     return make_predictions(np.arange(len(names)) % 2, values, ids=names)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from zoo.sources.arrays import read_npz_samples
     from zoo.sources.opening import card_dataset, find_data, find_source
     from zoo.specs.dataset import DatasetSpec, FetchRequest, Samples, SamplesRequest
+    from zoo.specs.estimator import EstimatorRequest, EstimatorSpec
     from zoo.specs.executor import ExecutorSpec
     from zoo.specs.hooks import hookimpl
     from zoo.specs.loss import LossRequest, LossSpec
@@ -74,6 +75,8 @@ __all__ = [
     "DataError",
     "DatasetSpec",
     "Decisions",
+    "EstimatorRequest",
+    "EstimatorSpec",
     "Event",
     "ExecutorSpec",
     "FetchRequest",
@@ -118,6 +121,7 @@ _MODULES = (
     "specs.model",
     "specs.dataset",
     "specs.metric",
+    "specs.estimator",
     "specs.executor",
     "specs.observer",
     "specs.suite",

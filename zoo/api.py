@@ -240,10 +240,13 @@ class TrainedModel:
         folder = best_of([model.folder for model in self.models])
         return next(model for model in self.models if model.folder == folder)
 
-    def predict(self, images: NameOrNames, *, keep_names: bool = False) -> pandas.DataFrame:
+    def predict(
+        self, images: NameOrNames, *, metadata: str | Path | None = None, keep_names: bool = False
+    ) -> pandas.DataFrame:
         """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`.
 
-        `keep_names` adds patient's name, id and series of DICOM files.
+        `metadata` is a CSV with the columns that the model takes beside the image; `keep_names` adds patient's name,
+        id and series of DICOM files.
         """
         import pandas
 
@@ -251,11 +254,13 @@ class TrainedModel:
         from zoo.system.files import cache_root
         from zoo.trained.inputs import NAME_TAGS, list_images
         from zoo.trained.predicting import find_rules, predict_images
+        from zoo.trained.second_input import attach_metadata
 
         tags = NAME_TAGS if keep_names else ()
         table = AnswerTable(self.models, tags)
         listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root(), tags)
-        answers = predict_images(self.models, listed, find_rules(self.models))
+        complete = attach_metadata(listed, self.card, None if metadata is None else Path(metadata))
+        answers = predict_images(self.models, complete, find_rules(self.models))
         return pandas.DataFrame(map(table.row, answers))
 
     def explain(
@@ -329,10 +334,10 @@ def predict(
     *,
     results: str | Path = "results",
     device: str = "auto",
-    keep_names: bool = False,
+    **options: Any,
 ) -> pandas.DataFrame:
-    """Predict new images with a trained model: `load_model(model).predict(images)`."""
-    return load_model(model, results=results, device=device).predict(images, keep_names=keep_names)
+    """Predict new images with a trained model: `load_model(model).predict(images, **options)`."""
+    return load_model(model, results=results, device=device).predict(images, **options)
 
 
 def explain(

@@ -1,5 +1,6 @@
 """The core's own specs, registered like those of any plugin."""
 
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import hookimpl
 from zoo.specs.loss import LossSpec
@@ -35,6 +36,13 @@ def register_protocols() -> list[Protocol]:
 @hookimpl
 def register_tasks() -> list[Task]:
     return list(CORE_TASKS)
+
+
+@hookimpl
+def register_estimators() -> list[EstimatorSpec]:
+    from zoo.models.estimators import ESTIMATORS
+
+    return list(ESTIMATORS)
 
 
 @hookimpl

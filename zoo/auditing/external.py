@@ -16,6 +16,7 @@ from zoo.data.checks import target_texts
 from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images
 from zoo.data.fingerprints import Fingerprints, select_rows
+from zoo.data.metadata import texts_of
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, dataset_subject, nearest
@@ -300,7 +301,11 @@ def open_external(external: External, trained: DecodedFold, images: Path) -> Dec
     split = Split(folds=(source.splits,), hash=trained.split_hash, origin="external")
     intensity, _ = find_levels(external, trained, images)
     ready = replace(source, spec=replace(source.spec, intensity=intensity))
-    return replace(open_fold(ready, split, 0, images), scale=trained.target_scale, volumes=trained.volumes)
+    opened = open_fold(ready, split, 0, images)
+    coding = trained.coding if trained.inputs else None
+    table = ready.samples.table
+    inputs = {name: texts_of(table[name]) for name in trained.inputs if name in table.columns}
+    return replace(opened, scale=trained.target_scale, volumes=trained.volumes, inputs=inputs, own_coding=coding)
 
 
 def find_levels(external: External, trained: DecodedFold, images: Path) -> tuple[tuple[float, float], str]:

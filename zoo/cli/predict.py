@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 @click.option(
     "--device", type=TEXT, default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device."
 )
+@click.option("--metadata", type=PATH, metavar="CSV", help="The columns that the model takes beside the image.")
 @click.option("--keep-names", is_flag=True, help="Add PatientID, PatientName, SeriesInstanceUID of DICOM.")
 @plugin_option
 def predict_command(
-    model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, keep_names: bool
+    model: str, inputs: tuple[Path, ...], output: Path | None, results: Path, device: str, **flags: Any
 ) -> int:
     """Predict new images with a trained model.
 
@@ -49,6 +50,7 @@ def predict_command(
     from zoo.trained.inputs import NAME_TAGS, list_images
     from zoo.trained.opening import find_models, open_model
     from zoo.trained.predicting import find_rules, predict_images
+    from zoo.trained.second_input import attach_metadata
     from zoo.trained.segmenting import by_image, segment_images
     from zoo.trained.segmenting_volumes import list_volumes, segment_volumes
 
@@ -56,11 +58,12 @@ def predict_command(
     folders = find_models(model, results, with_masks=True)
     registry = registry_with_warnings(console)
     card = read_model_card(folders[0])
+    attach_metadata((), card, flags["metadata"])  # report a missing table before loading the model
     masks = require_new_folder(output) if card.task_kind.targets.spatial else None
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         models = [open_model(folder, registry, cache_root(), resolve_device(device)) for folder in folders]
-    tags = NAME_TAGS if keep_names else ()
+    tags = NAME_TAGS if flags["keep_names"] else ()
     opened: AbstractContextManager[AnswerWriter]
     opened = (
         open_mask_folder(masks, inputs, MaskTable(models, tags))
@@ -73,7 +76,8 @@ def predict_command(
             volumes = list(list_volumes(inputs, card, cache_root()))
             count, answers = len(volumes), segment_volumes(models, volumes)
         else:
-            images = list(list_images(inputs, by_image(card) if masks else card, cache_root(), tags))
+            listed = list_images(inputs, by_image(card) if masks else card, cache_root(), tags)
+            images = list(attach_metadata(listed, card, flags["metadata"]))
             count = len(images)
             answers = segment_images(models, images) if masks else predict_images(models, images, find_rules(models))
     with convert_disk_errors(), opened as writer, console.counting("predicting", "images") as progress:

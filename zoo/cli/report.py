@@ -43,6 +43,13 @@ if TYPE_CHECKING:
 @click.option("--sensitivity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this sensitivity on val.")
 @click.option("--specificity", type=SHARE_TYPE, metavar="S", help="Use the threshold with this specificity on val.")
 @click.option("--ensembles", is_flag=True, help="Add a table of the mean probability of each model's seeds.")
+@click.option(
+    "--ensemble",
+    type=TEXT,
+    multiple=True,
+    metavar="A,B,...",
+    help="Add the mean probability of these models, or of all, to that table.",
+)
 @click.option("--figures", "figures", type=PATH, metavar="DIR", help="Also write every figure to DIR: SVG, CSV, PDF.")
 @click.option("--no-images", is_flag=True, help="With html: show no test images.")
 @several("--data", metavar="NAME|PATH", help="With html: datasets whose test images may be shown.")
@@ -91,7 +98,13 @@ def report_command(
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:
             export_figures(boards, flags["figures"])
-    for line in (*warn_groupless(boards, options), *warn_unranked(boards), *warn_pictureless(boards, galleries)):
+    warnings = (
+        *warn_groupless(boards, options),
+        *warn_unjoined(boards, options),
+        *warn_unranked(boards),
+        *warn_pictureless(boards, galleries),
+    )
+    for line in warnings:
         tell(f"zoo: warning: {clean(line)}")
     if flags["table"]:
         texts = dict.fromkeys(forms, table_to_csv(boards, flags["table"]))
@@ -187,7 +200,7 @@ def requested_sections(flags: dict[str, Any]) -> frozenset[str]:
     """The tables below a board that a flag asks for; the terminal shows them without --details too."""
     by_section = {
         "operating": ("prevalence", "sensitivity", "specificity"),
-        "ensembles": ("ensembles",),
+        "ensembles": ("ensembles", "ensemble"),
         "subgroups": ("by",),
     }
     return frozenset(section for section, names in by_section.items() if any(flags[name] for name in names))
@@ -220,6 +233,7 @@ def options_from_flags(flags: dict[str, Any], registry: Registry) -> ReportOptio
         reach=targets[0] if targets else None,
         by=parse_by(flags["by"]),
         ensembles=flags["ensembles"],
+        members=tuple(tuple(name.strip() for name in text.split(",") if name.strip()) for text in flags["ensemble"]),
         recipes=flags["recipes"],
         metrics=tuple(name for pattern in flags["metrics"] for name in registry.match("metric", pattern)),
         rank_by=registry.key("metric", flags["rank_by"]) if flags["rank_by"] else "",
@@ -256,6 +270,16 @@ def warn_groupless(boards: Sequence[Board], options: ReportOptions) -> Iterator[
         if by.text not in grouped:
             own = [note.removeprefix(f"{by.text}: ") for note in notes if note.startswith(f"{by.text}: ")]
             yield f"--by {by.text}: no groups: {'; '.join(own or notes) or 'there is no board'}"
+
+
+def warn_unjoined(boards: Sequence[Board], options: ReportOptions) -> Iterator[str]:
+    """A warning for each `--ensemble` that no board has, with the reason."""
+    notes = [note for board in boards for table in board.sections if table.name == "ensembles" for note in table.notes]
+    for names in options.members:
+        text = f"--ensemble {','.join(names)}: "
+        own = [str(note) for note in notes if str(note).startswith(text)]
+        if own and len(own) == sum(not board.is_control for board in boards):
+            yield own[0]
 
 
 def warn_unranked(boards: Sequence[Board]) -> Iterator[str]:

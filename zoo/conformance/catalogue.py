@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from zoo.conformance.checking import Check
 from zoo.conformance.choice_claims import LOSS_CHECKS, SAMPLING_CHECKS, TRANSFORM_CHECKS
 from zoo.conformance.dataset_claims import DATASET_CHECKS
+from zoo.conformance.estimator_claims import ESTIMATOR_CHECKS
 from zoo.conformance.executor_claims import EXECUTOR_CHECKS
 from zoo.conformance.metric_claims import METRIC_CHECKS
 from zoo.conformance.model_claims import MODEL_CHECKS
@@ -24,6 +25,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
     "observer": (*OBSERVER_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
+    "estimator": (*ESTIMATOR_CHECKS, *SPEC_CHECKS),
     "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
     "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
     "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),

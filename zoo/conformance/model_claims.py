@@ -8,6 +8,7 @@ import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from zoo.conformance.models import (
 )
 from zoo.conformance.steps import check_plain_fields, check_tasks, expect, step
 from zoo.errors import RunError
-from zoo.models.building import build_model, is_dense
+from zoo.models.building import build_model, feature_extractor, is_dense
 from zoo.models.weights import WEIGHTS_SUFFIXES, find_cached, find_local_weights, weights_folder
 from zoo.registry.isolation import network_refused, process_unchanged
 from zoo.specs.model import BuildRequest, ModelSpec
@@ -251,6 +252,8 @@ def check_one_image(subject: CheckedSpec) -> None:
 
 
 def check_unbounded(subject: CheckedSpec) -> None:
+    if subject.spec.fixed:
+        raise Inapplicable("nothing in it is trained")
     with evaluating(model_label(subject)):
         images = draw_input(subject.spec)
         module = build_or_skip(subject)
@@ -274,6 +277,8 @@ def finite_or_skip(outputs: Tensor) -> Tensor:
 
 # --- parameters ------------------------------------------------------------------------------------------------------
 def check_trains(subject: CheckedSpec) -> None:
+    if subject.spec.fixed:
+        raise Inapplicable("nothing in it is trained")
     with evaluating(model_label(subject)):
         module, images = build_or_skip(subject), draw_input(subject.spec)
         finite_or_skip(evaluate(module, images))
@@ -348,6 +353,65 @@ def check_state_dict(subject: CheckedSpec) -> None:
     )
 
 
+def check_fixed(subject: CheckedSpec) -> None:
+    """Compare the features of two seeds, or the answers of a model that answers without training."""
+    import torch
+
+    spec = subject.spec
+    if not spec.fixed:
+        raise Inapplicable("it is not `fixed`")
+    expect(not spec.weights, f"{model_label(subject)}: it is `fixed` but has weights")
+    images, outputs = draw_input(spec), []
+    build_or_skip(subject)
+    with evaluating(model_label(subject)):
+        for seed in range(2):
+            module = build_model(spec, request_of(spec), seed=seed).eval()
+            respond = module if spec.zero_shot else feature_extractor(spec, module)
+            with torch.inference_mode():
+                outputs.append(respond(images))
+    expect(
+        same_outputs(*outputs),
+        f"{model_label(subject)}: it is `fixed`, but two seeds give other "
+        f"{'answers' if spec.zero_shot else 'features'}; something in it is drawn",
+    )
+
+
+def check_zero_shot(subject: CheckedSpec) -> None:
+    spec = subject.spec
+    if not spec.zero_shot:
+        raise Inapplicable("it is not `zero_shot`")
+    images, labels = draw_input(spec), ("effusion", "fracture", "no finding")
+    build_or_skip(subject)
+    with evaluating(model_label(subject)):
+        first, reverse = (
+            evaluate(build_model(spec, replace(request_of(spec), labels=names)), images)
+            for names in (labels, labels[::-1])
+        )
+    expect(
+        same_outputs(first, reverse.flip(1)),
+        f"{model_label(subject)}: its answers depend on the order of the labels, not on their names",
+    )
+
+
+def check_metadata(subject: CheckedSpec) -> None:
+    import torch
+
+    spec, num_inputs = subject.spec, 3
+    if not spec.metadata:
+        raise Inapplicable("it does not declare `metadata`; zoo joins them with its features")
+    images = draw_input(spec, channels=1)
+    values = torch.linspace(-1, 1, num_inputs * len(images)).reshape(len(images), num_inputs)
+    planes = values[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    with step(f"{model_label(subject)}: with {num_inputs} numbers per image"):
+        module = build_model(spec, replace(request_of(spec, channels=1), metadata=num_inputs))
+        outputs = evaluate(module, torch.cat([images, planes], dim=1))
+        without = evaluate(module, torch.cat([images, 0 * planes], dim=1))
+    expect(
+        not same_outputs(outputs, without),
+        f"{model_label(subject)}: it declares `metadata`, but its logits do not depend on them",
+    )
+
+
 def check_weights_read(subject: CheckedSpec) -> None:
     """Build from the weights on this machine and from a copy with other values, which must change every parameter."""
     from zoo.runner.trials import Trial, find_unread
@@ -406,5 +470,8 @@ MODEL_CHECKS = (
     Check(id="model-groups", claim="`layer_groups` holds every trainable parameter once", run=check_layer_groups),
     Check(id="model-features", claim="Its features are one finite row per image", run=check_feature_shape),
     Check(id="model-state", claim="Its state dict determines its outputs", run=check_state_dict),
+    Check(id="model-fixed", claim="A fixed model draws nothing", run=check_fixed),
+    Check(id="model-zero-shot", claim="Without training it answers about the labels by name", run=check_zero_shot),
+    Check(id="model-metadata", claim="It uses the metadata that it declares", run=check_metadata),
     Check(id="model-weights", claim="Its weights are read", run=check_weights_read),
 )

@@ -12,6 +12,7 @@ from zoo.errors import PluginError, ZooError, nearest
 from zoo.registry.loading import check_fields, check_spec_name
 from zoo.registry.lookup import Kind
 from zoo.specs.choice import ChoiceSpec
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.tasks.kinds import TASKS
@@ -71,7 +72,7 @@ def callables_of(spec: Any) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in fields if callable(value)]
 
 
-def check_tasks(kind: str, spec: ModelSpec | MetricSpec | ChoiceSpec) -> None:
+def check_tasks(kind: str, spec: ModelSpec | MetricSpec | EstimatorSpec | ChoiceSpec) -> None:
     for name in spec.tasks:
         expect(name in TASKS, f"{kind} {spec.name!r}: no task {name!r}. {nearest(name, TASKS) or ', '.join(TASKS)}")
     expect(spec.tasks, f"{kind} {spec.name!r}: `tasks` is empty, so it could never be used")

@@ -14,9 +14,10 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.checks import find_conflict
+from zoo.data.coding import MetadataCoding, fit_coding
 from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
 from zoo.data.masks import LabelMaps
-from zoo.data.metadata import select_metadata
+from zoo.data.metadata import select_inputs, select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.data.volume_cubes import Cube, DecodedCubes, cache_cubes
@@ -152,11 +153,18 @@ class DecodedFold(Fold):
     images: Path
     scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
     volumes: VolumeReading | None = None  # of a dataset of volumes
+    inputs: Mapping[str, Array] = field(default_factory=dict)  # columns (N,) str for a second input of models
+    own_coding: MetadataCoding | None = None  # of `inputs`, if models were trained on another dataset
 
     @cached_property
     def target_scale(self) -> tuple[float, float]:
         """Center and spread of the training targets, in which the network predicts."""
         return self.scale or self.task.targets.scale(self.targets[self.index("train")])
+
+    @cached_property
+    def coding(self) -> MetadataCoding:
+        """How `inputs` become numbers, by the images of train."""
+        return self.own_coding or fit_coding(self.inputs, self.split_of == "train")
 
     @property
     def label_maps(self) -> LabelMaps:
@@ -200,6 +208,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
         intensity=intensity or measure_intensity(images, split_of == "train"),
         images=images,
         volumes=volumes,
+        inputs=select_inputs(source),
     )
     if spec.tolerance_mm is not None:
         decoded.boundary_rule  # noqa: B018  raises an error here, before any run

@@ -27,6 +27,7 @@ class Pixels:
     std: Tensor
     device: str
     patch: tuple[int, ...] = ()  # the shape of a network's input that is cut from the images; () for whole images
+    metadata: Tensor | None = None  # (N, M) float32 on `device`: a second input, joined as M constant channels
 
     @property
     def kind(self) -> str:
@@ -68,6 +69,27 @@ class Pixels:
 
     def normalize(self, images: Tensor) -> Tensor:
         return images.sub(self.mean).div_(self.std)
+
+    def join(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Join the metadata of some rows to their normalized images: (B, C + M, H, W)."""
+        import torch
+
+        if self.metadata is None:
+            return images
+        values = self.metadata.index_select(0, open_device(self.device).send(rows))
+        return torch.cat([images, values[:, :, None, None].expand(-1, -1, *images.shape[2:])], dim=1)
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the network's input for some rows."""
+        return self.join(self.normalize(self.batch(rows)), rows)
+
+
+def with_metadata(pixels: Pixels, dataset: DecodedFold) -> Pixels:
+    """Add the coded columns of a dataset as a second input."""
+    import torch
+
+    values = torch.from_numpy(dataset.coding.encode(dataset.inputs))
+    return replace(pixels, metadata=values.to(pixels.device))
 
 
 def open_pixels(

@@ -35,4 +35,4 @@ def forward(module: Network, pixels: Pixels | Features, rows: Array, batch_size:
 
     with torch.inference_mode(), open_device(pixels.device).autocast(precision):
         parts = torch.from_numpy(rows).split(batch_size)  # type: ignore[no-untyped-call]
-        return torch.cat([module(pixels.normalize(pixels.batch(part))).float() for part in parts])
+        return torch.cat([module(pixels.inputs(part)).float() for part in parts])

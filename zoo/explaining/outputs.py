@@ -25,6 +25,12 @@ def check_explainable(card: ModelCard, label: str) -> None:
     """Raise a ZooError if the task has no output to explain, or not the requested label."""
     if card.task_kind.head.dense:
         raise RunError(f"{card.name} predicts masks, which need no maps", fix="look at its masks", code="no-map")
+    if card.inputs:
+        raise RunError(
+            f"{card.name} takes metadata beside the image, which maps do not show",
+            fix="explain a model of images only",
+            code="no-map",
+        )
     if label and (card.task_kind.decisions is None or label not in card.labels):
         raise UsageError(
             f"--label {label}: {card.name} has no such label",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,7 @@ from zoo.leaderboard.sanity_checks import (
     find_degenerate,
     is_baseline,
     is_imported,
+    is_untrained,
     judge_shuffles,
     score_shuffles,
     tested_on,
@@ -63,6 +64,8 @@ KEPT_APART = (
     "threads",
     "tuned",
     "predictions",
+    "estimator",
+    "inputs",
 )
 # The tables below every board, in this order.
 SECTIONS: tuple[SectionBuilder, ...] = (
@@ -96,6 +99,7 @@ class Row:
     coverage: tuple[int, int]  # runs that count, runs expected
     num_finished: int = 0  # finished runs; a seed counts if all its folds finished
     cost: Mapping[str, float | None]  # mean over runs
+    val_score: float | None = field(default=None, compare=False, repr=False)  # mean over runs; higher is better
     deviations: tuple[Deviation, ...]
     degenerate: tuple[str, ...] = ()  # why it is no better than the constant predictor
     tuned: str = ""
@@ -154,7 +158,8 @@ class RankFault:
 class Board:
     """All comparable rows: one dataset, content, split, protocol and kind of initial weights.
 
-    Imported predictions and baselines stand on every board of their data.
+    Imported predictions, answers without training and baselines stand on every board of their data; models without
+    weights stand on every board of their data and protocol.
     A board of `recipes` has the rows of all protocols and initial weights, each with its recipe.
     """
 
@@ -260,9 +265,11 @@ def build_leaderboard(
     baselines = [r for r in scored if is_baseline(r.run)]
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in scored:
-        if not is_baseline(result.run) and not is_imported(result.run):
+        if not (is_baseline(result.run) or is_untrained(result.run) or has_no_weights(result)):
             groups.setdefault(key_of(result), []).append(result)
-    add_imported(groups, [r for r in scored if is_imported(r.run)])
+    fixed = [r for r in scored if has_no_weights(r) and not is_baseline(r.run) and not is_untrained(r.run)]
+    add_everywhere(groups, fixed, data_key if options.recipes else recipe_key)
+    add_everywhere(groups, [r for r in scored if is_untrained(r.run)], data_key)
     data = {data_key(group[0]) for group in groups.values()}
     orphans: dict[tuple[str, ...], list[Result]] = {data_key(r): [] for r in baselines if data_key(r) not in data}
     for result in baselines:
@@ -288,15 +295,19 @@ def build_leaderboard(
     return compare_sites(counted) + list(shuffled.values())
 
 
-def add_imported(groups: dict[tuple[str, ...], list[Result]], imported: Iterable[Result]) -> None:
-    """Add imported predictions to every group of runs on their data; without one, they are a group of their own."""
-    by_data: dict[tuple[str, ...], list[Result]] = {}
-    for result in imported:
-        by_data.setdefault(data_key(result), []).append(result)
-    trained = {data_key(group[0]) for group in groups.values()}
+def add_everywhere(
+    groups: dict[tuple[str, ...], list[Result]],
+    results: Iterable[Result],
+    key_of: Callable[[Result], tuple[str, ...]],
+) -> None:
+    """Add results to every group with the same key; without one, they are a group of their own."""
+    by_key: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        by_key.setdefault(key_of(result), []).append(result)
+    present = {key_of(group[0]) for group in groups.values()}
     for group in groups.values():
-        group += by_data.get(data_key(group[0]), ())
-    groups.update({key: alone for key, alone in by_data.items() if key not in trained})
+        group += by_key.get(key_of(group[0]), ())
+    groups.update({key: alone for key, alone in by_key.items() if key not in present})
 
 
 def compare_sites(boards: Sequence[Board]) -> list[Board]:
@@ -349,8 +360,17 @@ def data_key(result: Result) -> tuple[str, ...]:
     return (run["dataset"], run["content_hash"], run["split_hash"], *external, result.bundle)
 
 
+def recipe_key(result: Result) -> tuple[str, ...]:
+    return (*data_key(result), result.run["protocol_label"])
+
+
 def board_key(result: Result) -> tuple[str, ...]:
-    return (*data_key(result), result.run["protocol_label"], result.run["init"])
+    return (*recipe_key(result), result.run["init"])
+
+
+def has_no_weights(result: Result) -> bool:
+    """Whether the model computes its features by a formula."""
+    return bool(result.run["init"] == "fixed")
 
 
 def matching_runs(baselines: Sequence[Result], group: Sequence[Result]) -> list[Result]:
@@ -388,7 +408,7 @@ def build_board(
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
-    own = [r for r in group if not is_imported(r.run)] or group or baselines  # their recipe is the board's
+    own = [r for r in group if not is_untrained(r.run)] or group or baselines  # their recipe is the board's
     first, run = finished[0], own[0].run
     rule: ThresholdRule = run["protocol"]["threshold"]
     primary, rank_fault = choose_ranking(finished, options.rank_by, metrics, rule)
@@ -404,7 +424,8 @@ def build_board(
     )
     rows, controls = check_rows(rows, controls, finished, metrics)
     created = sorted(r.created[:10] for r in finished if r.created)
-    protocols, inits = (sorted({r.run[name] for r in own}) for name in ("protocol_label", "init"))
+    protocols = sorted({r.run["protocol_label"] for r in own})
+    inits = sorted({r.run["init"] for r in own if not has_no_weights(r)}) or ["fixed"]
     board = Board(
         dataset=f"{trained_and_tested(run)} (external)" if run["purpose"] == "external" else run["dataset"],
         facts=describe_test(finished, [*rows, *controls]),
@@ -560,6 +581,9 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
                 seeds=seeds_of(row),
                 threshold=board.rule_of(row),
                 folders=row.folders,
+                names=(row.name, row.model, row.qualified),
+                cost=row.cost,
+                val_score=row.val_score,
             )
             for row in board.rows
             if row.stored
@@ -701,6 +725,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         coverage=(len(counted), len(seeds) * len(folds)),
         num_finished=len(finished),
         cost={name: mean_cost(counted, name) for name in COSTS},
+        val_score=mean_val_score(counted),
         deviations=tuple(dict.fromkeys(d for r in results for d in r.deviations)),
         tuned=run["tuned"],
         num_tuning_runs=run.get("num_tuning_runs", 0),  # absent from the oldest results
@@ -720,8 +745,9 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
 
 def name_weights(run: Mapping[str, Any]) -> str:
     """The tag of a run's initial weights, or what it has instead."""
-    names: Mapping[str, str] = {"pretrained": run["weights_tag"], "random": "random init", "none": "imported"}
-    return names[run["init"]]
+    if run["init"] == "pretrained":
+        return str(run["weights_tag"])
+    return {"random": "random init", "fixed": "no weights", "none": "imported"}[run["init"]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -826,6 +852,11 @@ def seed_deviation(stored: Sequence[Sequence[Mapping[str, Score]]], name: str) -
 def mean_cost(results: Sequence[Result], name: str) -> float | None:
     values = [r.cost[name] for r in results if r.cost.get(name) is not None]
     return statistics.fmean(values) if values else None
+
+
+def mean_val_score(results: Sequence[Result]) -> float | None:
+    values = [value for result in results if (value := result.details.get("val_score")) is not None]
+    return exact_mean(values) if values and len(values) == len(results) else None
 
 
 def describe_test(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, Any]:

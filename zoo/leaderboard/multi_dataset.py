@@ -33,6 +33,7 @@ METHOD = IntervalMethod(code="datasets")
 WEIGHTS_TEXT = {
     "pretrained": "pretrained weights",
     "random": "random init",
+    "fixed": "no weights",
     "none": "imported predictions",
     "mixed": "pretrained weights and random init",
 }

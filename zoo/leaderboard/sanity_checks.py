@@ -160,3 +160,8 @@ def is_baseline(run: Mapping[str, Any]) -> bool:
 def is_imported(run: Mapping[str, Any]) -> bool:
     """Whether another tool made the predictions."""
     return bool(run["purpose"] == "imported") and not is_baseline(run)
+
+
+def is_untrained(run: Mapping[str, Any]) -> bool:
+    """Whether nothing was trained on the dataset here: imported predictions, and answers without training."""
+    return is_imported(run) or run["protocol"].get("method") == "zero-shot"

@@ -53,6 +53,7 @@ class ReportOptions:
     prevalence: float | None = None  # of the positive class, if the clinic's differs from the test split's
     reach: ThresholdTarget | None = None  # sensitivity or specificity that the threshold must reach on val
     ensembles: bool = False  # add the mean probability of each model's seeds as a row
+    members: tuple[tuple[str, ...], ...] = ()  # add the mean probability of these models as a row, for each tuple
     by: tuple[GroupBy, ...] = ()  # groups that are scored separately
     recipes: bool = False  # one board of all protocols and initial weights on the same data
     metrics: tuple[str, ...] = ()  # shown first after the ranking one, scored if they are not stored
@@ -69,6 +70,9 @@ class ScoredRow:
     seeds: tuple[int, ...]
     threshold: ThresholdRule | None = None  # None: the board's
     folders: Sequence[Sequence[Path]] = ()  # of the runs in `stored`
+    names: tuple[str, ...] = ()  # by which it may be meant besides its label
+    cost: Mapping[str, float | None] = field(default_factory=dict)  # mean over runs
+    val_score: float | None = None  # mean over runs; higher is better
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -189,9 +189,9 @@ def fold_channels(images: Tensor, channels: int) -> Tensor:
     return folded * (channels / images.shape[1])
 
 
-def fold_inputs(module: nn.Module, inputs: tuple[Tensor], *, channels: int) -> tuple[Tensor]:  # noqa: ARG001
-    """The forward pre-hook of a convolution or a module that keeps its weights."""
-    return (fold_channels(inputs[0], channels),)
+def fold_inputs(module: nn.Module, inputs: tuple[Tensor, ...], *, channels: int) -> tuple[Tensor, ...]:  # noqa: ARG001
+    """The forward pre-hook of a convolution or a module that keeps its weights; only the first input is an image."""
+    return (fold_channels(inputs[0], channels), *inputs[1:])
 
 
 def use_small_stem(module: nn.Module, spec: ModelSpec) -> None:

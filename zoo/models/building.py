@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +53,9 @@ def build_model(
                 replace_head(module, name, num_outputs, head_std)
     if takes_repeated_gray(spec, channels):
         module.register_forward_pre_hook(partial(fold_inputs, channels=spec.channels))
+    if request.metadata:
+        with seeded(seed):
+            module = join_metadata(module, spec, request, head_std)
     check_precision(module, spec)
     with downloads_refused(spec, "forward"):
         check_output(module, spec, request)
@@ -61,10 +65,14 @@ def build_model(
 def call_build(spec: ModelSpec, request: BuildRequest) -> nn.Module:
     """Call a plugin's `build`. Raises RunError if it contacts the network, seeds torch or does not return a module.
 
+    Where no dataset is known, as for measuring speed, the labels are numbered.
+
     Downloads would not be recorded, and with its own seed all runs would start from the same initialization.
     """
     import torch
 
+    if not request.labels:
+        request = replace(request, labels=tuple(f"label {number + 1}" for number in range(request.num_outputs)))
     seed = torch.initial_seed()
     with downloads_refused(spec, "build"), noted_seeds() as seeds:
         module = spec.build(request)
@@ -308,28 +316,101 @@ def feature_extractor(spec: ModelSpec, module: nn.Module) -> Callable[[Tensor], 
     """A function from images to features (N, D): the spec's `features`, or the module without its classifier."""
     from torch import nn
 
-    if spec.features:
-        features = spec.features
-        hooks = [hook for hook in module._forward_pre_hooks.values() if getattr(hook, "func", None) in PURE_HOOKS]
-
-        def extract(images: Tensor) -> Tensor:
-            for hook in hooks:  # they apply to the module's forward, not to `features`
-                (images,) = hook(module, (images,))
-            return features(module, images).flatten(1)
-
-        return extract
-    if not spec.classifier:
+    if not spec.features and not spec.classifier:
         raise RunError(
             f"model {spec.name!r} has no features: its spec sets neither `classifier` nor `features`",
             fix="set one of them in its spec, or choose a protocol that trains the model",
         )
-    for name in spec.classifier.split(","):
+    for name in spec.classifier.split(",") if not spec.features else ():
         parent, attribute, old = submodule(module, name)
         # After a convolutional head the model pools over its input channels.
         setattr(parent, attribute, nn.Identity())
         if isinstance(old, nn.Conv2d) and hasattr(module, "num_classes"):
             module.num_classes = old.in_channels  # type: ignore[assignment]
-    return lambda images: module(images).flatten(1)
+    return partial(take_features, spec, module)
+
+
+def take_features(spec: ModelSpec, module: nn.Module, images: Tensor) -> Tensor:
+    """The features (N, D) of a module that `feature_extractor` has prepared."""
+    if not spec.features:
+        return module(images).flatten(1)  # type: ignore[no-any-return]
+    for hook in module._forward_pre_hooks.values():  # they apply to the module's forward, not to `features`
+        if getattr(hook, "func", None) in PURE_HOOKS:
+            (images,) = hook(module, (images,))
+    return spec.features(module, images).flatten(1)
+
+
+def join_metadata(module: nn.Module, spec: ModelSpec, request: BuildRequest, head_std: float) -> nn.Module:
+    """Wrap a module so that it takes images (B, channels + metadata, H, W), as `Pixels` joins them.
+
+    A model that declares `metadata` receives them as a second argument (B, metadata). Of any other one, the classifier
+    is replaced by a linear layer on its features and the metadata. Without further channels, the metadata are 0.
+    """
+    import torch
+    from torch import nn
+
+    channels, num_inputs, size = request.channels, request.metadata, (request.image_size,) * request.dims
+
+    def split(packed: Tensor) -> tuple[Tensor, Tensor]:
+        if packed.shape[1] == channels:
+            return packed, packed.new_zeros(len(packed), num_inputs)
+        return packed[:, :channels], packed[:, channels:].flatten(2)[:, :, 0]
+
+    class OwnInputs(nn.Module):
+        """A module that takes the metadata itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = module
+
+        def forward(self, packed: Tensor) -> Tensor:
+            return self.backbone(*split(packed))  # type: ignore[no-any-return]
+
+    if spec.metadata:
+        return OwnInputs()
+    extract, was_training = feature_extractor(spec, module), module.training
+    module.eval()
+    with torch.no_grad():
+        num_features = extract(torch.zeros(2, channels, *size)).shape[1]
+    module.train(was_training)
+
+    class JoinedInputs(nn.Module):
+        """A linear layer on the features of the image and the metadata."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = module
+            self.classifier = nn.Linear(num_features + num_inputs, request.num_outputs)
+            nn.init.normal_(self.classifier.weight, std=head_std)
+            nn.init.zeros_(self.classifier.bias)
+
+        def forward(self, packed: Tensor) -> Tensor:
+            images, values = split(packed)
+            features = take_features(spec, self.backbone, images)
+            return self.classifier(torch.cat([features, values.to(features.dtype)], dim=1))  # type: ignore[no-any-return]
+
+    return JoinedInputs()
+
+
+def spec_with_metadata(spec: ModelSpec) -> ModelSpec:
+    """The spec by which the module of `join_metadata` is trained and used; `build` stays that of the plugin."""
+    own = ",".join(f"backbone.{name}" for name in filter(None, spec.classifier.split(",")))
+    groups = partial(groups_with_metadata, spec) if spec.layer_groups else None
+    return replace(
+        spec,
+        classifier=own if spec.metadata else "classifier",
+        first_conv="",
+        features=None,
+        layer_groups=groups,
+        code="",
+    )
+
+
+def groups_with_metadata(spec: ModelSpec, module: nn.Module) -> list[list[nn.Parameter]]:
+    """The layer groups of the backbone, and the head if it is on top of it."""
+    assert spec.layer_groups is not None
+    head = [] if spec.metadata else [list(module.get_submodule("classifier").parameters())]
+    return [*spec.layer_groups(module.get_submodule("backbone")), *head]
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -41,8 +41,9 @@ class Features:
     def batch(self, rows: Tensor) -> Tensor:
         return self.values.index_select(0, rows).to(self.device)
 
-    def normalize(self, features: Tensor) -> Tensor:
-        return features
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the head's input for some rows."""
+        return self.batch(rows)
 
     def of(self, rows: Array) -> Array:
         """The features of some rows as float64 (n, D)."""
@@ -57,7 +58,7 @@ def extract_features(extract: Extract, pixels: Pixels, precision: str) -> Featur
     parts = []
     with torch.inference_mode(), device.autocast(precision):
         for rows in torch.arange(len(pixels.images)).split(device.prediction_batch(pixels.input_bytes)):  # type: ignore[no-untyped-call]
-            parts.append(extract(pixels.normalize(pixels.batch(rows))).float().cpu())
+            parts.append(extract(pixels.inputs(rows)).float().cpu())
     values = torch.cat(parts)
     if not torch.isfinite(values).all():
         raise RunError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from zoo.models.weights import InitialWeights
-from zoo.registry.lookup import ModelChoice
+from zoo.registry.lookup import ModelChoice, Registry
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.system.files import hash_bytes
 
@@ -29,6 +30,11 @@ def identify_network(choice: ModelChoice, weights: InitialWeights) -> str:
     }
     release = f"v{spec.version}" if spec.version else choice.release
     return "-".join(filter(None, (release, hash_bytes(json.dumps(fields, sort_keys=True))[:12])))
+
+
+def identify_estimator(spec: EstimatorSpec, qualified: str, registry: Registry) -> str:
+    """The estimator's name, and the version of its spec, else of its plugin: "zoo-bench:svm@v1"."""
+    return f"{qualified}@{f'v{spec.version}' if spec.version else registry.release_of(qualified)}"
 
 
 def nearest_size(spec: ModelSpec, requested: int, *, small_stem: bool = False) -> int:

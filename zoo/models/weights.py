@@ -47,9 +47,9 @@ class LocalCard:
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """The initial weights of a model: a file and its digest, or random init."""
+    """The initial weights of a model: a file and its digest, random init, or none because nothing is drawn."""
 
-    init: Literal["pretrained", "random"]
+    init: Literal["pretrained", "random", "fixed"]
     path: Path | None = None
     digest: str = ""
     tag: str = ""
@@ -70,8 +70,8 @@ class InitialWeights:
         return mean or published.mean, std or published.std
 
     def pretraining(self, spec: ModelSpec) -> list[str] | None:
-        """The datasets that the weights were trained on; None if unknown, empty for random init."""
-        if self.init == "random":
+        """The datasets that the weights were trained on; None if unknown, empty without a file."""
+        if self.init != "pretrained":
             return []
         if self.local:
             return list(self.local.pretraining) or None
@@ -79,6 +79,12 @@ class InitialWeights:
 
 
 RANDOM = InitialWeights(init="random")
+FIXED = InitialWeights(init="fixed")
+
+
+def without_file(spec: ModelSpec) -> InitialWeights:
+    """The initial weights of a model without a file of weights."""
+    return FIXED if spec.fixed else RANDOM
 
 
 def find_all_weights(
@@ -96,7 +102,7 @@ def find_all_weights(
     hosts are checked once, concurrently, for at most three seconds: a library's own retries take 50.
     """
     if policy == "none":
-        return [RANDOM for _ in choices]
+        return [without_file(choice.spec) for choice in choices]
     local_folder = weights_folder(weights_dir)
     memo = FileMemo(cache)
     folder = cache / "weights"
@@ -108,7 +114,7 @@ def find_all_weights(
         faults = []
         for choice, path in zip(choices, paths, strict=True):
             if choice.weights is None and path is None:
-                results.append(RANDOM)  # the model has no pretrained weights
+                results.append(without_file(choice.spec))  # the model has no pretrained weights
                 continue
             reason = ""
             if path is None and choice.weights:

@@ -43,7 +43,7 @@ class RowRecord:
     model: Annotated[str, about("Short name.")]
     label: Annotated[str, about("The row as `zoo compare` takes it.")]
     qualified: Annotated[str, about("distribution:architecture")]
-    weights: Annotated[str, about("Tag of the initial weights, `random init` or `imported`.")]
+    weights: Annotated[str, about("Tag of the initial weights, `random init`, `no weights` or `imported`.")]
     baseline: Annotated[bool, about("Whether it is a baseline, which is never ranked.")]
     rank: Annotated[int | None, about("1 + the number of models that score detectably better; null: see `unranked`.")]
     tied_with: Annotated[list[str], about("Labels of the rows without a detectable difference from this one.")]

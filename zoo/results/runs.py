@@ -34,7 +34,7 @@ class Run:
     num_folds: int
     model: str  # distribution:architecture
     shown: str  # display name on the leaderboard
-    init: Literal["pretrained", "random", "none"]  # none: the predictions are imported
+    init: Literal["pretrained", "random", "fixed", "none"]  # none: the predictions are imported
     weights_tag: str
     weights_digest: str
     protocol: Protocol
@@ -49,6 +49,8 @@ class Run:
     tested_on: str = ""  # external validation: the test dataset
     test_hash: str = ""  # external validation: hash of its images and labels
     predictions: str = ""  # imported: hash of the masks of all folds
+    inputs: str = ""  # columns of the second input, and a hash of their cells: "age, sex 1a2b3c4d"
+    estimator: str = ""  # name and version of the protocol's estimator: "zoo-bench:svm@v1"
     num_train: int = 0  # training images
     # The protocol's named choices that are not the default, with their versions: "loss=zoo-bench:focal@1(gamma=2)"
     choices: tuple[str, ...] = ()
@@ -82,6 +84,8 @@ class Run:
             **({"batch_size": self.shrunk_batch} if self.shrunk_batch else {}),
             **({"tested_on": self.tested_on, "test_hash": self.test_hash} if self.tested_on else {}),
             **({"predictions": self.predictions} if self.predictions else {}),
+            **({"estimator": self.estimator} if self.estimator else {}),
+            **({"inputs": self.inputs} if self.inputs else {}),
             **({"choices": self.choices} if self.choices else {}),
         }
 
@@ -111,7 +115,7 @@ class Run:
         """Path of the result, relative to the results folder."""
         fold = f".fold{self.fold}" if self.num_folds > 1 else ""
         protocol = f"{self.protocol.label}.tuning" if self.purpose == "tune" else self.protocol.label
-        start = {"pretrained": self.weights_tag, "random": "random", "none": "imported"}[self.init]
+        start = {"pretrained": self.weights_tag, "none": "imported"}.get(self.init, self.init)
         model = self.shown if self.shown.endswith(f".{start}") else f"{self.shown}.{start}"
         name = f"{safe_name(protocol)}.seed{self.seed}{fold}.{self.id[:8]}"
         data = f"{self.dataset}.to.{self.tested_on}" if self.tested_on else self.dataset

@@ -72,7 +72,7 @@ class RunRecord(Record):
     num_folds: Annotated[int, Field(ge=1, le=MAX_RECORDED_FOLDS)]
     model: str
     shown: str
-    init: Literal["pretrained", "random", "none"]
+    init: Literal["pretrained", "random", "fixed", "none"]
     weights_tag: str
     weights_digest: str = ""
     protocol: ProtocolRecord
@@ -89,6 +89,8 @@ class RunRecord(Record):
     tested_on: str = ""
     test_hash: str = ""
     predictions: str = ""
+    estimator: str = ""
+    inputs: str = ""
     deviations: list[DeviationRecord] = []
     tuned: str = ""
     tuned_fields: list[str] = []

@@ -23,6 +23,7 @@ from zoo.results.runs import Run
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.external import ExternalTest
 from zoo.runner.planning import Plan, has_weights, resolve_keep_weights
+from zoo.system.machine import distributions_of
 from zoo.system.progress import Console, RunName
 from zoo.system.settings import KeepWeights
 from zoo.tasks.task import Task
@@ -130,7 +131,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
         if done and not external:
             continue
         primary = plan.primary_metric or source.task.primary_metric
-        keep_weights = resolve_keep_weights(run, settings.keep_weights)
+        keep_weights = resolve_keep_weights(run, context)
         assignments.append(
             Assignment(
                 run=run,
@@ -149,6 +150,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                 libraries=(
                     *plan.libraries.get(run.model, ()),
                     *([plugin] if plugin else []),
+                    *libraries_of_estimator(run, context.registry),
                     *plugins_of(find_choices(run.protocol, context.registry)),
                 ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
@@ -158,6 +160,16 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
     faults = decoding.faults
     refused = {run.id: error for run in runs if (error := faults.get(run.dataset) or faults.get(run.data))}
     return assignments, {run.id: refuse(run, refused[run.id]) for run in runs if run.id in refused}
+
+
+def libraries_of_estimator(run: Run, registry: Registry) -> list[str]:
+    """The distributions that determine what a run's estimator answers."""
+    if not run.estimator:
+        return []
+    return [
+        run.estimator.partition(":")[0],
+        *distributions_of(registry.find("estimator", run.protocol.estimator).imports),
+    ]
 
 
 def find_task_plugin(task: Task, registry: Registry) -> str:

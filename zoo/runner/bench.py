@@ -50,7 +50,7 @@ def bench(suite: Suite, context: Context) -> Outcome:
             runs, left_out = tune(plan, context)
             runs += external_runs(runs, plan.externals)
             planned = {run.id for run in plan.runs}
-            done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], settings)}
+            done = {**plan.done, **find_all_done([run for run in runs if run.id not in planned], context)}
             results = carry_out(runs, done, plan, context)
             results = {**time_models(results, plan.device, context), **readers}
         reused = frozenset(run.id for run in runs if run.id in done)
@@ -64,7 +64,7 @@ def plan_only(suite: Suite, context: Context) -> Outcome:
     plan = audit_plan(plan_bench(suite, context), suite, context.console)
     describe_plan(plan, context)
     external = external_runs(plan.runs, plan.externals)
-    done = {**plan.done, **find_all_done(external, context.settings)}
+    done = {**plan.done, **find_all_done(external, context)}
     return Outcome(plan=plan, runs=(*plan.runs, *external), results=done, reused=frozenset(done))
 
 

@@ -16,7 +16,7 @@ from zoo.data.dataset import DecodedFold
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_compare, require_two_names
 from zoo.data.opening import OpenDataset
-from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.pixels import Pixels, open_pixels, with_metadata
 from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
@@ -100,7 +100,8 @@ def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | 
         return open_cubes(dataset.decoded, dataset.volumes.window, pixels.device)
     if isinstance(pixels, Pixels):
         mean, std = pixels.mean.flatten().tolist(), pixels.std.flatten().tolist()
-        return open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+        images = open_pixels(dataset, mean, std, pixels.device, pixels.patch)
+        return images if pixels.metadata is None else with_metadata(images, dataset)
     assert isinstance(dataset.decoded, DecodedVolumes)
     assert dataset.volumes is not None
     opened = open_volumes(dataset.decoded, dataset.volumes, pixels.device, sides=pixels.sides)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from zoo.auditing.external import External
+from zoo.data.metadata import select_inputs
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.data.thin_masks import has_thin_masks
@@ -18,8 +19,10 @@ from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.results.runs import SHUFFLED, Run, with_protocol
 from zoo.specs.deviation import Deviation
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, Protocol
+from zoo.system.files import hash_bytes
 from zoo.tasks.task import Task
 
 ImageKind = tuple[Task, int]  # of a dataset: its task, and the axes of its images
@@ -40,6 +43,14 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedEstimator:
+    """The estimator that a protocol names, and its identity: "zoo-bench:svm@v1"."""
+
+    spec: EstimatorSpec
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedModel:
     """A model with everything that its runs on all datasets share."""
 
@@ -49,6 +60,7 @@ class PlannedModel:
     seeds: tuple[int, ...]
     machine: Machine
     by_kind: Mapping[ImageKind, Protocol] = field(default_factory=dict)  # those that replace `protocol`
+    estimator: PlannedEstimator | None = None  # of the protocol
     added: bool = False  # a baseline that nobody named: left out of datasets whose task it does not support
 
 
@@ -110,6 +122,7 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
             code="wrong-task",
         )
     refuse_other_dims(choice, protocol, source)
+    refuse_other_method(model, protocol, source)
     requested_size = find_size(protocol, source)
     if protocol.patch:
         check_patch(protocol, choice, source)
@@ -142,6 +155,8 @@ def plan_run(model: PlannedModel, source: OpenDataset, split: Split, fold: int, 
         threads=machine.threads,
         primary_metric=primary_metric,
         network=identify_network(choice, weights),
+        estimator=model.estimator.identity if model.estimator else "",
+        inputs=identify_inputs(protocol, source) if protocol.metadata else "",
         num_train=int((split.folds[fold] == "train").sum()),
         deviations=tuple(deviations),
     )
@@ -180,6 +195,59 @@ def suggest_model(source: OpenDataset) -> str:
     if source.task.targets.spatial:
         return "choose a model of volumes, such as unet3d"
     return "choose a model of volumes, such as resnet18_3d; with dims = 2 in dataset.toml, their slices are read"
+
+
+def refuse_other_method(model: PlannedModel, protocol: Protocol, source: OpenDataset) -> None:
+    """Raise UsageError for a model that the protocol's method cannot use, or an estimator of another task."""
+    name, spec = model.choice.shown, model.choice.spec
+    if protocol.method == "finetune" and spec.fixed:
+        raise UsageError(
+            f"model {name!r} has nothing to train: its features are computed by a formula",
+            fix="choose a protocol of frozen features, such as linear-probe or svm",
+            code="wrong-method",
+        )
+    if protocol.method == "zero-shot" and not spec.zero_shot:
+        raise UsageError(
+            f"model {name!r} does not answer without training, as protocol {protocol.name!r} requires",
+            fix="choose a model whose spec has `zero_shot`, or another protocol",
+            code="wrong-method",
+        )
+    if protocol.method == "zero-shot" and model.weights.init == "random":
+        raise UsageError(
+            f"model {name!r} has no weights here, so without training it answers at random",
+            fix="provide its weights with --weights-dir FOLDER",
+            code="wrong-method",
+        )
+    estimator = model.estimator
+    if estimator and source.task.name not in estimator.spec.tasks:
+        raise UsageError(
+            f"protocol {protocol.name!r}: estimator {estimator.spec.name!r} does not support {source.task.name} tasks "
+            f"(dataset {source.spec.name!r}); it supports {', '.join(estimator.spec.tasks)}",
+            fix="choose another protocol, or omit the dataset",
+            code="wrong-task",
+        )
+
+
+def identify_inputs(protocol: Protocol, source: OpenDataset) -> str:
+    """The columns of the second input and a hash of their cells.
+
+    Raises UsageError if the dataset or the protocol has no second input, and DataError for a column that is missing.
+    """
+    kinds = {
+        "masks": source.task.targets.spatial,
+        "volumes": source.spec.dims == 3,
+        "answers without training": protocol.method == "zero-shot",
+    }
+    if what := next((kind for kind, applies in kinds.items() if applies), ""):
+        raise UsageError(f"--set metadata=true: not for {what}", fix="leave it out", code="wrong-task")
+    columns = select_inputs(source)
+    if not columns:
+        raise UsageError(
+            f"--set metadata=true: dataset {source.spec.name!r} declares no columns for it",
+            fix='add `inputs = ["age", "sex"]` to its dataset.toml, or leave it out',
+            code="inputs",
+        )
+    return f"{', '.join(columns)} {hash_bytes(*columns, *(''.join(map(repr, each)) for each in columns.values()))[:8]}"
 
 
 def find_size(protocol: Protocol, source: OpenDataset) -> int:

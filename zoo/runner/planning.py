@@ -12,6 +12,7 @@ from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.models.baselines import BASELINES
+from zoo.models.identity import identify_estimator
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
 from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
@@ -19,11 +20,21 @@ from zoo.results.runs import Run, safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, find_done
 from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
-from zoo.runner.grid import ImageKind, Machine, PlannedModel, as_control, as_controls, plan_baselines, plan_runs
+from zoo.runner.grid import (
+    ImageKind,
+    Machine,
+    PlannedEstimator,
+    PlannedModel,
+    as_control,
+    as_controls,
+    plan_baselines,
+    plan_runs,
+)
 from zoo.runner.precision import choose_precisions
 from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
 from zoo.runner.trials import check_weights
 from zoo.specs.dataset import DatasetSpec
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.metric import MetricSpec
 from zoo.specs.protocol import Protocol, override, refuse_foreign, uses_setting
 from zoo.specs.suite import Suite
@@ -86,7 +97,8 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         for choice, weights in zip(choices, initial[protocol.weights], strict=True):
             recipe = fallback if weights.fallback else protocol
             own = recipes_of_kinds(recipe, kinds, suite, registry)
-            models.append(replace(plan_model(choice, weights, recipe, suite, machine), by_kind=own))
+            planned = plan_model(choice, weights, recipe, suite, machine)
+            models.append(replace(planned, by_kind=own, estimator=plan_estimator(recipe, registry)))
     own = recipes_of_kinds(protocols[0], kinds, suite, registry)
     models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine, own)
     if kinds:
@@ -99,9 +111,10 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         runs, protocols = as_controls(runs), [as_control(protocol) for protocol in protocols]
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
-        done = find_all_done(runs, settings, progress)
+        done = find_all_done(runs, context, progress)
     weights_by_digest = {(weights.digest, weights.tag): weights for found in initial.values() for weights in found}
     check_weights([run for run in runs if run.id not in done], weights_by_digest, sources, context)
+    report_unkept(runs, context)
     return Plan(
         runs=tuple(runs),
         done=done,
@@ -168,6 +181,22 @@ def plan_model(
     once = protocol.is_deterministic(weights.init) and not suite.shuffle_labels
     seeds = (0,) if once else suite.seeds
     return PlannedModel(choice=choice, weights=weights, protocol=protocol, seeds=seeds, machine=machine)
+
+
+def plan_estimator(protocol: Protocol, registry: Registry) -> PlannedEstimator | None:
+    """The estimator that a protocol names. Raises UsageError if it is unknown, or depends on the seed undeclared."""
+    if protocol.method != "estimator":
+        return None
+    spec: EstimatorSpec = registry.find("estimator", protocol.estimator)
+    if spec.seeded != protocol.seeded:
+        fact = "depends on the seed" if spec.seeded else "has the same outcome for every seed"
+        raise UsageError(
+            f"protocol {protocol.name!r}: seeded is {str(protocol.seeded).lower()}, but estimator {spec.name!r} {fact}",
+            fix=f"add --set seeded={str(spec.seeded).lower()}",
+            code="bad-protocol",
+        )
+    qualified = registry.qualified("estimator", protocol.estimator)
+    return PlannedEstimator(spec=spec, identity=identify_estimator(spec, qualified, registry))
 
 
 def find_initial_weights(
@@ -237,29 +266,49 @@ def open_sources(
     return opened, refused
 
 
-def find_all_done(runs: Sequence[Run], settings: Settings, progress: Progress | None = None) -> dict[str, Result]:
+def find_all_done(runs: Sequence[Run], context: Context, progress: Progress | None = None) -> dict[str, Result]:
     """Find finished results by run id; with `--fresh`, or without the requested weights, a run is not done."""
+    settings = context.settings
     if settings.fresh:
         return {}
     done = {}
     for number, run in enumerate(runs, start=1):
         result = find_done(settings.results, run)
-        if result and has_weights(result, run, settings.keep_weights):
+        if result and has_weights(result, run, resolve_keep_weights(run, context)):
             done[run.id] = result
         if progress:
             progress(number, len(runs))
     return done
 
 
-def resolve_keep_weights(run: Run, keep_weights: KeepWeights) -> KeepWeights:
-    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept."""
+def resolve_keep_weights(run: Run, context: Context) -> KeepWeights:
+    """Resolve `--keep-weights` for a run: weights of baselines, tuning runs and controls are not kept.
+
+    Nor are estimators without a `state`.
+    """
     is_left_out = run.protocol.name == "baseline" or run.purpose != "score"
-    return "none" if is_left_out else keep_weights
+    return "none" if is_left_out or has_no_state(run, context.registry) else context.settings.keep_weights
+
+
+def has_no_state(run: Run, registry: Registry) -> bool:
+    """Whether the run's estimator cannot be stored as arrays."""
+    return run.estimator != "" and registry.find("estimator", run.protocol.estimator).state is None
+
+
+def report_unkept(runs: Iterable[Run], context: Context) -> None:
+    """Name the estimators whose models are not kept although that was requested."""
+    if context.settings.keep_weights == "none":
+        return
+    for name in dict.fromkeys(run.protocol.estimator for run in runs if has_no_state(run, context.registry)):
+        context.console.say(
+            f"estimator {name!r}: its models are not kept, because its spec has no `state` of arrays; `zoo predict` "
+            "and `zoo export` cannot use them"
+        )
 
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
-    """Whether the weights that `--keep-weights` requires exist: of this run or, with `best`, of any of its seeds."""
-    if resolve_keep_weights(run, keep_weights) == "none" or "cube" in result.details:  # see `will_keep_model`
+    """Whether the weights that are kept of a run exist: its own or, with `best`, those of any of its seeds."""
+    if keep_weights == "none" or "cube" in result.details:  # see `will_keep_model`
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():

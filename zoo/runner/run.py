@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.data.cube_pixels import CubePixels, open_cubes
 from zoo.data.dataset import DecodedFold
-from zoo.data.pixels import Pixels, open_pixels
+from zoo.data.pixels import Pixels, open_pixels, with_metadata
 from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, Sides, VolumePixels, open_volumes
 from zoo.evaluation.scoring import score_run, val_score
 from zoo.evaluation.values import Score
-from zoo.models.building import build_model, count_flops, count_parameters
+from zoo.models.building import build_model, count_flops, count_parameters, spec_with_metadata
 from zoo.models.features import GetFeatures, extract_features, keep_features
 from zoo.models.weights import RANDOM, InitialWeights, find_model_spec
 from zoo.registry.choices import find_choices
@@ -75,12 +75,13 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     registry = registry or open_registry()  # a spawned worker does not inherit it
     run, dataset = assignment.run, assignment.dataset
     prepare_torch(run.threads)
-    spec = find_model_spec(run.model, registry, assignment.cache)
+    own = find_model_spec(run.model, registry, assignment.cache)
+    spec = spec_with_metadata(own) if run.protocol.metadata else own
     metrics = {name: registry.find("metric", name) for name in assignment.metrics}
     select = partial(val_score, metric=metrics[assignment.primary_metric], card=dataset.card)
 
     kept = assignment.kept
-    module = load_module(kept, registry, assignment.cache)[2] if kept else build(spec, run, dataset, assignment.weights)
+    module = load_module(kept, registry, assignment.cache)[2] if kept else build(own, run, dataset, assignment.weights)
     pixels = open_input(spec, assignment, device)
     cost = measure_module_size(module, pixels)
     notify({"stored_bytes": 4 * cost["num_parameters"] if will_keep_model(assignment, pixels) else 0})
@@ -99,6 +100,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             val_score=select,
             notify=notify,
             get_features=choose_features(assignment, pixels),
+            estimator=registry.find("estimator", run.protocol.estimator) if run.estimator else None,
             choices=find_choices(run.protocol, registry),
             counts_only=assignment.primary_metric in COUNTED,
             checkpoints=checkpoints,
@@ -126,7 +128,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         files = {}
         if will_keep_model(assignment, pixels):
             steps = resolution_of(run, registry).transforms
-            files = model_files(replace(keepsake(assignment, spec, model, scores), transforms=steps))
+            files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
         artifacts = Artifacts(
             result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
         )
@@ -148,7 +150,7 @@ def keepsake(
     run, details = assignment.run, model.result.details
     return Keepsake(
         run=run,
-        spec=spec,
+        spec=spec_with_metadata(spec) if run.protocol.metadata else spec,
         module=model.module,
         build=partial(build, spec, run, assignment.dataset, RANDOM),
         dataset=assignment.dataset,
@@ -202,6 +204,8 @@ def build(spec: ModelSpec, run: Run, dataset: DecodedFold, weights: InitialWeigh
         weights=weights.path,
         tag=weights.build_tag,
         dims=run.protocol.dims,
+        labels=dataset.labels,
+        metadata=dataset.coding.num_inputs if run.protocol.metadata else 0,
     )
     return build_model(
         spec,
@@ -229,7 +233,8 @@ def open_input(spec: ModelSpec, assignment: Assignment, device: str) -> Pixels |
         return open_volumes(dataset.decoded, dataset.volumes, device, sides=sides)
     if isinstance(dataset.decoded, DecodedCubes) and dataset.volumes:
         return open_cubes(dataset.decoded, dataset.volumes.window, device)
-    return open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
+    pixels = open_pixels(dataset, *normalization(spec, run, assignment.weights), device, run.patch)
+    return with_metadata(pixels, dataset) if run.protocol.metadata else pixels
 
 
 def measure_module_size(module: nn.Module, pixels: Pixels | VolumePixels) -> dict[str, Any]:
@@ -263,6 +268,7 @@ def choose_features(assignment: Assignment, pixels: Pixels | VolumePixels) -> Ge
         "network": run.network,
         "weights": run.weights_digest,
         "stem": run.protocol.stem,
+        **({"inputs": run.inputs, "coding": assignment.dataset.coding.describe()} if run.inputs else {}),
         "device": run.device_kind,
         "threads": run.threads,
         **library_versions,

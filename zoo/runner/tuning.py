@@ -23,7 +23,7 @@ def tune(plan: Plan, context: Context) -> tuple[list[Run], list[Run]]:
         return list(plan.runs), []
     trials = {trial.id: trial for run in grids for trial in tuning_runs(run)}
     context.console.say(f"tuning on val: {len(trials)} runs on a separate seed")
-    done = find_all_done(list(trials.values()), context.settings)
+    done = find_all_done(list(trials.values()), context)
     results = carry_out(list(trials.values()), done, plan, context)
     scores = {i: r.details["val_score"] for i, r in results.items() if r.ok and r.details["val_score"] is not None}
     settled, left_out = [], []

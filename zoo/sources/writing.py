@@ -36,6 +36,7 @@ REMARKS = {
     "join": "the column that names the image",
     "masks": "not images themselves",
     "metadata": "columns to report",
+    "inputs": "columns for `--set metadata=true`",
 }
 EXAMPLES = {
     **{name: each.example for name, each in FACTS.items() if each.example},

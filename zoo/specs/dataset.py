@@ -208,6 +208,12 @@ class DatasetSpec:
     intensity: tuple[float, float] | None = None  # uint16: the levels mapped to 0..1; default: percentiles of train
     synthetic: bool = False
     metadata: tuple[str, ...] = ()  # table columns to report
+    inputs: tuple[str, ...] = fact(
+        "Columns that `--set metadata=true` gives to models beside the image.",
+        default=(),
+        example='["age", "sex"]',
+        recorded=False,
+    )
     dims: Literal[2, 3] = fact(
         "3: volumes are read as a whole, with a mask or a label of each; 2: images and slices.",
         default=2,

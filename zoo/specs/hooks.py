@@ -8,6 +8,7 @@ import pluggy
 
 from zoo.errors import plural_of
 from zoo.specs.dataset import DatasetSpec
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.loss import LossSpec
 from zoo.specs.metric import MetricSpec
@@ -33,6 +34,7 @@ KINDS: dict[str, type[Any]] = {
     "executor": ExecutorSpec,  # provisional until a second one ships
     "observer": ObserverSpec,
     "task": Task,
+    "estimator": EstimatorSpec,
     "loss": LossSpec,
     "sampling": SamplingSpec,
     "transform": TransformSpec,

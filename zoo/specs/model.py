@@ -47,6 +47,8 @@ class BuildRequest:
     weights: Path | None = None
     tag: str = ""
     dims: int = 2  # 3: the module maps volumes (N, channels, A, B, C)
+    metadata: int = 0  # numbers per image beside it, for models that take them as a second argument
+    labels: tuple[str, ...] = ()  # names of the dataset's labels, for models that answer without training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,4 +91,7 @@ class ModelSpec:
     find: Callable[[FetchRequest], ModelSpec] | None = None  # resolves any model called "NAME:..." on request
     priority: int = 0  # of several plugins with a model of this name, the plain name means the highest priority
     code: str = ""  # lines of the library's own that set `model`, with {num_outputs}, {channels} and {image_size}
+    fixed: bool = False  # nothing is drawn or loaded: features computed by a formula; no protocol can train it
+    zero_shot: bool = False  # `build` returns a module that answers about `labels` without training
+    metadata: bool = False  # with `request.metadata`, the module takes (images, metadata (N, metadata)) itself
     prefixes: tuple[str, ...] = ()  # other spellings of "PLUGIN:" in front of the models of this plugin

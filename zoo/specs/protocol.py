@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from zoo.errors import UsageError, nearest
 from zoo.specs.choice import split_choices
 
-Method = Literal["finetune", "probe", "knn", "none"]  # none: the predictions are imported
+# estimator: a model without gradients, on frozen features; zero-shot: the model answers as it is built; none: the
+# predictions are imported
+Method = Literal["finetune", "probe", "knn", "estimator", "zero-shot", "none"]
 
 
 def only(method: Method, default: Any) -> Any:
@@ -76,6 +78,7 @@ class Protocol:
     augmentation: Literal["none", "one-of"] = only("finetune", "one-of")
     transforms: tuple[str, ...] = choice("transform", ())  # in this order
 
+    metadata: bool = False  # the columns in the dataset's `inputs` are a second input of the model
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     # val: the round with the best val score, or the last one if val has fewer than 30 of a class; best: always the best
     select_by: Literal["val", "best", "last"] = only("finetune", "val")
@@ -86,6 +89,8 @@ class Protocol:
     regularizations: tuple[float, ...] = only("probe", tuple(10.0**power for power in range(-6, 4)))
     neighbors: int = only("knn", 20)
     temperature: float = only("knn", 0.07)
+    estimator: str = only("estimator", "")  # the name of an `EstimatorSpec`
+    seeded: bool = only("estimator", False)  # whether the outcome of this estimator depends on the seed
     overrides: tuple[tuple[str, str], ...] = ()  # name and text of each `--set`; ("shuffled", "") of the control
 
     def __post_init__(self) -> None:
@@ -93,6 +98,12 @@ class Protocol:
             raise UsageError(
                 f"protocol {self.name!r}: set exactly one of steps, epochs",
                 fix="set one with --set steps=N or --set epochs=N, and the other to none",
+                code="bad-protocol",
+            )
+        if (self.method == "estimator") != (self.estimator != ""):
+            raise UsageError(
+                f"protocol {self.name!r}: an estimator goes with the method estimator, and with no other",
+                fix="name it in `estimator`, and set method to estimator",
                 code="bad-protocol",
             )
 
@@ -114,9 +125,11 @@ class Protocol:
     def is_deterministic(self, init: str) -> bool:
         """Whether every seed has the same outcome from this kind of initial weights.
 
-        A head on the features of given weights is the optimum of a convex loss or a vote; a small stem is drawn.
+        A head on the features of given weights is the optimum of a convex loss, a vote, or an estimator that says so;
+        a small stem is drawn.
         """
-        return init == "pretrained" and self.method != "finetune" and self.stem == "own"
+        given = init in ("pretrained", "fixed") and self.stem == "own"
+        return given and self.method != "finetune" and not self.seeded
 
 
 FINETUNE = Protocol(
@@ -256,6 +269,32 @@ KNN = Protocol(
     augmentation="none",
     symmetries=False,
 )
+NEAREST_CENTROID = replace(
+    LINEAR_PROBE,
+    name="nearest-centroid",
+    title="the class with the nearest mean of frozen features",
+    method="estimator",
+    estimator="nearest-centroid",
+)
+SVM = replace(
+    NEAREST_CENTROID,
+    name="svm",
+    title="support vector machine (RBF kernel, C = 1) on frozen features",
+    estimator="svm",
+)
+GRADIENT_BOOSTING = replace(
+    NEAREST_CENTROID,
+    name="gradient-boosting",
+    title="100 rounds of gradient boosting of trees on frozen features",
+    estimator="gradient-boosting",
+)
+ZERO_SHOT = Protocol(
+    name="zero-shot",
+    title="the model answers as it is: nothing is trained",
+    method="zero-shot",
+    augmentation="none",
+    symmetries=False,
+)
 TUTORIAL = Protocol(
     name="tutorial",
     title="what tutorials do: SGD .001, momentum .9, 10 epochs, no augmentation",
@@ -328,6 +367,10 @@ PROTOCOLS = (
     SCRATCH,
     LINEAR_PROBE,
     KNN,
+    NEAREST_CENTROID,
+    SVM,
+    GRADIENT_BOOSTING,
+    ZERO_SHOT,
     TUTORIAL,
     MEDMNIST,
     SEGMENT,
@@ -349,7 +392,7 @@ CHOICE_KINDS: dict[str, str] = {
 
 _FIXED = {"name", "version", "dims", "title", "overrides", "demonstration", "method", "without_weights", "tune"}
 # Decided before the first run, so they cannot be tuned by runs.
-_PLANNED = {"image_size", "precision", "weights", *CHOICE_KINDS}
+_PLANNED = {"image_size", "precision", "weights", "estimator", "seeded", "metadata", *CHOICE_KINDS}
 
 
 def list_settings(method: Method | None = None) -> list[str]:
@@ -513,6 +556,9 @@ ADDED: dict[str, Any] = {
     "label_smoothing": 0.0,
     "mixup": 0.0,
     "transforms": (),
+    "estimator": "",
+    "seeded": False,
+    "metadata": False,
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data.coding import MetadataCoding, read_coding
 from zoo.errors import ResultsError, message_of
 from zoo.images.reading import AS_STORED, Reading
 from zoo.results.pseudonyms import without_names
@@ -68,6 +69,8 @@ class ModelCard:
     scores: Mapping[str, Any]
     versions: Mapping[str, str]
     weights: Mapping[str, Any] = field(default_factory=dict)  # the initial ones: tag, digest, license, pretraining
+    inputs: tuple[Mapping[str, Any], ...] = ()  # `MetadataCoding.describe`, of a model with a second input
+    estimator: str = ""  # name and version, of the method "estimator"
     # The preprocessing steps, in order, applied before an image is resized: plugin, name, version, options of each
     transforms: tuple[Mapping[str, Any], ...] = ()
     weights_sha256: str = ""  # of model.safetensors; "" in older cards
@@ -77,6 +80,11 @@ class ModelCard:
     @property
     def task_kind(self) -> Task:
         return find_task(self.task)
+
+    @property
+    def coding(self) -> MetadataCoding | None:
+        """How columns become the second input; None without one."""
+        return read_coding(self.inputs) if self.inputs else None
 
     @property
     def name(self) -> str:

@@ -66,6 +66,12 @@ def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str
     if output.exists():
         raise UsageError(f"{output}: exists already", fix="name another folder, or remove it")
     card = model.card
+    if card.inputs:
+        raise UsageError(
+            f"{card.name} takes metadata beside the image, which exported folders do not",
+            fix="use `zoo predict` with the results folder",
+            code="export",
+        )
     if target in OUTPUT_FILES and card.layout != "plain":
         raise UsageError(
             f"{card.name}: a head of method {card.method} cannot be exported to {target}",
@@ -219,7 +225,6 @@ def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
     from torch import nn
 
     card, weights = model.card, (folder or model.folder) / WEIGHTS_FILE
-    load = load_plain if card.layout == "plain" else rebuild
 
     class Graph(nn.Module):
         mean: Tensor
@@ -227,7 +232,10 @@ def graph_of(model: OpenModel, folder: Path | None = None) -> nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.module = load(card, weights, model.spec)
+            plain = card.layout == "plain"
+            self.module = (
+                load_plain(card, weights, model.spec) if plain else rebuild(card, weights, model.spec, model.estimator)
+            )
             shape = (1, -1, *(1,) * (3 if card.volumes else 2))
             self.register_buffer("mean", torch.tensor(card.mean).reshape(shape), persistent=False)
             self.register_buffer("std", torch.tensor(card.std).reshape(shape), persistent=False)

@@ -46,6 +46,7 @@ class NewImage:
     source: Any = None  # (path, frame), or (a function that reads, its argument)
     header: Header | None = None
     tags: Mapping[str, str] = field(default_factory=dict)  # requested DICOM tags
+    cells: Mapping[str, str] = field(default_factory=dict)  # of the second input's columns
     refused: str = ""
     fix: str = ""
 

@@ -24,7 +24,7 @@ from zoo.specs.choice import Choice
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import resolved_fields
 from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
-from zoo.trained.modules import FeatureTap, forward_rows, merged_state, state_of
+from zoo.trained.modules import WHOLE, FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
 
 NUM_IMAGES, NUM_PATCHES = 8, 2  # of val, to compare an exported model with torch; patches of volumes take megabytes
@@ -62,10 +62,10 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
 
     method = kept.run.protocol.method
     merged = None
-    if method != "finetune":
+    if method not in WHOLE:
         assert isinstance(kept.pixels, Pixels)  # networks of volumes are fine-tuned
         merged = merged_state(kept.module, kept.spec, kept.build, kept.pixels)
-    layout = "plain" if method == "finetune" or merged else "joined"
+    layout = "plain" if method in WHOLE or merged else "joined"
     reference = reference_of(kept)
     card = make_model_card(kept, layout, reference)
     weights = save(merged or state_of(kept.module), {"format": "pt", **file_metadata(card)})
@@ -155,6 +155,8 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         scores=kept.scores,
         versions=kept.versions,
         weights=kept.weights,
+        estimator=run.estimator,
+        inputs=tuple(dataset.coding.describe()) if run.protocol.metadata else (),
         transforms=tuple(choice.describe() for choice in kept.transforms),
     )
 

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 from zoo.arrays import Array
 from zoo.data.pixels import Pixels
 from zoo.errors import ResultsError, WeightsError
-from zoo.models.building import build_model, feature_extractor, read_stored
+from zoo.models.building import build_model, feature_extractor, read_stored, spec_with_metadata
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.devices import open_device
 from zoo.system.files import hash_file
-from zoo.training.probes import join_head, linear_layer, make_vote
+from zoo.training.probes import join_head, linear_layer, make_estimator_head, make_vote
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.trained.card import ModelCard
 
+WHOLE = ("finetune", "zero-shot")  # methods whose module is the architecture, without a head of its own
+ARRAYS = "head.arrays."  # begins the keys of an estimator's arrays
 MERGE_TOLERANCE = 1e-3  # of a logit; a merged head adds in another order
 NUM_COMPARED = 8  # images
 
@@ -54,22 +57,26 @@ def merged_state(joined: nn.Module, spec: ModelSpec, build: Callable[[], nn.Modu
     module.load_state_dict(state)
     rows = torch.arange(min(NUM_COMPARED, len(pixels.images)))
     with torch.inference_mode():
-        images = pixels.normalize(pixels.batch(rows))
+        images = pixels.inputs(rows)
         own = joined.eval()(images)
         merged = module.to(images.device).eval()(images)
     return state if torch.allclose(own, merged, rtol=MERGE_TOLERANCE, atol=MERGE_TOLERANCE) else None
 
 
-def rebuild(card: ModelCard, weights: Path, spec: ModelSpec) -> nn.Module:
-    """Build the module of a card and load its weights; that of a frozen network has its head apart, as in the bench."""
-    if card.method == "finetune":
+def rebuild(card: ModelCard, weights: Path, spec: ModelSpec, estimator: EstimatorSpec | None = None) -> nn.Module:
+    """Build the module of a card and load its weights; that of a frozen network has its head apart, as in the bench.
+
+    `estimator` is that of a card with the method "estimator".
+    """
+    if card.method in WHOLE:
         return load_plain(card, weights, spec)
+    used = spec_with_metadata(spec) if card.inputs else spec
     if card.layout == "plain":
         module = load_plain(card, weights, spec)
-        head = linear_head(module, spec)
-        return join_head(feature_extractor(spec, module), module, head).eval()
+        head = linear_head(module, used)
+        return join_head(feature_extractor(used, module), module, head).eval()
     module, state = build_empty(card, spec), read_weights(weights)
-    joined = join_head(feature_extractor(spec, module), module, build_head(card, state))
+    joined = join_head(feature_extractor(used, module), module, build_head(card, state, estimator))
     return load_state(joined, state, card, weights)
 
 
@@ -82,6 +89,8 @@ def build_empty(card: ModelCard, spec: ModelSpec) -> nn.Module:
     """Build the architecture with random weights."""
     tag = card.weights["tag"]
     request = BuildRequest(
+        labels=card.labels,
+        metadata=card.coding.num_inputs if card.coding else 0,
         num_outputs=card.task_kind.head.num_outputs(len(card.labels)),
         channels=card.channels,
         image_size=card.image_size,
@@ -149,9 +158,12 @@ def describe_versions(card: ModelCard) -> str:
     return ", ".join(f"{name} {version}" for name, version in card.versions.items())
 
 
-def build_head(card: ModelCard, state: dict[str, Tensor]) -> nn.Module:
+def build_head(card: ModelCard, state: dict[str, Tensor], estimator: EstimatorSpec | None) -> nn.Module:
     """The head of a joined module, with weights of the right shapes."""
     from torch import nn
+
+    if estimator is not None:
+        return restore_estimator(card, state, estimator)
 
     if "head.bank" in state:
         fields = card.protocol_fields
@@ -160,6 +172,14 @@ def build_head(card: ModelCard, state: dict[str, Tensor]) -> nn.Module:
         )
     outputs, inputs = state["head.weight"].shape
     return nn.Linear(inputs, outputs)
+
+
+def restore_estimator(card: ModelCard, state: dict[str, Tensor], spec: EstimatorSpec) -> nn.Module:
+    """The fitted estimator of a card, from its arrays."""
+    assert spec.restore is not None  # its models are kept
+    arrays = {key.removeprefix(ARRAYS): value.numpy() for key, value in state.items() if key.startswith(ARRAYS)}
+    predict = spec.restore(arrays)
+    return make_estimator_head(spec.name, predict, arrays, task=card.task_kind, num_labels=len(card.labels))
 
 
 class FeatureTap:
@@ -171,7 +191,7 @@ class FeatureTap:
 
     def __init__(self, module: nn.Module, spec: ModelSpec, method: str) -> None:
         self.module, self.spec = module, spec
-        self.name = spec.classifier.split(",")[0] if method == "finetune" else "head"
+        self.name = spec.classifier.split(",")[0] if method in WHOLE else "head"
         self.has_features = bool(self.name) or spec.features is not None
         self.taken: list[Tensor] = []
         self.hook = module.get_submodule(self.name).register_forward_pre_hook(self.take) if self.name else None
@@ -205,7 +225,7 @@ def forward_rows(tap: FeatureTap, pixels: Pixels, rows: Array, precision: str) -
     logits, features = [], []
     with torch.inference_mode(), device.autocast(precision):
         for part in torch.from_numpy(rows).split(device.prediction_batch(pixels.input_bytes)):  # type: ignore[no-untyped-call]
-            outputs, values = tap(pixels.normalize(pixels.batch(part)))
+            outputs, values = tap(pixels.inputs(part))
             logits.append(outputs.cpu())
             features += [] if values is None else [values.cpu()]
     stacked = torch.cat(features).numpy() if features else None

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from zoo.arrays import Array
 from zoo.errors import ResultsError, UsageError, WeightsError, nearest
 from zoo.evaluation.predictions import Predictions, load_predictions
-from zoo.models.identity import identify_network
+from zoo.models.building import spec_with_metadata
+from zoo.models.identity import identify_estimator, identify_network
 from zoo.models.layout import place
 from zoo.models.weights import InitialWeights, find_model
 from zoo.registry.choices import reopen_choice
@@ -19,6 +20,7 @@ from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.bundles import is_bundle
 from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
 from zoo.specs.choice import Choice
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.tasks.kinds import MASK_TASKS
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
@@ -35,6 +37,7 @@ class OpenModel:
 
     card: ModelCard
     spec: ModelSpec
+    estimator: EstimatorSpec | None  # of the method "estimator"
     folder: Path
     module: nn.Module
     tap: FeatureTap
@@ -121,7 +124,23 @@ def load_module(folder: Path, registry: Registry, cache: Path) -> tuple[ModelCar
     card = read_model_card(folder)
     installed = find_model(card.model, registry, cache)
     check_network(card, installed)
-    return card, installed.spec, rebuild(card, folder / WEIGHTS_FILE, installed.spec)
+    return card, installed.spec, rebuild(card, folder / WEIGHTS_FILE, installed.spec, find_estimator(card, registry))
+
+
+def find_estimator(card: ModelCard, registry: Registry) -> EstimatorSpec | None:
+    """The estimator of a card, if it has one. Raises WeightsError if the installed one has another version."""
+    if not card.estimator:
+        return None
+    name = card.estimator.partition("@")[0]
+    spec: EstimatorSpec = registry.find("estimator", name)
+    installed = identify_estimator(spec, name, registry)
+    if installed != card.estimator or spec.restore is None:
+        raise WeightsError(
+            f"{card.name} (run {card.run[:8]}): fitted by {card.estimator}, but {installed} is installed",
+            fix=f"install the versions of its card: {describe_versions(card)}",
+            code="other-network",
+        )
+    return spec
 
 
 def check_network(card: ModelCard, installed: ModelChoice) -> None:
@@ -148,9 +167,14 @@ def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> Op
     return OpenModel(
         card=card,
         spec=spec,
+        estimator=find_estimator(card, registry),
         folder=folder,
         module=module,
-        tap=FeatureTap(place(module, device, card.precision, card.image_size), spec, card.method),
+        tap=FeatureTap(
+            place(module, device, card.precision, card.image_size),
+            spec_with_metadata(spec) if card.inputs else spec,
+            card.method,
+        ),
         device=device,
         transforms=tuple(reopen_choice("transform", each, registry) for each in card.transforms),
         reference=as_reference(card, arrays),

@@ -21,6 +21,7 @@ from zoo.system.machine import num_cores
 from zoo.trained.card import ModelCard
 from zoo.trained.inputs import NewImage, ReadImage, read_new_image
 from zoo.trained.modules import forward_rows
+from zoo.trained.second_input import no_metadata
 
 if TYPE_CHECKING:
     from zoo.trained.opening import OpenModel
@@ -142,7 +143,8 @@ def read_batches(
 def answer_batch(models: Sequence[OpenModel], batch: Sequence[ReadImage], rules: Rules) -> Iterator[NewAnswer]:
     """Yield the answers for a batch of read images; refused ones keep their place."""
     squares = [each.pixels for each in batch if each.pixels is not None]
-    answers = iter(answer_squares(models, np.stack(squares), rules) if squares else ())
+    cells = [each.image.cells for each in batch if each.pixels is not None]
+    answers = iter(answer_squares(models, np.stack(squares), rules, cells) if squares else ())
     for each in batch:
         name, tags = each.image.name, each.image.tags
         if each.pixels is None:
@@ -155,11 +157,16 @@ def answer_batch(models: Sequence[OpenModel], batch: Sequence[ReadImage], rules:
             yield replace(answer, name=name, tags=tags, differs=(each.differs,) if each.differs else ())
 
 
-def answer_squares(models: Sequence[OpenModel], squares: Array, rules: Rules) -> list[NewAnswer | None]:
-    """The answers for squares (B, size, size, channels), without their names; None if an output is not finite."""
+def answer_squares(
+    models: Sequence[OpenModel], squares: Array, rules: Rules, cells: Sequence[Mapping[str, str]] = ()
+) -> list[NewAnswer | None]:
+    """The answers for squares (B, size, size, channels), without their names; None if an output is not finite.
+
+    `cells` has the columns of each square's second input.
+    """
     logits, distances = [], []
     for model in models:
-        outputs, features = forward_squares(model, squares)
+        outputs, features = forward_squares(model, squares, cells)
         logits.append(outputs)
         if model.reference is not None and features is not None:
             distances.append(model.reference.ratios(features))
@@ -186,18 +193,24 @@ def make_answers(card: ModelCard, logits: Sequence[Array]) -> list[NewAnswer]:
     ]
 
 
-def forward_squares(model: OpenModel, squares: Array) -> tuple[Array, Array | None]:
+def forward_squares(model: OpenModel, squares: Array, cells: Sequence[Mapping[str, str]]) -> tuple[Array, Array | None]:
     """Logits (B, outputs) and features (B, D) of squares (B, size, size, channels)."""
-    return forward_rows(model.tap, pixels_of(model, squares), np.arange(len(squares)), model.card.precision)
+    return forward_rows(model.tap, pixels_of(model, squares, cells), np.arange(len(squares)), model.card.precision)
 
 
-def pixels_of(model: OpenModel, squares: Array) -> Pixels:
-    """Squares (B, size, size, channels) with their conversion to the network's input."""
+def pixels_of(model: OpenModel, squares: Array, cells: Sequence[Mapping[str, str]] = ()) -> Pixels:
+    """Squares (B, size, size, channels) with their conversion to the network's input, and their second input."""
     import torch
 
-    card = model.card
+    card, coding = model.card, model.card.coding
     levels = torch.from_numpy(squares.view(np.int16) if squares.dtype == np.uint16 else squares)
-    return as_pixels(levels, card.intensity, card.mean, card.std, model.device)
+    pixels = as_pixels(levels, card.intensity, card.mean, card.std, model.device)
+    if coding is None:
+        return pixels
+    if len(cells) != len(squares):
+        raise no_metadata(card)
+    columns = {name: np.array([each[name] for each in cells]) for name in coding.names}
+    return replace(pixels, metadata=torch.from_numpy(coding.encode(columns)).to(model.device))
 
 
 def apply_rules(card: ModelCard, rules: Rules, answers: Sequence[NewAnswer]) -> list[NewAnswer]:

@@ -164,7 +164,7 @@ class Batches(BatchSource):
         images = augment(self.pixels.scale_levels(levels), planned.augmentation, self.symmetries)
         if self.transforms:
             images = self.transform(images, planned.chosen["transforms"])
-        images = self.pixels.normalize(images)
+        images = self.pixels.join(self.pixels.normalize(images), planned.rows)
         partners, shares = planned.chosen.get("partners"), planned.chosen.get("shares")
         if partners is not None and shares is not None:
             images = mix(images, partners, shares)

@@ -1,4 +1,4 @@
-"""Fit a module to a dataset by a protocol: fine-tuning, a linear probe, or nearest neighbors."""
+"""Fit a module to a dataset by a protocol: fine-tuning, a head on frozen features, or nothing at all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from zoo.models.features import Features, GetFeatures, extract_features
 from zoo.models.layout import place
 from zoo.specs.choice import Choice
 from zoo.specs.deviation import Deviation
+from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import Protocol
 from zoo.system.devices import open_device
@@ -31,7 +32,7 @@ from zoo.training.checkpoints import Checkpoints
 from zoo.training.loop import Training
 from zoo.training.losses import open_loss
 from zoo.training.optimizer import build_optimizer
-from zoo.training.probes import fit_knn, fit_probe, join_head
+from zoo.training.probes import fit_estimator, fit_knn, fit_probe, join_head
 from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
 from zoo.training.selection import BestRound, ValScore, describe_val, selects_last
 from zoo.training.volume_batches import CubeBatches, VolumeBatches
@@ -80,6 +81,7 @@ class FitRequest:
     val_score: ValScore
     notify: NotifyStep
     get_features: GetFeatures = extract_features  # of a frozen network
+    estimator: EstimatorSpec | None = None  # the one that the protocol names
     counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
     choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)  # those that are not the default, by field
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
@@ -93,15 +95,20 @@ def fit(request: FitRequest) -> Fitted:
     if protocol.method == "finetune":
         return finetune(request)
     module.eval()
+    if protocol.method == "zero-shot":
+        return unfitted(place(module, request.pixels.device, request.precision, request.pixels.image_size))
     if dataset.task.targets.spatial:
         details = fit_mask_baseline(request.spec, module, dataset, request.pixels)
         return unfitted(module, details=details, train_seconds=time.perf_counter() - start)
     assert isinstance(request.pixels, Pixels)
     extract = feature_extractor(request.spec, module)
     features = request.get_features(extract, request.pixels, request.precision)
-    details = {}
+    details, select = {}, logits_scorer(dataset, request.val_score)
     if protocol.method == "probe":
-        head, details = fit_probe(features, dataset, protocol, logits_scorer(dataset, request.val_score))
+        head, details = fit_probe(features, dataset, protocol, select)
+    elif request.estimator:
+        seed = seed_children(request.seed, "estimator")["estimator"]
+        head = fit_estimator(features, dataset, request.estimator, select, seed=seed)
     else:
         head = fit_knn(features, dataset, protocol)
     return Fitted(

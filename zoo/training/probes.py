@@ -1,16 +1,20 @@
-"""Fit a head on the features of a frozen network: a linear probe or a nearest-neighbor vote."""
+"""Fit a head on the features of a frozen network: a linear probe, a nearest-neighbor vote, or an estimator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
 from zoo.errors import RunError
 from zoo.models.features import Extract, Features
+from zoo.specs.estimator import EstimatorRequest, EstimatorSpec, Predict
 from zoo.specs.protocol import Protocol
-from zoo.tasks.task import Answers
+from zoo.tasks.logits import SMALLEST
+from zoo.tasks.task import Answers, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,6 +106,71 @@ def make_vote(bank: Tensor, votes: Tensor, neighbors: int, temperature: float, a
             return torch.from_numpy(answers.to_logits(share.detach().double().cpu().numpy())).float()
 
     return NeighborVote()
+
+
+def fit_estimator(
+    features: Features, dataset: DecodedFold, spec: EstimatorSpec, select: Select, *, seed: int
+) -> nn.Module:
+    """Fit an estimator to the features of train. Raises RunError if its answers are not those of the task."""
+    from threadpoolctl import threadpool_limits
+
+    train, val = dataset.index("train"), dataset.index("val")
+    num_labels = len(dataset.labels)
+
+    def val_score(predict: Predict) -> float:
+        return select(answers_to_logits(spec.name, predict(features.of(val)), dataset.task, num_labels))
+
+    request = EstimatorRequest(
+        inputs=features.of(train),
+        targets=encode(dataset, "train"),
+        patients=dataset.patients[train],
+        task=dataset.task,
+        num_labels=num_labels,
+        seed=seed,
+        val_score=val_score,
+    )
+    with threadpool_limits(1):  # perf: as in `fit_probe`
+        predict = spec.fit(request)
+    arrays = spec.state(predict) if spec.state else {}
+    return make_estimator_head(spec.name, predict, arrays, task=dataset.task, num_labels=num_labels)
+
+
+def answers_to_logits(name: str, answers: Any, task: Task, num_labels: int) -> Array:
+    """Convert an estimator's answers (N, C) to logits. Raises RunError if they are not those of the task."""
+    values = np.asarray(answers)
+    fault = task.answers.find_fault(values, num_labels)
+    if fault:
+        raise RunError(
+            f"estimator {name!r} returned wrong answers: {fault}",
+            fix="make its `fit` return a function from inputs (N, D) to the probabilities of zoo.Task",
+            code="wrong-output",
+        )
+    return task.answers.to_logits(values.astype(np.float64), floor=SMALLEST)
+
+
+def make_estimator_head(
+    name: str, predict: Predict, arrays: Mapping[str, Any], *, task: Task, num_labels: int
+) -> nn.Module:
+    """The head of `fit_estimator`: features (N, D) to logits. Its state dict has `arrays`; it computes on the host."""
+    import torch
+    from torch import nn
+
+    class Arrays(nn.Module):
+        def _apply(self, *_: Any, **__: Any) -> nn.Module:
+            return self  # kept on the host and in float64 wherever the network goes
+
+    class EstimatorHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.arrays = Arrays()
+            for key, value in arrays.items():
+                self.arrays.register_buffer(key, torch.from_numpy(np.ascontiguousarray(value)))
+
+        def forward(self, features: Tensor) -> Tensor:
+            answers = predict(features.detach().double().cpu().numpy())
+            return torch.from_numpy(answers_to_logits(name, answers, task, num_labels)).float()
+
+    return EstimatorHead()
 
 
 def join_head(extract: Extract, backbone: nn.Module, head: nn.Module) -> nn.Module:
