@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 # Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread; the files that
 # take minutes go first (tests/conftest.py), or one worker would be busy with them alone at the end.
 WORKERS ?= 2

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from factories import draw_images, store_result
 from golden import golden, pytest_addoption  # noqa: F401 (pytest finds them here)
+from loaded_plugins import load_once
 from PIL import Image
 from warm import Warm
+
+from zoo.registry import loading
 
 # Files that take a minute, the longest first; before them one whose children cannot be forked after a backward pass.
 LONG = (
@@ -50,6 +53,7 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("OMP_WAIT_POLICY", "passive")  # where a command sets more, its threads wait without taking a core
         patch.delenv("ZOO_WEIGHTS", raising=False)
         yield
 
@@ -59,6 +63,14 @@ def unsynced():
     """This process does not wait for the disk; the commands that tests start do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugins_loaded_once():
+    """Commands in this process share what the installed plugins register."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_plugin", load_once)
         yield
 
 

@@ -26,6 +26,7 @@ from zoo import (
     LossSpec,
     MetricSpec,
     ModelSpec,
+    ObserverSpec,
     Samples,
     SamplingSpec,
     TransformSpec,
@@ -617,6 +618,41 @@ BAD_EXECUTORS = {
         name="stubborn", execute=partial(without_option, option="fail_fast", value=False)
     ),
     "executor-more": ExecutorSpec(name="deaf", execute=partial(without_option, option="more", value=nothing_more)),
+}
+
+
+# --- observers -------------------------------------------------------------------------------------------------------
+class RunCounter:
+    """Count the events of the end of a run; `fail_if` may raise."""
+
+    def __init__(self, fail_if=None):
+        self.fail_if, self.num_runs = fail_if, 0
+
+    def run_finished(self, event):
+        self.num_runs += 1
+        if self.fail_if and self.fail_if(event):
+            raise ValueError("no score")
+
+
+class MisspelledMethod(RunCounter):
+    def bench_finish(self, event):
+        self.num_runs = 0
+
+
+def has_scores(event):
+    return event["scores"]
+
+
+def has_no_scores(event):
+    return not event["scores"]
+
+
+GOOD_OBSERVERS = {"counting": ObserverSpec(name="counting", start=RunCounter)}
+BAD_OBSERVERS = {
+    "observer-fields": ObserverSpec(name="a b", start=RunCounter),
+    "observer-methods": ObserverSpec(name="misspelled", start=MisspelledMethod),
+    "observer-events": ObserverSpec(name="fails", start=partial(RunCounter, has_scores)),
+    "observer-failures": ObserverSpec(name="needs_scores", start=partial(RunCounter, has_no_scores)),
 }
 
 

@@ -168,10 +168,8 @@ def test_write_puts_a_card_beside_the_data_or_at_output(zoo, tmp_path):
 
 
 # --- a real set ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "name",
-    ["breastmnist.npz", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pneumoniamnist.npz", "nih1000"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["breastmnist.npz", "pneumoniamnist.npz", "nih1000"])
 def test_real_datasets_pass_after_fix(name, zoo, tmp_path):
     path: Path = SHARED / name
     if not path.exists():

@@ -96,7 +96,7 @@ def test_every_choice_changes_the_id(setting):
 def test_the_version_of_a_choice_is_part_of_the_id():
     protocol = override(QUICK, {"loss": "focal"})
     newer = {"loss": [Choice(spec=replace(FOCAL, version=2), options=FOCAL.options)]}
-    one, other = (identify_choices(protocol, {**choices_of(), **each}) for each in (choices_of(loss="focal"), newer))
+    one, other = (identify_choices(each) for each in (choices_of(loss="focal"), newer))
     assert one == ("loss=zoo-bench:focal@1(gamma=2)",)
     assert make_run(protocol, choices=one).id != make_run(protocol, choices=other).id
 

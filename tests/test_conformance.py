@@ -10,12 +10,14 @@ from pathlib import Path
 
 import nonconforming as specs
 import pytest
+import torch
 
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
+from zoo.specs.model import Weights
 from zoo.system.machine import can_fork
 from zoo.system.workers import execute
 from zoo.testing import parametrize_with_checks
@@ -27,6 +29,7 @@ QUICK = {
     "dataset": (specs.GOOD_DATASETS, specs.BAD_DATASETS),
     "protocol": (specs.GOOD_PROTOCOLS, specs.BAD_PROTOCOLS),
     "task": (specs.GOOD_TASKS, specs.BAD_TASKS),
+    "observer": (specs.GOOD_OBSERVERS, specs.BAD_OBSERVERS),
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
@@ -131,6 +134,17 @@ def test_an_executor_built_to_fail_a_check_fails_no_other(name, monkeypatch):
 def test_every_check_has_a_spec_that_fails_it():
     ids = {check.id for checks in CHECKS.values() for check in checks} - IN_OTHER_PROCESSES
     assert ids == {name for _, bad in (*QUICK.values(), EXECUTORS) for name in bad}
+
+
+def test_the_weights_that_are_checked_may_be_in_a_folder_of_the_author(tmp_path, monkeypatch):
+    spec = replace(specs.TINY, weights=(Weights(tag="mine"),))
+    (check,) = [check for check in checks_of("model") if check.id == "model-weights"]
+    with pytest.raises(Inapplicable, match=r"\$ZOO_WEIGHTS"):
+        check.run(CheckedSpec(spec=spec))
+    torch.save(specs.Tiny().state_dict(), tmp_path / f"{spec.name}.mine.pth")
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path))
+    with pytest.raises(AssertionError, match=r"the values in \S+.mine.pth do not reach"):
+        check.run(CheckedSpec(spec=spec))
 
 
 def test_ids_are_unique():

@@ -12,7 +12,7 @@ import click
 import pytest
 from PIL import Image
 
-from zoo import DatasetSpec, MetricSpec, ModelSpec
+from zoo import DatasetSpec, MetricSpec, ModelSpec, Weights
 from zoo.cli.commands import zoo
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.registry.finding import InstalledPlugin
@@ -155,7 +155,7 @@ def test_every_hook_is_described(hook):
     assert f"`{hook}" in read("write-a-plugin.md")
 
 
-@pytest.mark.parametrize("spec", [ModelSpec, DatasetSpec, MetricSpec], ids=lambda spec: spec.__name__)
+@pytest.mark.parametrize("spec", [ModelSpec, Weights, DatasetSpec, MetricSpec], ids=lambda spec: spec.__name__)
 def test_every_field_of_a_spec_is_described(spec):
     text = section(read("write-a-plugin.md"), spec.__name__)
     assert set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE)) == {field.name for field in fields(spec)}

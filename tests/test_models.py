@@ -419,6 +419,32 @@ def test_a_file_with_code_or_without_content_is_refused_unexecuted(tmp_path, nam
     assert capsys.readouterr().out == ""
 
 
+FORMATS = pytest.mark.parametrize("is_zip", [True, False], ids=["torch 1.6 and newer", "older torch"])
+
+
+@FORMATS
+def test_a_module_that_was_saved_whole_is_read_where_its_model_allows_it(tmp_path, is_zip):
+    saved, path = Tiny(), tmp_path / "whole.pt"
+    torch.save(saved, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(Tiny(), path)
+    assert caught.value.code == "weights-unreadable"
+    module = Tiny()
+    load_weights(module, path, whole=True)
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+@FORMATS
+@pytest.mark.parametrize("part", [Bomb(), Squeeze()], ids=["code", "class of another network"])
+def test_a_module_with_other_classes_is_refused_unexecuted(tmp_path, is_zip, part, capsys):
+    saved = Tiny()
+    saved.extra = part
+    torch.save(saved, tmp_path / "whole.pt", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        load_weights(Tiny(), tmp_path / "whole.pt", whole=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_file_without_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="not a dictionary of tensors"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from factories import store_result
 
+from zoo.conformance.observer_claims import ORDINARY
 from zoo.results.runs import read_run
 from zoo.runner.observing import Observers, round_finished, run_finished, run_started
 from zoo.specs.observer import EVENTS, ObserverSpec
@@ -96,6 +97,14 @@ def test_events_arrive_in_order_in_another_process_and_the_last_one_counts_the_r
     last = received[-1]
     assert {each["pid"] for each in received} == {last["pid"]} != {os.getpid()}
     assert (last["outcome"], last["runs"], last["dropped_rounds"]) == ("finished", {"ok": 1, "failed": 1}, 0)
+
+
+def test_the_conformance_kit_sends_events_with_the_fields_of_real_ones(events):
+    examples = {event["event"]: event for event in ORDINARY}
+    for event in events:
+        example = examples[event["event"]]
+        assert example.keys() == event.keys()
+        assert example["run"].keys() == event["run"].keys()
 
 
 def test_the_events_of_a_run_have_its_scores_or_its_error(events):

@@ -120,9 +120,8 @@ def make_card(name, size):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["zoo-torchvision:squeezenet1_1", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES)]
-)
+@pytest.mark.slow  # test_export.py has two networks
+@pytest.mark.parametrize("name", ["zoo-torchvision:squeezenet1_1", *FAMILIES])
 def test_onnx_gives_torchs_logits(name, registry, tmp_path):
     model = open_random(name, registry, tmp_path)
     parity = export_model(model, "onnx", tmp_path / "out")

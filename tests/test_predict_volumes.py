@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,11 +53,9 @@ def elsewhere(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, elsewhere):
+def trained(output_of, folder, elsewhere):
     results = folder.parent / "results"
-    words = ("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
-    done = subprocess.run([sys.executable, "-m", "zoo", *map(str, words)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
+    output_of("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
     return results
 
 

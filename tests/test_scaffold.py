@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import UsageError
-from zoo.scaffold.writing import PROJECT_KINDS, module_of, write_project
+from zoo.scaffold.writing import PROJECT_KINDS, check_command, module_of, write_project
 
 LISTED = {"dataset-card": "dataset"}  # where the kind of project is not the kind of spec
 
@@ -27,10 +27,10 @@ def fresh_environment(tmp_path_factory):
     (site / "behind.pth").write_text("\n".join(entry for entry in sys.path if Path(entry).is_dir()))
     python = folder / ("bin/python" if os.name == "posix" else "Scripts/python.exe")
 
-    def run(*words, status=0, **settings):
+    def run(*words, status=0, timeout=280, **settings):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [str(python), "-m", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, **settings)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, **settings)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
@@ -69,6 +69,21 @@ def test_a_new_project_is_built_installed_checked_and_tested(kind, zoo, fresh_en
     assert " passed" in fresh_environment("pytest", "-q", "-p", "no:cacheprovider", cwd=project)
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_example_of_another_library_is_built_installed_and_passes_its_tests(fresh_environment, tmp_path):
+    pytest.importorskip("torchxrayvision", reason="torchxrayvision is not installed")
+    pytest.importorskip("flit_core")
+    project = Path(__file__).parents[1] / "examples" / "zoo-torchxrayvision"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", tmp_path, project]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    install = [*pip, "--python", fresh_environment.python, "install", "-q", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    assert " passed" in fresh_environment("pytest", "-q", "-p", "no:cacheprovider", project, cwd=tmp_path, timeout=900)
+
+
 @pytest.mark.parametrize("kind", PROJECT_KINDS)
 def test_a_project_holds_what_an_author_needs(kind, tmp_path):
     files = write_project(kind, "zoo-kit", tmp_path / "kit")
@@ -94,6 +109,13 @@ def test_the_last_lines_are_the_three_commands_to_go_on(zoo, tmp_path):
         "zoo plugin check zoo-kit",
         "python -m pytest 'my kit'",
     ]
+
+
+def test_a_dataset_is_checked_with_the_replica_of_its_project(tmp_path):
+    assert check_command("dataset", "zoo-kit", tmp_path) == f"zoo plugin check zoo-kit --data {tmp_path}/tests/replica"
+    write_project("dataset", "zoo-kit", tmp_path / "kit")
+    for file in ("README.md", ".github/workflows/tests.yml"):
+        assert "zoo plugin check zoo-kit --data tests/replica" in (tmp_path / "kit" / file).read_text()
 
 
 @pytest.mark.parametrize(

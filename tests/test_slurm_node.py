@@ -86,8 +86,8 @@ def test_a_run_that_reaches_the_time_limit_of_its_job_continues_in_the_next_one(
     words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--weights", "none"]
     words += ["--set", "image_size=28", "--set", "steps=20000", "--set", "rounds=2", "--device", "cpu"]
     options = ["--keep-weights", "none", "--executor", "slurm", "--results", tmp_path / "results"]
-    limit = "timeout_min=1 slurm_signal_delay_s=20"
-    status, document, err = bench(*words, *options, ZOO_SLURM=limit, timeout=900, **slurm)
+    limit = "timeout_min=2 slurm_signal_delay_s=75"
+    status, document, err = bench(*words, *options, ZOO_SLURM=limit, timeout=1500, forked=False, **slurm)
     assert status == 0, err
     assert {run["status"] for run in document["runs"]} == {"ok"}
     (stored,) = (tmp_path / "results" / "binary").glob("tiny_cnn*/*/result.json")

@@ -147,6 +147,7 @@ def test_a_valid_model_passes(spec):
         ({"weights": (Weights(tag="a"), Weights(tag="a"))}, "repeated weights tag: a, a"),
         ({"weights": (Weights(tag="a", mean=(0.5,)),)}, "weights 'a': `mean` and `std` need one number for each of 3"),
         ({"std": (1.0, 0.0, 1.0)}, "`std` must be positive"),
+        ({"mean": (0.0,) * 3, "weights": (Weights(tag="a"),)}, "but those of its default weights 'a' are"),
         ({"image_size": 225, "size_multiple": 32}, "`image_size` 225"),
         ({"build": build_fixed}, "building it for 3 outputs and 1 channels at 32 px raised ValueError: 32 px"),
         ({"classifier": "head"}, "building it for 3 outputs"),

@@ -11,7 +11,7 @@ from folders import card, open_source
 from zoo.errors import DataError
 from zoo.images.formats import read_header, read_spacing, read_values
 from zoo.images.label_maps import read_declared_spacing, read_grid, read_label_map
-from zoo.images.volumes import open_volume
+from zoo.images.volumes import count_stored_channels, open_volume
 from zoo.sources.whole_volumes import open_whole
 
 NOISE = np.random.default_rng(0)
@@ -105,6 +105,7 @@ def test_channels_become_the_last_axis(tmp_path, suffix):
     volume, _ = open_whole(WRITERS[suffix](tmp_path / f"a{suffix}", channels))
     for channel, values in enumerate((VALUES, -VALUES)):
         np.testing.assert_array_equal(volume.array[..., channel], upright(values).dataobj)
+    assert count_stored_channels(tmp_path / f"a{suffix}") == 2
     with pytest.raises(DataError):
         open_volume(tmp_path / f"a{suffix}")
 

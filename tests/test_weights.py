@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -142,6 +143,45 @@ def test_reachable_weights_are_downloaded(tmp_path, monkeypatch):
     (initial,) = find(tmp_path, model(fetch_weights=partial(fetch, requests=requests, file=path)), offline=False)
     assert (initial.path, initial.init, initial.fallback) == (path, "pretrained", False)
     assert requests == [("in1k", "offline"), ("in1k", "online")]
+
+
+@pytest.fixture
+def publisher(tmp_path):
+    """The address of a server of the file `tiny.pth`."""
+    write(tmp_path / "published", "tiny.pth")
+    handler = partial(QuietHandler, directory=tmp_path / "published")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_weights_with_a_url_alone_are_downloaded_once(tmp_path, publisher):
+    spec = model(url=f"{publisher}/tiny.pth")
+    (online,), (again,) = find(tmp_path, spec, offline=False), find(tmp_path, spec, offline=True)
+    assert (online.path.read_bytes(), online.tag) == (b"weights", "in1k")
+    assert again == online
+    with pytest.raises(WeightsError):  # another file of the same name
+        find(tmp_path, model(url=f"{publisher}/other/tiny.pth"), offline=True)
+
+
+def test_a_downloaded_file_of_another_digest_is_refused(tmp_path, publisher):
+    listed = Weights(tag="in1k", url=f"{publisher}/tiny.pth", sha256="0" * 64)
+    with pytest.raises(WeightsError, match=r"expected sha256 0000"):
+        find(tmp_path, replace(model(), weights=(listed,)), offline=False)
+
+
+def test_a_file_with_the_declared_digest_has_the_published_tag(tmp_path):
+    path = write(tmp_path / "mine", "tiny.pth")
+    for digest, tag in ((hashlib.sha256(b"weights").hexdigest(), "in1k"), ("0" * 64, None)):
+        spec = replace(model(), weights=(Weights(tag="in1k", sha256=digest),))
+        (initial,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+        assert (initial.path, initial.local is None) == (path, tag == "in1k")
 
 
 @pytest.mark.parametrize(
@@ -511,6 +551,31 @@ def test_running_statistics_that_are_not_loaded_are_named(tmp_path, suffix, skip
     try_weights(Trial(model="p:norm", spec=spec, path=path, request=request), outcome.update)
     assert outcome.get("code") == ("weights-unread" if skipped else None)
     assert all(name in outcome["misfit"] for name in skipped)
+
+
+def build_from_whole_trunk(request, *, drawn):
+    """A trunk from a module that was saved whole, of which one layer may be drawn again, and a head."""
+    import torch
+
+    trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    load_weights(trunk, request.weights, whole=True)
+    if drawn:
+        trunk[0].reset_parameters()
+    return torch.nn.Sequential(trunk, torch.nn.Linear(144, request.num_outputs))
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["torch 1.6 and newer", "older torch"])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_layers_that_a_module_saved_whole_does_not_set_are_named(tmp_path, is_zip, drawn):
+    import torch
+
+    path, trunk = tmp_path / "whole.pt", torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    torch.save(trunk, path, _use_new_zipfile_serialization=is_zip)
+    spec = ModelSpec(name="whole", build=partial(build_from_whole_trunk, drawn=drawn), classifier="1")
+    request = BuildRequest(num_outputs=2, channels=3, image_size=8, weights=path)
+    outcome = {}
+    try_weights(Trial(model="p:whole", spec=spec, path=path, request=request), outcome.update)
+    assert outcome.get("code") == ("weights-unread" if drawn else None)
 
 
 def test_a_build_that_refuses_other_values_has_read_the_file(tmp_path):

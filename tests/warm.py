@@ -24,15 +24,9 @@ for name in ("torch", "torch._dynamo", "torch.utils.flop_counter", "safetensors.
     importlib.import_module(name)
 for module in pkgutil.walk_packages(zoo.__path__, "zoo."):
     importlib.import_module(module.name)
-loaded, load_plugin = {}, zoo.registry.loading.load_plugin
-
-def load_once(plugin):
-    key = (plugin.name, plugin.version, plugin.group, plugin.module, plugin.file, os.environ.get("HF_ENDPOINT"))
-    if key not in loaded:
-        loaded[key] = load_plugin(plugin)
-    return loaded[key]
-
-# perf: a command takes over the specs of the plugins that are installed here, and loads the others: 0.09 s
+sys.path.insert(0, TESTS)
+from loaded_plugins import load_once
+sys.path.remove(TESTS)
 zoo.registry.loading.load_plugin = load_once
 zoo.registry.opening.open_registry()
 gc.collect()
@@ -92,7 +86,7 @@ class Warm:
     def __init__(self, environment, folder: Path):
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", f"TESTS = {str(Path(__file__).parent)!r}{SERVER}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

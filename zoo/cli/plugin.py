@@ -35,7 +35,8 @@ def plugin_list(as_json: bool) -> None:
 
 @plugin_command.command("new")
 @click.argument(
-    "kind", type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor"))
+    "kind",
+    type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer")),
 )
 @click.argument("name", type=TEXT)
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")
@@ -44,7 +45,7 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
 
     NAME is that of the distribution, such as zoo-mynet.
     """
-    from zoo.scaffold.writing import write_project
+    from zoo.scaffold.writing import check_command, write_project
 
     folder = output or Path(name)
     files = write_project(kind, name, folder)
@@ -54,7 +55,7 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
         "",
         "next:",
         f"  pip install -e {place} pytest",
-        f"  zoo plugin check {name}",
+        f"  {check_command(kind, name, folder)}",
         f"  python -m pytest {place}",
     ]
     click.echo("\n".join(map(clean, lines)))

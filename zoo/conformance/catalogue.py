@@ -10,6 +10,7 @@ from zoo.conformance.dataset_claims import DATASET_CHECKS
 from zoo.conformance.executor_claims import EXECUTOR_CHECKS
 from zoo.conformance.metric_claims import METRIC_CHECKS
 from zoo.conformance.model_claims import MODEL_CHECKS
+from zoo.conformance.observer_claims import OBSERVER_CHECKS
 from zoo.conformance.protocol_claims import PROTOCOL_CHECKS
 from zoo.conformance.spec_claims import SPEC_CHECKS
 from zoo.conformance.task_claims import TASK_CHECKS
@@ -21,6 +22,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "metric": (*METRIC_CHECKS, *SPEC_CHECKS),
     "protocol": (*PROTOCOL_CHECKS, *SPEC_CHECKS),
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
+    "observer": (*OBSERVER_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
     "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
     "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),

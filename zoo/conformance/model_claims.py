@@ -27,9 +27,8 @@ from zoo.conformance.models import (
 from zoo.conformance.steps import check_plain_fields, check_tasks, expect, step
 from zoo.errors import RunError
 from zoo.models.building import build_model, is_dense
-from zoo.models.weights import WEIGHTS_SUFFIXES
+from zoo.models.weights import WEIGHTS_SUFFIXES, find_cached, find_local_weights, weights_folder
 from zoo.registry.isolation import network_refused, process_unchanged
-from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import BuildRequest, ModelSpec
 from zoo.system.files import cache_root
 
@@ -367,16 +366,15 @@ def check_weights_read(subject: CheckedSpec) -> None:
 
 
 def find_weights_here(spec: ModelSpec) -> tuple[Path, str]:
-    """The first weights that are on this machine."""
+    """The first weights that are on this machine, with their tag."""
     for weights in spec.weights:
-        path = None
-        if spec.fetch_weights:
-            folder = cache_root() / "weights"
+        path = find_local_weights(spec, weights, weights_folder(None))
+        if not path:
             with suppress(Exception):  # a plugin may raise anything without the network
-                path = spec.fetch_weights(FetchRequest(name=spec.name, tag=weights.tag, folder=folder, offline=True))
+                path = find_cached(spec, weights, cache_root() / "weights")
         if path and path.suffix in WEIGHTS_SUFFIXES:
             return path, weights.tag
-    raise Inapplicable("no weights of its own are on this machine")
+    raise Inapplicable("no weights of its own are on this machine; $ZOO_WEIGHTS may name a folder that has them")
 
 
 MODEL_CHECKS = (

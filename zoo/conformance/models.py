@@ -70,6 +70,13 @@ def check_card(spec: ModelSpec) -> None:
         )
         expect(all(value > 0 for value in record.std), f"{owner}: `std` must be positive, got {record.std}")
         expect(record.image_size > 0, f"{owner}: `image_size` must be positive, got {record.image_size}")
+    if spec.weights:
+        own, default = (spec.mean, spec.std), (spec.weights[0].mean, spec.weights[0].std)
+        expect(
+            own == default,
+            f"{name}: `mean` and `std` are {own}, but those of its default weights {spec.weights[0].tag!r} are "
+            f"{default}; declare them in `Weights`, whose defaults are those of ImageNet",
+        )
     expect(
         spec.image_size % spec.size_multiple == 0 and spec.image_size >= spec.min_image_size,
         f"{name}: it does not accept its own `image_size` {spec.image_size}: expected a multiple of "

@@ -12,7 +12,7 @@ from typing import Literal
 
 from zoo.conformance.catalogue import checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
-from zoo.errors import PluginError, UsageError
+from zoo.errors import UsageError, with_fix
 from zoo.registry.finding import canonical
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Kind, Plugin, Registry
@@ -41,7 +41,7 @@ class CheckTask:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What became of a check. `ended` is how the process ended: "ok", "failed", "crashed", "timeout" or "oom"."""
+    """The outcome of a check. `ended` is how its process ended: "ok", "failed", "crashed", "timeout" or "oom"."""
 
     task: CheckTask
     outcome: CheckOutcome
@@ -109,24 +109,27 @@ def run_checks(
         importlib.import_module(module)
     carry_out = partial(carry_out_check, registry=registry if can_fork() else None)
     results: dict[CheckTask, CheckResult] = {}
-    skipped: dict[CheckTask, str] = {}
+    answers: dict[CheckTask, CheckResult] = {}  # of checks that end by themselves
     for event in execute(tasks, carry_out, devices=["cpu"] * num_cores(), reuse=False, timeout=timeout):
-        if event.details.get("skipped"):
-            skipped[event.work] = event.details["skipped"]
+        if event.details.get("outcome"):
+            outcome, reason = event.details["outcome"], event.details["reason"][:MAX_MESSAGE]
+            ended = "failed" if outcome == "failed" else "ok"
+            answers[event.work] = CheckResult(task=event.work, outcome=outcome, ended=ended, reason=reason)
         if event.kind != "ended":
             continue
-        passed = event.status == "ok"
-        reason = skipped.get(event.work, "") if passed else event.message
-        outcome: CheckOutcome = "failed" if not passed else "skipped" if event.work in skipped else "passed"
-        results[event.work] = CheckResult(
-            task=event.work, outcome=outcome, ended=event.status or "", reason=reason[:MAX_MESSAGE]
-        )
+        result = CheckResult(task=event.work, outcome="passed")
+        if event.status != "ok":
+            reason = with_fix(event.message, event.fix)[:MAX_MESSAGE]
+            result = CheckResult(task=event.work, outcome="failed", ended=event.status or "", reason=reason)
+        elif event.work in answers:
+            result = answers[event.work]
+        results[event.work] = result
         report(len(results))
     return [results[task] for task in tasks]
 
 
 def carry_out_check(task: CheckTask, _: str, notify: Notify, *, registry: Registry | None) -> None:
-    """Run one check in this process. A false claim raises PluginError with the sentence of the check."""
+    """Run one check in this process; notify of a false claim or of nothing to check, with the reason."""
     import torch
 
     torch.set_num_threads(1)
@@ -137,6 +140,6 @@ def carry_out_check(task: CheckTask, _: str, notify: Notify, *, registry: Regist
     try:
         check.run(CheckedSpec(spec=spec, folder=task.folder, module=module))
     except Inapplicable as reason:
-        notify({"skipped": str(reason) or "nothing to check"})
+        notify({"outcome": "skipped", "reason": str(reason) or "nothing to check"})
     except AssertionError as error:
-        raise PluginError(str(error), fix="correct the plugin") from error
+        notify({"outcome": "failed", "reason": str(error)})

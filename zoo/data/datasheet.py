@@ -51,6 +51,7 @@ def describe_source(source: OpenDataset, split: Split, fingerprints: Fingerprint
         "bits": {int(bits): int((fingerprints.bits == bits).sum()) for bits in np.unique(fingerprints.bits)},
         "channels": {
             "read_as": spec.channels,
+            "of_volumes": spec.dims == 3,
             "gray_files": int((fingerprints.channels == 1).sum()),
             "colour_files": int((fingerprints.channels == 3).sum()),
             "colour_files_that_are_gray": int((fingerprints.gray & (fingerprints.channels == 3)).sum()),
@@ -98,7 +99,9 @@ def to_readable(facts: Mapping[str, Any]) -> dict[str, Any]:
         "splits": {name: describe_counts(counts) for name, counts in facts["splits"].items()},
         "sizes": f"width {width}, height {height} (min / median / max); {describe_variety(sizes['different'])}",
         "bits": ", ".join(f"{count} images of {bits}" for bits, count in facts["bits"].items()),
-        "channels": f"{gray} gray files, {channels['colour_files']} color files"
+        "channels": f"{channels['read_as']} per volume"
+        if channels["of_volumes"]
+        else f"{gray} gray files, {channels['colour_files']} color files"
         + (f", {equal} of them with equal channels" if equal else "")
         + f"; read as {'gray' if channels['read_as'] == 1 else 'color'}",
         "sheet": f"{facts['sheet']} ({len(facts['shown'])} images{levels if 16 in facts['bits'] else ''})",

@@ -395,6 +395,23 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
     return header.spatial_shape, None if header.affine is None else place_voxels(header)
 
 
+def count_stored_channels(path: Path) -> int:
+    """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
+    check_regular(path)
+    if path.suffix.lower() not in (*TEXT_SUFFIXES, ".npy", ".nii", ".gz"):
+        return 1
+    try:
+        if path.suffix.lower() in TEXT_SUFFIXES:
+            header = read_text_header(path)
+            return 1 if header.channel_axis is None else header.shape[header.channel_axis]
+        shape = open_npy(path).shape if path.suffix.lower() == ".npy" else read_placed(path)[0]
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for a damaged file
+        raise damaged(path, error) from error
+    return math.prod(shape[3:])
+
+
 def upright_affine(image: Any, shape: tuple[int, ...]) -> Array | None:
     """The affine of the axes in RAS+ order, in mm; None if the header does not orient the axes."""
     import nibabel

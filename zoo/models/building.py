@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import RunError, WeightsError
@@ -178,8 +181,11 @@ def checked_size(spec: ModelSpec, request: BuildRequest) -> tuple[int, ...]:
     return (min(request.image_size, nearest_size(spec, max(MAX_CHECKED_SIDE, 2 * spec.size_multiple))),) * 3
 
 
-def read_stored(path: Path) -> Any:
-    """Read what a `.safetensors` or `.pth` file contains without executing code in it (`weights_only=True`)."""
+def read_stored(path: Path, classes: Sequence[type] = ()) -> Any:
+    """Read what a `.safetensors` or `.pth` file contains without executing code in it (`weights_only=True`).
+
+    `classes` may be stored too: those of the parts of a module that was saved whole.
+    """
     import torch
 
     try:
@@ -187,7 +193,10 @@ def read_stored(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if classes and not zipfile.is_zipfile(path):  # saved by a torch before 1.6
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(classes))
+        with torch.serialization.safe_globals(list(classes)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own errors
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to execute it anyway
@@ -200,11 +209,37 @@ def read_stored(path: Path) -> Any:
         ) from error
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+STORED_GLOBALS = re.compile(
+    r"torch\.[A-Z]\w+Storage|torch\._utils\._rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter\.Parameter"
+    r"|torch\.nn\.backends\.thnn\._get_thnn_function_backend|collections\.OrderedDict|(builtins|__builtin__)\.set"
+)
+
+
+def restricted_pickle(classes: Sequence[type]) -> ModuleType:
+    """A stand-in for `pickle` that refuses every global but `classes` and those of stored tensors.
+
+    torch's own safe reader refuses whole modules in the format of torch before 1.6.
+    """
+    allowed = {f"{each.__module__}.{each.__qualname__}" for each in classes}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if f"{module}.{name}" not in allowed and not STORED_GLOBALS.fullmatch(f"{module}.{name}"):
+                raise pickle.UnpicklingError(f"{module}.{name} is not a class of this network")
+            return super().find_class(module, name)
+
+    stand_in = ModuleType("restricted_pickle")
+    vars(stand_in).update(Unpickler=Unpickler, load=lambda file, **options: Unpickler(file, **options).load())
+    return stand_in
+
+
+def read_state(path: Path, classes: Sequence[type] = ()) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` or `.pth` file, without the wrappers of common training scripts."""
     import torch
 
-    state: Any = read_stored(path)
+    state: Any = read_stored(path, classes)
+    if isinstance(state, torch.nn.Module):
+        state = state.state_dict()
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -217,14 +252,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def classes_of(module: nn.Module) -> tuple[type, ...]:
+    """The classes of a module and of its parts."""
+    return tuple({type(part) for part in module.modules()})
+
+
 def load_weights(
     module: nn.Module,
     path: Path,
     *,
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    whole: bool = False,
 ) -> None:
-    """Load a state dict strictly. Raises WeightsError with the first three missing, unknown or misshapen keys."""
-    state = read_state(path)
+    """Load a state dict strictly. Raises WeightsError with the first three missing, unknown or misshapen keys.
+
+    With `whole` the file may contain a module that was saved whole (`torch.save(module)`) instead of its state dict,
+    if its parts are of the same classes as those of `module`; other code in it is refused.
+    """
+    state = read_state(path, classes_of(module) if whole else ())
     if convert:
         state = convert(state)
     expected = module.state_dict()

@@ -20,7 +20,8 @@ from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.suite import Policy
 from zoo.specs.validation import find_spec_fault
-from zoo.system.files import hash_in_name
+from zoo.system.downloads import download
+from zoo.system.files import hash_bytes, hash_in_name
 from zoo.system.memo import FileMemo
 from zoo.system.progress import Progress
 from zoo.system.toml import parse_toml
@@ -136,8 +137,8 @@ def describe_file(choice: ModelChoice, path: Path, digest: str, local_folder: Pa
 
 
 def is_published(weights: Weights, digest: str) -> bool:
-    """Whether a sha256 begins with the hash in the name of the published file; False if the name has none."""
-    hashes = map(hash_in_name, (*weights.file_names, urlsplit(weights.url).path.rpartition("/")[2]))
+    """Whether a sha256 begins with that of the published file; False if neither a field nor a name declares one."""
+    hashes = (weights.sha256, *map(hash_in_name, (*weights.file_names, name_in_url(weights.url))))
     return any(digest.startswith(start) for start in hashes if start)
 
 
@@ -229,11 +230,29 @@ def list_weights_files(folder: Path, model: str) -> str:
 
 def find_on_disk(choice: ModelChoice, local_folder: Path | None, folder: Path) -> Path | None:
     local = find_local_weights(choice.spec, choice.weights, local_folder)
-    if local or choice.weights is None or choice.spec.fetch_weights is None:
-        return local
-    return choice.spec.fetch_weights(
-        FetchRequest(name=choice.spec.name, tag=choice.weights.tag, folder=folder, offline=True)
-    )
+    return local if local or choice.weights is None else find_cached(choice.spec, choice.weights, folder)
+
+
+def find_cached(spec: ModelSpec, weights: Weights, folder: Path) -> Path | None:
+    """The file of these weights that is on this machine: in `folder`, or where the plugin looks."""
+    return fetch_file(spec, weights, FetchRequest(name=spec.name, tag=weights.tag, folder=folder, offline=True))
+
+
+def fetch_file(spec: ModelSpec, weights: Weights, request: FetchRequest) -> Path | None:
+    """The file of these weights, by the `fetch_weights` of the model, else from their URL. None if there is none."""
+    if spec.fetch_weights:
+        return spec.fetch_weights(request)
+    name = name_in_url(weights.url)
+    if not name:
+        return None
+    path = request.folder / f"{hash_bytes(weights.url)[:12]}-{name}"  # other URLs end in the same name
+    if request.offline:
+        return path if path.is_file() else None
+    return download(weights.url, path, sha256=weights.sha256 or hash_in_name(name), progress=request.progress)
+
+
+def name_in_url(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[2]
 
 
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
@@ -256,14 +275,14 @@ def fetch(
     """Download a file; return its path, or None and the reason."""
     if offline:
         return None, "--offline"
-    if spec.fetch_weights is None:
-        return None, "its plugin does not download"
+    if spec.fetch_weights is None and not weights.url:
+        return None, "its plugin declares no URL"
     host = host_of(weights.url)
     if host not in reachable:
         return None, f"{host or 'its host'} cannot be reached"
     request = FetchRequest(name=spec.name, tag=weights.tag, folder=folder, progress=progress)
     try:
-        path = spec.fetch_weights(request)
+        path = fetch_file(spec, weights, request)
     except (DataError, WeightsError, OSError) as error:
         return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return path, "" if path else "not found"

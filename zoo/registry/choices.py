@@ -9,16 +9,20 @@ from zoo.errors import PluginError, UsageError, nearest
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Kind, Registry
 from zoo.specs.choice import Choice, parse_choice
-from zoo.specs.protocol import CHOICE_KINDS, Protocol, chosen_names
+from zoo.specs.protocol import ADDED, CHOICE_KINDS, Protocol, chosen_names
 
 Choices = Mapping[str, tuple[Choice, ...]]  # by field of the protocol
 
 
 def find_choices(protocol: Protocol, registry: Registry) -> Choices:
-    """The choices of a protocol by field. Raises UsageError for an unknown name or option, and PluginError."""
+    """The choices of a protocol that are not the default, by field.
+
+    Raises UsageError for an unknown name or option, and PluginError.
+    """
     return {
         name: tuple(find_choice(kind, text, registry) for text in chosen_names(protocol, name))
         for name, kind in CHOICE_KINDS.items()
+        if getattr(protocol, name) != ADDED[name]
     }
 
 

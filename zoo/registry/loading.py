@@ -253,6 +253,12 @@ def check_fields(kind: Kind, spec: Any) -> None:
                 raise PluginError(
                     f"model {spec.name!r}, weights {show_value(weights.tag)}: {fault}", fix="correct the plugin"
                 )
+            if not len(weights.mean) == len(weights.std) == spec.channels:
+                raise PluginError(
+                    f"model {spec.name!r}, weights {show_value(weights.tag)}: `mean` and `std` need one number for "
+                    f"each of {spec.channels} channels, got {weights.mean} and {weights.std}",
+                    fix="declare both in `Weights`, whose defaults are those of ImageNet",
+                )
         check_tags(spec)
 
 

@@ -94,7 +94,7 @@ class Decoding:
 
 
 def resolution_of(run: Run, registry: Registry) -> Resolution:
-    transforms = find_choices(run.protocol, registry)["transforms"]
+    transforms = find_choices(run.protocol, registry).get("transforms", ())
     preparing = tuple(choice for choice in transforms if choice.spec.prepare)
     return Resolution(run.image_size, run.protocol.spacing, preparing)
 

@@ -14,8 +14,9 @@ from zoo.errors import UsageError
 from zoo.registry.choices import Choices, find_choices
 from zoo.registry.lookup import Registry
 from zoo.results.runs import Run
-from zoo.specs.protocol import ADDED, CHOICE_KINDS, Protocol
+from zoo.specs.protocol import CHOICE_KINDS, Protocol
 from zoo.specs.transform import prepare_pixels
+from zoo.training.sampling import DEFAULT_CHOICES
 
 
 def record_choices(
@@ -29,7 +30,7 @@ def record_choices(
             choices = find_choices(run.protocol, registry)
             for point in grid_points(run.protocol):
                 check_choices(point, choices, sources[run.dataset][0])
-            recorded[key] = identify_choices(run.protocol, choices)
+            recorded[key] = identify_choices(choices)
     return [replace(run, choices=recorded[run.protocol, run.dataset]) for run in runs]
 
 
@@ -40,20 +41,19 @@ def grid_points(protocol: Protocol) -> Iterator[Protocol]:
         yield replace(protocol, **dict(zip(names, point, strict=True)), tune=())
 
 
-def identify_choices(protocol: Protocol, choices: Choices) -> tuple[str, ...]:
-    named = [name for name in CHOICE_KINDS if getattr(protocol, name) != ADDED[name]]
-    return tuple(f"{name}={choice.identity}" for name in named for choice in choices[name])
+def identify_choices(choices: Choices) -> tuple[str, ...]:
+    return tuple(f"{name}={choice.identity}" for name, each in choices.items() for choice in each)
 
 
 def check_choices(protocol: Protocol, choices: Choices, source: OpenDataset) -> None:
     """Raise UsageError for a choice, class weights, label smoothing or mixup that does not suit a dataset."""
     task, dataset = source.task, f"dataset {source.spec.name!r}"
-    for name, kind in CHOICE_KINDS.items():
-        for choice in choices[name]:
+    for name, each in choices.items():
+        for choice in each:
             spec = choice.spec
             if spec.tasks and task.name not in spec.tasks:
                 raise UsageError(
-                    f"{kind} {spec.name!r} does not support {task.name} tasks ({dataset}); "
+                    f"{CHOICE_KINDS[name]} {spec.name!r} does not support {task.name} tasks ({dataset}); "
                     f"it supports {', '.join(spec.tasks)}",
                     fix=f"leave out --set {name}, or the dataset",
                     code="wrong-task",
@@ -70,15 +70,14 @@ def check_choices(protocol: Protocol, choices: Choices, source: OpenDataset) -> 
 
 
 def refuse_transforms(protocol: Protocol, choices: Choices, source: OpenDataset) -> None:
-    if not choices["transforms"]:
-        return
-    if source.spec.dims == 3:
+    transforms = choices.get("transforms", ())
+    if transforms and source.spec.dims == 3:
         raise UsageError(
             f"--set transforms: dataset {source.spec.name!r} has volumes, and transforms are for images",
             fix="leave it out",
             code="wrong-dims",
         )
-    for choice in choices["transforms"]:
+    for choice in transforms:
         if choice.spec.augment and protocol.method != "finetune":
             raise UsageError(
                 f"--set transforms={choice.spec.name}: it augments images of training, but the method of protocol "
@@ -92,7 +91,7 @@ def refuse_transforms(protocol: Protocol, choices: Choices, source: OpenDataset)
 
 def refuse_of_loss(protocol: Protocol, choices: Choices, source: OpenDataset) -> None:
     """Refuse class weights and label smoothing that the loss or the task does not support."""
-    task, (loss,) = source.task, choices["loss"]
+    task, (loss,) = source.task, choices.get("loss", DEFAULT_CHOICES["loss"])
     requested = {"class_weights": protocol.class_weights != "none", "label_smoothing": protocol.label_smoothing > 0}
     for name, is_requested in requested.items():
         if not is_requested:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import WeightsError, ZooError
-from zoo.models.building import call_build, read_stored, seeded
+from zoo.models.building import call_build, classes_of, read_stored, seeded
 from zoo.models.weights import InitialWeights, find_model_spec
 from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
@@ -27,7 +27,7 @@ from zoo.system.progress import Progress
 from zoo.system.workers import Notify, execute
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def check_weights(
@@ -206,15 +206,17 @@ def find_unread(trial: Trial) -> list[str]:
     They are equal when the network is built from the file and from a copy with other values, with the same seed.
     The seed alone does not reveal them: a plugin may draw from a generator of its own.
     """
-    first = sample_state(trial)
+    module = build_trial(trial)
+    first, classes = sample_state(module), classes_of(module)
+    del module
     with TemporaryDirectory(prefix="zoo-weights-", dir=trial.folder) as folder:
         copy = Path(folder) / trial.path.name
         try:
-            perturb_weights(trial.path, copy)
+            perturb_weights(trial.path, copy, classes)
         except WeightsError:
             return []  # in a format that only the plugin reads
         try:
-            second = sample_state(replace(trial, request=replace(trial.request, weights=copy)))
+            second = sample_state(build_trial(replace(trial, request=replace(trial.request, weights=copy))))
         except Exception:  # a plugin may raise anything for other values, and has then read them
             return []
     equal = [name for name, values in first.items() if values == second.get(name)]
@@ -225,10 +227,11 @@ def find_unread(trial: Trial) -> list[str]:
     return [name for name in equal if not name.startswith(tuple(heads))]
 
 
-def perturb_weights(path: Path, copy: Path) -> None:
+def perturb_weights(path: Path, copy: Path, classes: Sequence[type]) -> None:
     """Write a copy of a weights file in which every floating-point value v is replaced by .7311 - v.
 
-    Zeros, constant signs and constant scales change too. Raises WeightsError if the file cannot be read.
+    Zeros, constant signs and constant scales change too. Of a module of these classes that was saved whole, the copy is
+    the state dict. Raises WeightsError if the file cannot be read.
     """
     import torch
 
@@ -243,8 +246,9 @@ def perturb_weights(path: Path, copy: Path) -> None:
         from safetensors.torch import save_file
 
         save_file(perturb(read_stored(path)), copy, metadata={"format": "pt"})
-    else:
-        torch.save(perturb(read_stored(path)), copy)
+        return
+    stored = read_stored(path, classes)
+    torch.save(perturb(stored.state_dict() if isinstance(stored, torch.nn.Module) else stored), copy)
 
 
 def find_resized_heads(trial: Trial, first: Mapping[str, Sampled]) -> list[str]:
@@ -254,7 +258,7 @@ def find_resized_heads(trial: Trial, first: Mapping[str, Sampled]) -> list[str]:
     """
     larger = replace(trial, request=replace(trial.request, num_outputs=trial.request.num_outputs + 1))
     try:
-        second = sample_state(larger)
+        second = sample_state(build_trial(larger))
     except Exception:  # a plugin may raise anything for a head of another size
         return []
     return find_heads(list(first), [name for name in first if first[name][0] != second.get(name, ((),))[0]])
@@ -274,12 +278,15 @@ def find_heads(names: Sequence[str], resized: Sequence[str]) -> list[str]:
     return [".".join(prefix) + ("." if ".".join(prefix) != name else "") for prefix, name in prefixes.items()]
 
 
-def sample_state(trial: Trial) -> dict[str, Sampled]:
-    """Build a network, and sample about 1000 evenly spaced elements of each parameter and running statistic."""
+def build_trial(trial: Trial) -> nn.Module:
+    with seeded(0):
+        return call_build(trial.spec, trial.request)
+
+
+def sample_state(module: nn.Module) -> dict[str, Sampled]:
+    """Sample about 1000 evenly spaced elements of each parameter and running statistic of a network."""
     from torch.nn.modules.batchnorm import _NormBase
 
-    with seeded(0):
-        module = call_build(trial.spec, trial.request)
     tensors: dict[str, Tensor] = dict(module.named_parameters())
     for prefix, part in module.named_modules():
         if isinstance(part, _NormBase) and part.running_mean is not None and part.running_var is not None:

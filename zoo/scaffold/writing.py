@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +66,9 @@ PROJECT_KINDS = {
     "executor": ProjectKind(
         summary="The executor {title} for zoo", usage="zoo bench --datasets PATH --executor {spec}"
     ),
+    "observer": ProjectKind(
+        summary="The observer {title} for zoo", usage="zoo bench --datasets PATH --observers {spec}"
+    ),
 }
 
 
@@ -109,6 +113,12 @@ def spec_name(name: str) -> str:
     return name.removeprefix("zoo-").replace("-", "_")
 
 
+def check_command(kind: str, name: str, folder: Path) -> str:
+    """The command that checks a new plugin whose project is in `folder`: a dataset by its replica."""
+    data = f" --data {shlex.quote(str(folder / 'tests' / 'replica'))}" if PROJECT_KINDS[kind].replica else ""
+    return f"zoo plugin check {name}{data}"
+
+
 def render_project(kind: str, name: str, module: str) -> dict[str, str]:
     """The text files of a project by path."""
     project, spec = PROJECT_KINDS[kind], spec_name(name)
@@ -122,6 +132,7 @@ def render_project(kind: str, name: str, module: str) -> dict[str, str]:
         "summary": project.summary.format(title=title),
         "usage": project.usage.format(spec=spec),
         "requirements": project.requirements,
+        "check": check_command(kind, name, Path()),
         "main_file": main_file,
         "zoo_version": metadata.version(CORE),
     }

@@ -17,6 +17,7 @@ from zoo.errors import DataError
 from zoo.images.formats import read_header, read_image, read_spacing, split_frame
 from zoo.images.placement import Spacing
 from zoo.images.reading import AS_STORED, Header, Reading
+from zoo.images.volumes import count_stored_channels
 from zoo.sources.cards import PATH_FACTS, DatasetCard, card_error, describe_nested, placeholders
 from zoo.sources.clips import CLIP
 from zoo.sources.frames import check_frame_sizes, choose_axis, expand_clips, expand_frames
@@ -29,7 +30,7 @@ from zoo.sources.official import find_official_splits
 from zoo.sources.patients import Patients, find_patients
 from zoo.sources.tables import index_images
 from zoo.sources.targets import ReadTargets, understand_targets
-from zoo.sources.whole_volumes import count_stored_channels, volume_readers
+from zoo.sources.whole_volumes import volume_readers
 from zoo.specs.dataset import FACTS, SPLITS, AmbiguityNote, DatasetSpec, Origin, Samples
 
 if TYPE_CHECKING:

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
-from zoo.images.segmentations import MODALITY
-from zoo.images.structures import STRUCTURES
 from zoo.sources.archives import is_archive_name
-from zoo.sources.cards import DatasetCard, Join, Masks, Patient, SplitRule, compile_pattern, match_path, placeholders
+from zoo.sources.cards import DatasetCard, Join, Patient, SplitRule, compile_pattern, match_path, placeholders
 from zoo.sources.datalist import is_datalist, read_json_object
 from zoo.sources.descriptions import Description, find_description, guess_described
 from zoo.sources.headers import Headers
@@ -30,20 +28,14 @@ from zoo.sources.labeling import (
     patient_rank,
 )
 from zoo.sources.levels import are_people, guess_pattern
-from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, mask_key, words_of
+from zoo.sources.listing import COMPANION_NAMES, TABLE_SUFFIXES, Listing, list_folder, words_of
+from zoo.sources.mask_layouts import check_annotations, lay_out_segmentations, lay_out_volumes
 from zoo.sources.mask_targets import guess_masks
-from zoo.sources.masks import (
-    box_columns,
-    count_masks,
-    find_annotations,
-    find_masks,
-    other_task,
-    outline_columns,
-)
+from zoo.sources.masks import find_masks
 from zoo.sources.msd import read_label_fields
 from zoo.sources.names import guess_patient, guess_patient_folder, is_container
 from zoo.sources.segment_pairs import list_segmentations
-from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of, stem_of
+from zoo.sources.selection import describe_unread, is_of_masks, select_files, split_of
 from zoo.sources.tables import SPREADSHEETS, ImageIndex, index_images, to_flag
 from zoo.specs.dataset import AmbiguityNote
 from zoo.tasks.kinds import mask_task
@@ -140,11 +132,11 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
         *(f"{name} not used: none of its columns names the images" for name in unmatched),
     ]
     by_table = bool(card.label.column) or any(table.has_label for table in tables)
-    modalities = {segmentations.get(image, "") for image in selected_images(whole, EMPTY_CARD, card)}
-    modality = next((each for each in (MODALITY, STRUCTURES) if each in modalities), None)
-    if modality and not by_table and not card.masks and (is_of_masks(card) or not card.task):
-        fields = {"task": str(mask_task()), "masks": Masks(modality=modality)}
-        return Guess(DatasetCard().model_copy(update=fields), whole, tuple(notes))
+    segmented = lay_out_segmentations(
+        segmentations.get(image, "") for image in selected_images(whole, EMPTY_CARD, card)
+    )
+    if segmented and not by_table and not card.masks and (is_of_masks(card) or not card.task):
+        return Guess(DatasetCard().model_copy(update=segmented), whole, tuple(notes))
     clips = card.frames is not None
     pattern = "" if card.label.column else guess_class_folders(listing, tags, tables, clips=clips)
     with_masks = selected_images(plain, EMPTY_CARD, card.model_copy(update={"masks": None}))
@@ -160,7 +152,9 @@ def guess_card(path: Path, card: DatasetCard = EMPTY_CARD) -> Guess:
     elif pattern:
         guess = guess_from_folders(listing, pattern, tables, notes)
     else:
-        check_task(outer, replace(whole, images=with_masks), listing, tables)
+        if not any(table.has_label for table in tables):
+            columns = {table.name: list(table.rows.columns) for table in tables}
+            check_annotations(outer, replace(whole, images=with_masks), listing.images, columns)
         if not tables:
             raise missing_labels(path, replace(listing, others=outer.others), errors, unmatched)
         guess = guess_from_table(listing, choose_table(path, tables, notes), notes, path)
@@ -192,29 +186,11 @@ def guess_volumes(
     whole: Listing, listing: Listing, notes: list[str], card: DatasetCard, described: Mapping[str, object]
 ) -> Guess:
     """Guess the card of volumes with a mask each; folders in which no volume has one are left out."""
-    stems = {mask_key(stem_of(mask)) for mask in whole.masks}
-    by_folder: dict[str, list[str]] = {}
-    for image in listing.images:
-        by_folder.setdefault(posixpath.dirname(image), []).append(image)
-    unlabeled = [folder for folder, own in by_folder.items() if not stems & {mask_key(stem_of(each)) for each in own}]
-    if len(unlabeled) == len(by_folder):
-        unlabeled = []  # the masks have other names than the images
-    # A pattern without a folder matches the name in every folder.
-    exclude = [name for folder in unlabeled for name in ([f"{folder}/*"] if folder else by_folder[folder])]
-    images = tuple(image for image in listing.images if posixpath.dirname(image) not in unlabeled)
-    for folder in unlabeled:
-        where = folder or "the folder itself"
-        notes.append(f"{len(by_folder[folder])} volumes in {where} are left out: none has a mask")
-    guess = guess_from_folders(replace(listing, images=images), split_pattern(images), [], notes)
-    guess = name_patients(replace(guess, listing=replace(listing, images=images)), card, {})
-    fields = {
-        "task": str(mask_task()),
-        "dims": 3,
-        "masks": card.masks or guess_masks(whole.root, images, whole.masks),
-        "exclude": tuple(exclude),
-        **described,
-    }
-    return Guess(guess.card.model_copy(update=fields), whole, guess.notes)
+    layout = lay_out_volumes(whole, listing.images, card, described)
+    kept = replace(listing, images=layout.images)
+    guess = guess_from_folders(kept, split_pattern(kept.images), [], [*notes, *layout.notes])
+    guess = name_patients(replace(guess, listing=kept), card, {})
+    return Guess(guess.card.model_copy(update=dict(layout.fields)), whole, guess.notes)
 
 
 def split_pattern(images: Sequence[str]) -> str:
@@ -289,28 +265,6 @@ def guess_people_folder(images: tuple[str, ...], notes: list[str]) -> Patient | 
             notes.append(f"the patient is the folder, such as {min(names)!r}: {len(names)} patients (guessed)")
             return Patient(regex=f"^(?:[^/]+/){{{level}}}([^/]+)/", means="patient")
     return None
-
-
-def check_task(outer: Listing, with_masks: Listing, listing: Listing, tables: list[LabelTable]) -> None:
-    """Refuse a dataset with annotations that are not read, in which no table labels the images.
-
-    `with_masks` contains the images of `listing` and their masks; `outer` is the folder that the user named.
-    """
-    path = outer.root
-    if any(table.has_label for table in tables):
-        return
-    if masks := count_masks(with_masks, listing.images):
-        raise other_task(path, "volume-masks", masks)
-    columns = ((box_columns(table.rows.columns), table.name) for table in tables)
-    boxes = next((f"{', '.join(names)} in {table}" for names, table in columns if names), "")
-    if boxes:
-        raise other_task(path, "boxes", boxes)
-    for table in tables:
-        if columns_of_masks := outline_columns(table.rows.columns):
-            raise other_task(path, "outlines", f"{columns_of_masks[0]} in {table.name}")
-    kind, file = find_annotations(outer)
-    if kind:
-        raise other_task(path, kind, file)
 
 
 def missing_labels(path: Path, listing: Listing, errors: list[DataError], unmatched: Collection[str]) -> DataError:

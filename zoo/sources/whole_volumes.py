@@ -17,7 +17,7 @@ from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
 from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
-from zoo.images.text_headers import TEXT_SUFFIXES, read_text_header
+from zoo.images.text_headers import TEXT_SUFFIXES
 from zoo.images.volumes import (
     RECENT_VOLUME_BYTES,
     WITH_GRID,
@@ -59,23 +59,6 @@ def open_whole(path: Path) -> tuple[Volume, int]:
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
         raise damaged(path, error) from error
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
-
-
-def count_stored_channels(path: Path) -> int:
-    """The channels of a volume in one file, from its header."""
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        header = read_text_header(path)
-        return 1 if header.channel_axis is None else header.shape[header.channel_axis]
-    if suffix_of(path.name) not in WITH_GRID:
-        return 1
-    import nibabel
-
-    check_regular(path)
-    try:
-        shape = nibabel.load(path).shape
-    except Exception as error:  # decoders raise many kinds of errors for a damaged file
-        raise damaged(path, error) from error
-    return int(shape[3]) if len(shape) > 3 else 1
 
 
 RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)

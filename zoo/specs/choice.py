@@ -41,7 +41,9 @@ class Choice:
     @property
     def identity(self) -> str:
         """`zoo-bench:focal@1(gamma=2)`: what determines the outcome."""
-        options = ",".join(f"{name}={value:.17g}" for name, value in sorted(self.options.items()))
+        options = ",".join(
+            f"{name}={float(value)!r}".removesuffix(".0") for name, value in sorted(self.options.items())
+        )
         return f"{self.plugin}:{self.spec.name}@{self.spec.version}" + (f"({options})" if options else "")
 
     def describe(self) -> dict[str, Any]:

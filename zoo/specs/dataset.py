@@ -172,7 +172,7 @@ class DatasetSpec:
         example='"biopsy"                # how the labels were obtained',
     )
     checksums: Mapping[str, str] = field(default_factory=dict)  # file name -> md5
-    channels: int = 3  # of the source: 1 for gray
+    channels: int = 3  # of the source: 1 for gray; of volumes any number
     image_size: int | None = None  # the dataset's own, if it has one
     positive: str = ""  # binary: the positive label; default: the last
     patient: str = "none: image level"  # what `patient` means ("patient", "lesion", "eye")

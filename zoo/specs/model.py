@@ -27,9 +27,10 @@ class Weights:
     """A set of pretrained weights of a model, as plain data."""
 
     tag: str  # "a1_in1k"
-    url: str = ""  # where `fetch_weights` downloads from; zoo first checks that its host can be reached
+    url: str = ""  # of the file; zoo downloads it if the model has no `fetch_weights`, once its host can be reached
+    sha256: str = ""  # of the file, or how it begins; default: the hash in the name of the file, if it has one
     file_names: tuple[str, ...] = ()  # other names of a local file, without folder
-    mean: tuple[float, ...] = IMAGENET_MEAN
+    mean: tuple[float, ...] = IMAGENET_MEAN  # not that of the model: declare it if it differs
     std: tuple[float, ...] = IMAGENET_STD
     image_size: int = 224  # the size the weights were trained at
     license: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from zoo.training.mixing import draw_partners, mix
 from zoo.training.optimizer import schedule_factor
 from zoo.training.patches import PatchPlan, find_foreground, locate_patches, take_patches
 from zoo.training.probes import encode
-from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
+from zoo.training.sampling import BatchSource
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ class Batches(BatchSource):
         pixels: Pixels,
         protocol: Protocol,
         seeds: dict[str, int],
-        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
     ) -> None:
         import torch
 
@@ -93,7 +94,7 @@ class Batches(BatchSource):
         self.image_shape = torch.tensor(pixels.images.shape[1:-1], device=pixels.images.device)
         self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.one_of = protocol.augmentation == "one-of"
-        self.transforms = [choice for choice in choices["transforms"] if choice.spec.augment]
+        self.transforms = [choice for choice in self.choices["transforms"] if choice.spec.augment]
         self.mixup = protocol.mixup
         if self.transforms:
             self.generators["transforms"] = torch_generator(seeds["transforms"])

@@ -80,7 +80,7 @@ class FitRequest:
     notify: NotifyStep
     get_features: GetFeatures = extract_features  # of a frozen network
     counts_only: bool = False  # whether `val_score` needs only the statistics of masks in `COUNTED`
-    choices: Mapping[str, Sequence[Choice]] = field(default_factory=lambda: DEFAULT_CHOICES)  # by field of the protocol
+    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)  # those that are not the default, by field
     checkpoints: Checkpoints | None = None  # to continue an interrupted fine-tuning, to the same weights
 
 
@@ -154,7 +154,7 @@ def finetune(request: FitRequest) -> Fitted:
         optimizer = build_optimizer(request.spec, module, protocol)
         training = Training(
             module=module,
-            loss=open_loss(request.choices["loss"][0], dataset, protocol, pixels.device),
+            loss=open_loss(request.choices.get("loss", DEFAULT_CHOICES["loss"])[0], dataset, protocol, pixels.device),
             precision=precision,
             feed=Feed(open_batches(request, seeds), optimizer, protocol, num_steps),
             keeper=BestRound(module, select_last=selects_last(dataset, protocol)),

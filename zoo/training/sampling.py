@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# What a training uses if it is given no choices: the defaults of protocols.
+# What a training uses for the fields of a protocol that have their default.
 DEFAULT_CHOICES: Mapping[str, Sequence[Choice]] = MappingProxyType(
     {"loss": (Choice(spec=TASK_LOSS),), "sampling": (Choice(spec=UNIFORM),), "transforms": ()}
 )
@@ -55,15 +55,17 @@ class BatchSource(ABC):
         dataset: DecodedFold,
         protocol: Protocol,
         seeds: Mapping[str, int],
-        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
     ) -> None:
         import torch
+
+        self.choices = {**DEFAULT_CHOICES, **choices}
 
         self.rows = torch.from_numpy(dataset.index("train"))
         self.size = batch_size(dataset, protocol)
         self.generators = {"order": torch_generator(seeds["order"]), "draws": torch_generator(seeds["augmentation"])}
         self.waiting = self.rows[:0]
-        (self.sampling,) = choices["sampling"]
+        (self.sampling,) = self.choices["sampling"]
         self.draw_pass = open_sampling(self.sampling, dataset)
 
     def choose(self, count: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from zoo.specs.choice import Choice
 from zoo.specs.protocol import Protocol
 from zoo.system.machine import torch_generator
 from zoo.training.patches import Foreground, PatchPlan, locate_patches, take_patches
-from zoo.training.sampling import DEFAULT_CHOICES, BatchSource
+from zoo.training.sampling import BatchSource
 from zoo.training.volume_augmentation import NUM_PARAMETERS, augment_volumes, draw_parameters, turn_volumes
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class VolumeBatches(BatchSource):
         pixels: VolumePixels,
         protocol: Protocol,
         seeds: dict[str, int],
-        choices: Mapping[str, Sequence[Choice]] = DEFAULT_CHOICES,
+        choices: Mapping[str, Sequence[Choice]] = MappingProxyType({}),
     ) -> None:
         import torch
 
