@@ -198,6 +198,7 @@ def test_a_mask_lies_on_the_grid_of_its_file_whatever_the_order_of_its_axes(tmp_
     save_volume_mask(tmp_path / "mask.nii.gz", np.asarray(mask), tmp_path / "volume.nii.gz", "a notice")
     volume, written = (nibabel.load(tmp_path / name) for name in ("volume.nii.gz", "mask.nii.gz"))
     np.testing.assert_array_equal(np.asarray(written.dataobj), stored)
+    assert written.get_data_dtype() == np.uint8
     np.testing.assert_allclose(written.affine, volume.affine, atol=1e-6)
     assert written.header["sform_code"] == volume.header["sform_code"]
     assert b"DOE" not in (tmp_path / "mask.nii.gz").read_bytes() and bytes(written.header["descrip"])[:8] == b"a notice"

@@ -24,6 +24,7 @@ def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
     import nibabel
 
     header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint8)  # without it, float32 is written
     header["descrip"] = text.encode()[:79]
     if suffix_of(volume.name) in (".nii", ".nii.gz"):
         image = on_grid_of(nibabel.load(volume), mask, header)
