@@ -233,6 +233,12 @@ def test_the_files_of_channels_are_one_volume(tmp_path):
     assert volumes["c.nii.gz"].files == (Path("c.nii.gz"),) and len(volumes) == 3
 
 
+def test_the_first_channel_may_be_listed_after_the_others():
+    files = {name: Path(name) for name in ("a_adc.nii.gz", "a_t2.nii.gz")}
+    (volume,) = group_channels(files, card_of_volumes(endings=["t2", "adc"]))
+    assert volume.files == (Path("a_t2.nii.gz"), Path("a_adc.nii.gz")) and not volume.refused
+
+
 def test_a_volume_of_another_size_differs_in_millimeters():
     card = card_of_volumes()
     assert find_other_size(card, (10, 10, 10), (0.6, 1.0, 1.0)) == ()

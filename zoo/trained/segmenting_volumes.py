@@ -78,15 +78,16 @@ def group_channels(files: dict[str, Path], card: ModelCard) -> Iterator[NewVolum
     """Join the files of the channels of a volume if those of the training volumes were files of their own."""
     assert card.volumes is not None
     endings = tuple(card.volumes["endings"])
-    further: set[str] = set()
+    firsts = [name for name in files if endings and without_suffix(name).endswith(endings[0])]
+    groups = {name: channel_files(name, endings) for name in firsts}
+    further = {other for own in groups.values() for other in own[1:]}  # they may be listed before the first
     for name, path in files.items():
         if name in further:
             continue
-        own = channel_files(name, endings) if endings and without_suffix(name).endswith(endings[0]) else (name,)
+        own = groups.get(name, (name,))
         if missing := [each for each in own if each not in files]:
             yield NewVolume(name=name, refused=f"{missing[0]}: missing, a channel of {name}", fix="add this file")
             continue
-        further.update(own)
         yield NewVolume(name=name, files=tuple(files[each] for each in own) if len(own) > 1 else (path,))
 
 
