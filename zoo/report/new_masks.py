@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ class MaskTable(AnswerTable):
             counts = np.bincount(answer.mask.ravel(), minlength=len(labels) + 1)[1:].tolist()
             if isinstance(answer, NewVolumeMask) and answer.spacing:
                 voxel = math.prod(answer.spacing) / CUBIC_MM_PER_ML
-                milliliters = [float(f"{count * voxel:.6g}") for count in counts]
+                milliliters = [float(f"{number * voxel:.6g}") for number in counts]
         columns = {"voxels": counts, "ml": milliliters} if is_volume else {"pixels": counts}
         return {
             "mask": answer.file or None,
@@ -79,8 +80,9 @@ class MaskWriter(CsvWriter):
     def choose_file(self, name: str, suffix: str) -> str:
         """The path of an image below the input that it was found in; numbered if another image has it."""
         stem = relative_stem(name, self.inputs)
-        names = [f"{stem}{suffix}", *(f"{stem}-{number}{suffix}" for number in range(2, len(self.files) + 3))]
-        return next(each for each in names if each not in self.files)
+        if (first := f"{stem}{suffix}") not in self.files:
+            return first
+        return next(each for number in count(2) if (each := f"{stem}-{number}{suffix}") not in self.files)
 
 
 def relative_stem(name: str, inputs: Sequence[Path]) -> str:
