@@ -17,7 +17,7 @@ from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volume_cubes import Cube, fit_volume
+from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, fit_volume
 from zoo.errors import DataError, UsageError
 from zoo.models.weights import RANDOM
 from zoo.registry.lookup import ModelChoice
@@ -145,6 +145,14 @@ def test_a_window_of_ct_comes_from_the_voxels_of_train(tmp_path):
 
 
 # --- training and testing --------------------------------------------------------------------------------------------
+def test_a_window_is_measured_at_all_places_of_the_cubes(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.data.volume_cubes.MAX_WINDOW_VOXELS", 32)  # every fourth voxel of two cubes
+    np.save(tmp_path / CUBES_FILE, np.broadcast_to(np.arange(1, 5, dtype=np.float16)[:, None], (2, 4, 4, 4, 1)))
+    np.savez(tmp_path / GRIDS_FILE, mean=np.zeros((2, 1)), std=np.ones((2, 1)))
+    low, high = DecodedCubes(tmp_path / CUBES_FILE).measure_window(np.ones(2, bool))
+    assert (low, high) == (1.0, 4.0)
+
+
 def test_an_interrupted_training_draws_the_same_volumes(fold):
     protocol = replace(QUICK3D, augmentation="one-of")
     first, second = (CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES)) for _ in range(2))

@@ -156,6 +156,8 @@ class DecodedCubes:
         """The percentiles of the voxels of train, in the values of the files. `train` is bool (N,)."""
         cubes, rows = map_images(self.path), np.flatnonzero(train)
         step = max(1, math.ceil(len(rows) * cubes[0, ..., 0].size / MAX_WINDOW_VOXELS))
+        while math.gcd(step, cubes.shape[1]) > 1:  # a step of 64 in cubes of 64 voxels would see their lowest slice only
+            step += 1
         values = []
         for row in rows:
             voxels = cubes[row, ..., 0].reshape(-1)[::step].astype(np.float64)
