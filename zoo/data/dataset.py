@@ -81,8 +81,8 @@ def cache_decoded(source: OpenDataset, resolution: Resolution, cache: Path, prog
     if source.spec.dims == 3 and source.task.targets.spatial:
         return cache_volumes(source, resolution.spacing, cache, progress)
     if source.spec.dims == 3:
-        spacing = resolution.spacing if isinstance(resolution.spacing, float) else None
-        return cache_cubes(source, Cube(resolution.size, spacing), cache, progress)
+        assert not isinstance(resolution.spacing, tuple)
+        return cache_cubes(source, Cube(resolution.size, resolution.spacing), cache, progress)
     return cache_images(source, resolution.size, cache, progress, resolution.transforms)
 
 
