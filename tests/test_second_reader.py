@@ -56,6 +56,13 @@ def test_the_second_masks_are_no_images_and_no_parts_of_the_first(tmp_path):
     assert "15 of 15 images have masks of a second reader" in samples.notes
 
 
+def test_a_pattern_of_masks_that_matches_those_of_the_second_reader_is_refused(tmp_path):
+    card(two_readers(tmp_path, 3), CARD.replace("second/{stem}.png", "masks/{stem}.*"))
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert "path and second match the same 3 files, first masks/p0.png" in str(caught.value)
+
+
 def test_the_second_masks_are_scored_against_the_first(tmp_path):
     fold = references(two_readers(tmp_path / "set"), tmp_path)
     rows = fold.index("test")

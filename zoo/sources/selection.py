@@ -110,6 +110,7 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         pairs[place], notes_on_masks, mask_mistakes = pair_masks(card, place, files, masks[place])
         mask_notes += notes_on_masks
         mistakes += mask_mistakes
+    mistakes += find_shared_masks(pairs)
     if not files:
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
@@ -245,6 +246,13 @@ def pair_masks(
     if orphans:
         notes.append(f"{len(orphans)} masks belong to no image, first {min(orphans, key=natural_key)}")
     return pairs, notes, []
+
+
+def find_shared_masks(pairs: Mapping[str, Mapping[str, tuple[str, ...]]]) -> list[str]:
+    """Return a mistake for files that both readers have: the first reader's masks would contain the second's."""
+    first, second = ({file for own in pairs.get(key, {}).values() for file in own} for key in ("path", "second"))
+    shared = sorted(first & second, key=natural_key)
+    return [f"masks: path and second match the same {len(shared)} files, first {shared[0]}"] if shared else []
 
 
 def has_several_stems(pattern: str) -> bool:
