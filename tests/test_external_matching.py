@@ -154,6 +154,15 @@ def test_the_hash_depends_on_images_and_label_map(trained, tmp_path):
     assert matched(trained, tested, {"viral": "pneumonia"}).hash != one.hash
 
 
+def test_the_hash_depends_on_the_tolerance_of_the_tested_card(trained, tmp_path):
+    tested, fingerprints = opened(write(tmp_path / "b", ("normal", "pneumonia")))
+    hashes = {
+        match_datasets(opened(trained)[0], replace(tested, spec=spec), fingerprints, {}, name="b").hash
+        for spec in (tested.spec, *(replace(tested.spec, tolerance_mm=mm) for mm in (1.0, 2.0)))
+    }
+    assert len(hashes) == 3
+
+
 def as_datasets(trained, tested, size=16):
     """Decode both datasets as a run does; return training set, test set, the facts of the board, and the match."""
     source, fingerprints = opened(trained)

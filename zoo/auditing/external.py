@@ -257,7 +257,10 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
     texts = masks or target_texts(targets)
     parts = (source.sample_ids[rows], source.patients[rows], source.digests[rows], texts)
     lines = ("\t".join(map(str, cells)) for cells in zip(*parts, strict=True))
-    content = hash_bytes(spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *lines)
+    facts = (spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)))
+    if spec.tolerance_mm is not None:  # other datasets keep the hash they had before there was one
+        facts += (f"tolerance_mm {spec.tolerance_mm}",)
+    content = hash_bytes(*facts, *lines)
     return replace(
         source,
         samples=selected,
