@@ -123,6 +123,14 @@ def test_a_volume_without_a_place_in_the_patient_keeps_its_axes(tmp_path):
     assert volume.affine is None and (grid.shape, grid.spacing, grid.affine) == (VALUES.shape, None, None)
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_an_image_of_two_axes_is_upright(tmp_path, suffix):
+    path = WRITERS[suffix](tmp_path / f"a{suffix}", VALUES[:, :, 0])
+    header = read_header(path)
+    assert (header.width, header.height, header.frames) == (7, 6, 1)
+    np.testing.assert_array_equal(read_values(path, 0), VALUES[:, :, 0].T)
+
+
 FAULTS = {
     "detached": lambda path: write_nrrd(path / "a.nrrd", VALUES, "data file: a.raw"),
     "text": lambda path: write_nrrd(path / "a.nrrd", VALUES, encoding="ascii"),

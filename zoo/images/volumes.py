@@ -61,6 +61,7 @@ class Volume:
     intercept: float = 0.0
     axis: int = 2  # the default axis along which slices are stacked
     is_anatomical: bool = False  # the axes are RAS+
+    columns_first: bool = False  # the first axis runs along the rows of a slice, the second down
     voxel: tuple[float, ...] = ()  # size along the three axes in mm, if known
     affine: Array | None = None  # (4, 4) from indices to mm of the scanner, if the header orients the axes
 
@@ -69,6 +70,8 @@ class Volume:
         plane = self.cut(frame, axis)
         if self.is_anatomical:
             plane = plane.swapaxes(0, 1)[::-1, ::-1]
+        elif self.columns_first:
+            plane = plane.swapaxes(0, 1)
         if (self.slope, self.intercept) != (1.0, 0.0):
             plane = plane * self.slope + self.intercept
         return np.ascontiguousarray(plane)
@@ -344,7 +347,7 @@ def read_text_volume(path: Path, max_axes: int = 3) -> Volume:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     check_shape(path, array[..., 0] if channel_axis is not None and max_axes == 4 else array)
     if header.affine is None:
-        return Volume(array)
+        return Volume(array, columns_first=True)
     image = place_voxels(header)
     orientation = nibabel.io_orientation(image.affine)
     if np.isfinite(orientation).all():
