@@ -156,7 +156,8 @@ class DecodedCubes:
         """The percentiles of the voxels of train, in the values of the files. `train` is bool (N,)."""
         cubes, rows = map_images(self.path), np.flatnonzero(train)
         step = max(1, math.ceil(len(rows) * cubes[0, ..., 0].size / MAX_WINDOW_VOXELS))
-        while math.gcd(step, cubes.shape[1]) > 1:  # a step of 64 in cubes of 64 voxels would see their lowest slice only
+        # In cubes of 64 voxels a step of 64 would read their lowest slice only.
+        while math.gcd(step, cubes.shape[1]) > 1:
             step += 1
         values = []
         for row in rows:
