@@ -49,6 +49,11 @@ def sides(split, source):
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
+def test_a_tolerance_of_boundaries_is_refused_for_images_without_masks(tmp_path):
+    with pytest.raises(DataError, match="tolerance_mm is for masks, but its task is binary"):
+        open_dots(tmp_path, noise(4), np.array([0, 1, 0, 1]), tolerance_mm=2.0)
+
+
 def with_samples(change):
     spec = make_spec(noise(4), np.array([0, 1, 0, 1]))
     samples = spec.samples(None)

@@ -82,6 +82,8 @@ def check_samples(spec: DatasetSpec, samples: Samples) -> None:
         refuse("dims is 3, but it has no volumes", "return `volumes` in its Samples")
     if spec.dims == 3 and spec.task.targets.spatial and samples.masks is None:
         refuse("dims is 3, but it has no volumes with masks", "set `masks` in dataset.toml; a plugin returns both")
+    if spec.tolerance_mm is not None and not spec.task.targets.spatial:
+        refuse(f"tolerance_mm is for masks, but its task is {spec.task.name}", "leave tolerance_mm out")
     for column in ("sample_id", "image"):
         if column not in table.columns:
             refuse(f"its table has no column {column!r}", MAKER)
