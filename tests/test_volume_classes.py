@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -17,7 +19,7 @@ from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, fit_volume
+from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, decode_cube, fit_volume
 from zoo.errors import DataError, UsageError
 from zoo.models.weights import RANDOM
 from zoo.registry.lookup import ModelChoice
@@ -132,6 +134,17 @@ def test_decoded_volumes_are_standardized_by_their_own_values(source, fold):
     assert volumes.shape == (2, 1, 12, 12, 12) and not pixels.clipped
     inside = volumes[0][volumes[0] != 0]
     assert abs(inside.mean()) < 0.2 and 0.5 < inside.std() < 1.2
+
+
+def test_a_volume_is_decoded_into_its_cube_without_a_copy_of_it_in_64_bits():
+    values = np.zeros((512, 64, 64), np.int16)
+    values[::2] = 1
+    samples = SimpleNamespace(table={"image": pandas.Series(["a"])}, volumes=lambda image: values, spacing=None)
+    tracemalloc.start()
+    decoded = decode_cube(SimpleNamespace(samples=samples, sample_ids=["a"]), Cube(16, None), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert decoded.mean == decoded.std == 0.5 and peak < 0.75 * 8 * values.size
 
 
 def test_a_window_of_ct_comes_from_the_voxels_of_train(tmp_path):
