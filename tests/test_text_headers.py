@@ -12,6 +12,7 @@ from zoo.errors import DataError
 from zoo.images.formats import read_header, read_spacing, read_values
 from zoo.images.label_maps import read_declared_spacing, read_grid, read_label_map
 from zoo.images.volumes import count_stored_channels, open_volume
+from zoo.sources.imported_masks import Expected, read_imported
 from zoo.sources.whole_volumes import open_whole
 
 NOISE = np.random.default_rng(0)
@@ -121,6 +122,13 @@ def test_a_volume_without_a_place_in_the_patient_keeps_its_axes(tmp_path):
     np.testing.assert_array_equal(volume.array, VALUES)
     grid = read_grid(path)
     assert volume.affine is None and (grid.shape, grid.spacing, grid.affine) == (VALUES.shape, None, None)
+
+
+def test_a_predicted_mask_may_have_a_place_that_its_reference_lacks(tmp_path):
+    reference = write_nrrd(tmp_path / "a.nrrd", np.ones(VALUES.shape, np.uint8), space="")
+    nibabel.save(nibabel.Nifti1Image(np.ones(VALUES.shape, np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
+    read = read_imported(tmp_path / "a.nii.gz", (1,), Expected(shape=VALUES.shape, spacing=None, reference=reference))
+    assert read.shape == VALUES.shape and read.all()
 
 
 @pytest.mark.parametrize("suffix", WRITERS)

@@ -115,10 +115,10 @@ def require_same_grid(read: LabelMap, expected: Expected) -> None:
     reference = expected.reference
     if reference is not None and suffix_of(reference.name) in WITH_GRID and len(expected.shape) == 3:
         grid = read_grid(reference)
-        check_same_grid(
-            LabelMap(reference, np.broadcast_to(np.uint8(0), grid.shape), (), False, grid.spacing, grid.affine), read
-        )
-        return
+        if grid.affine is not None:
+            empty = np.broadcast_to(np.uint8(0), grid.shape)
+            check_same_grid(LabelMap(reference, empty, (), False, grid.spacing, grid.affine), read)
+            return
     facts: list[tuple[str, Sequence[float], Sequence[float]]] = [("shape", read.labels.shape, expected.shape)]
     if read.spacing is not None and expected.spacing is not None:
         facts.append(("spacing", read.spacing, expected.spacing))
