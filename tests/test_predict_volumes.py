@@ -22,6 +22,7 @@ from zoo.images.volumes import count_stored_channels
 from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
+from zoo.trained.keeping import describe_pixels
 from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
 
 BENCH = "--models unet3d --protocol quick --weights none --set steps=4 --set image_size=16 --folds 1 --seeds 1"
@@ -245,6 +246,15 @@ def test_a_volume_of_another_size_differs_in_millimeters():
     assert find_other_size(card, (10, 10, 10), (0.4, 1.0, 1.0)) == ("size",)
     assert find_other_size(card, (41, 10, 10), (1.0, 1.0, 1.0)) == ("size",)
     assert find_other_size(card_of_volumes(spacing=None), (10, 10, 10), (0.1, 1.0, 1.0)) == ()
+
+
+def test_the_sides_of_the_training_volumes_are_in_voxels_if_one_has_no_spacing():
+    window = SimpleNamespace(window=None)
+    grids = {"label_maps": SimpleNamespace(shapes=[(9, 9, 9), (8, 8, 8)]), "spacings": [(5.0, 5.0, 5.0), None]}
+    pixels = SimpleNamespace(clipped=False, patch=(8, 8, 8), spacing=None)
+    images = {"frames": {}, "patient": {}, "endings": ()}
+    facts = describe_pixels(SimpleNamespace(**grids, volumes=window, channels=1), pixels, images)
+    assert facts["volumes"]["sides"] == [[8.0, 8.0, 8.0], [9.0, 9.0, 9.0]]
 
 
 def test_seeds_decide_by_their_mean_probability():
