@@ -125,6 +125,11 @@ def test_with_a_spacing_of_the_protocol_what_is_beyond_the_cube_is_cut_off():
     assert fitted[:, 0, 0, 0].tolist() == [3.0, 4.0, 5.0, 6.0]
 
 
+def test_the_spacing_of_a_protocol_may_be_an_integer(source, monkeypatch):
+    monkeypatch.setattr("zoo.data.dataset.cache_cubes", lambda source, cube, cache, progress: cube)
+    assert cache_decoded(source, Resolution(12, 2), None) == Cube(12, 2)
+
+
 def test_decoded_volumes_are_standardized_by_their_own_values(source, fold):
     values = source.samples.volumes(source.samples.table["image"][5])
     assert fold.decoded.columns["mean"][5] == pytest.approx(values.mean(), rel=1e-4)
