@@ -105,3 +105,9 @@ def test_the_threshold_has_the_best_dice_of_all_pixels():
 
     assert dice == pytest.approx(pooled(threshold))
     assert dice >= max(pooled(cut) for cut in np.linspace(0, 2, 50)) - 0.01
+
+
+def test_nothing_is_predicted_if_no_pixel_of_train_is_marked():
+    responses = NOISE.normal(0, 1, (3, 30, 30))
+    dice, threshold = choose_response(responses, np.zeros(responses.shape, bool))
+    assert dice == 0 and not (responses > threshold).any()

@@ -65,12 +65,15 @@ def measure_responses(module: nn.Module, pixels: Pixels, rows: Array) -> Array:
 
 
 def choose_response(responses: Array, marked: Array) -> tuple[float, float]:
-    """The best Dice over all pixels, and its threshold: a pixel is predicted if its response is above it."""
+    """The best Dice over all pixels, and its threshold: a pixel is predicted if its response is above it.
+
+    Without a marked pixel the threshold is the largest response, so that none is predicted.
+    """
     step = -(-responses[0].size // MAX_RESPONSES)
     inside, outside = (np.sort(responses[part]) for part in (marked, ~marked))
     thresholds = np.quantile(responses.reshape(len(responses), -1)[:, ::step], np.linspace(0.5, 1, NUM_THRESHOLDS))
     hits = len(inside) - np.searchsorted(inside, thresholds, side="right")
     false = len(outside) - np.searchsorted(outside, thresholds, side="right")
     dices = 2 * hits / np.maximum(1, hits + false + len(inside))
-    best = int(np.argmax(dices))
+    best = int(np.argmax(dices)) if len(inside) else -1
     return float(dices[best]), float(thresholds[best])
