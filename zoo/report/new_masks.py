@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -56,14 +57,13 @@ class MaskWriter(CsvWriter):
     def __init__(self, stream: IO[str], table: AnswerTable, folder: Path, inputs: Sequence[Path]) -> None:
         super().__init__(stream, table)
         self.folder, self.inputs = folder, inputs
-        self.files: set[str] = set()
+        self.files: set[str] = set()  # case folded: on some systems `A.png` is the file `a.png`
 
     def write(self, answer: NewAnswer) -> None:
         assert isinstance(answer, NewMask)
         if answer.mask is not None:
             is_volume = isinstance(answer, NewVolumeMask)
             answer = replace(answer, file=self.choose_file(answer.name, ".nii.gz" if is_volume else ".png"))
-            self.files.add(answer.file)
             self.save(answer)
         super().write(answer)
 
@@ -79,8 +79,10 @@ class MaskWriter(CsvWriter):
     def choose_file(self, name: str, suffix: str) -> str:
         """The path of an image below the input that it was found in; numbered if another image has it."""
         stem = relative_stem(name, self.inputs)
-        names = [f"{stem}{suffix}", *(f"{stem}-{number}{suffix}" for number in range(2, len(self.files) + 3))]
-        return next(each for each in names if each not in self.files)
+        names = chain([f"{stem}{suffix}"], (f"{stem}-{number}{suffix}" for number in count(2)))
+        file = next(each for each in names if each.casefold() not in self.files)
+        self.files.add(file.casefold())
+        return file
 
 
 def relative_stem(name: str, inputs: Sequence[Path]) -> str:
