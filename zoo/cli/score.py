@@ -142,7 +142,8 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     from zoo.cli.bench import print_boards
     from zoo.cli.stored import read_results
     from zoo.errors import EXIT_NOTHING_RAN, clean
-    from zoo.leaderboard.boards import build_leaderboard, data_key
+    from zoo.leaderboard.boards import build_leaderboard
+    from zoo.leaderboard.rows import data_key
     from zoo.leaderboard.sanity_checks import is_imported
     from zoo.registry.context import Context
     from zoo.registry.loading import quiet_stdout

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zoo.errors import ZooError
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.rows import Row
 from zoo.registry.lookup import Registry
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.rows import Row
 
 
 def score_labels(board: Board, row: Row) -> dict[str, Mapping[str, Score]]:

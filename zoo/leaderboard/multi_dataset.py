@@ -19,8 +19,9 @@ from zoo.evaluation.evidence import Evidence
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import failure_text
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.significance import MIN_SEEDS
 from zoo.leaderboard.tables import Cell, Section
 from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalized_mean, order_models, wilcoxon_holm

@@ -17,7 +17,8 @@ from zoo.evaluation.evidence import Evidence, weigh_evidence
 from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.sanity_checks import is_baseline, is_imported
 from zoo.leaderboard.significance import MIN_SEEDS, Difference
 from zoo.results.store import Result

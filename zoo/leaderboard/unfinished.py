@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zoo.leaderboard.boards import board_key
+from zoo.leaderboard.rows import board_key
 from zoo.leaderboard.sanity_checks import SCORED, is_baseline
 from zoo.results.runs import trained_and_tested
 from zoo.results.store import Result

@@ -11,10 +11,11 @@ from zoo.errors import UsageError
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.label_scores import score_labels
 from zoo.leaderboard.multi_dataset import find_across
+from zoo.leaderboard.rows import Row
 from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout

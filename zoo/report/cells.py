@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zoo.errors import clean
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number
+from zoo.leaderboard.rows import Row
 
 BASELINE_TEXT = {
     "constant": "baseline: class prior",

@@ -12,8 +12,9 @@ from typing import Any
 from zoo.errors import UsageError, clean
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row, board_key, build_leaderboard, data_key, row_key
+from zoo.leaderboard.boards import Board, build_leaderboard
 from zoo.leaderboard.formatting import amount, milliseconds, number, section_cell, with_interval
+from zoo.leaderboard.rows import Row, board_key, data_key, row_key
 from zoo.leaderboard.sanity_checks import SCORED, is_baseline
 from zoo.leaderboard.tables import ReportOptions, Section
 from zoo.registry.lookup import Registry

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from zoo.evaluation.reasons import Reason
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.tables import Section
 from zoo.models.weights import LOCAL_TAG
 

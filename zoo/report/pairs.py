@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from zoo.errors import clean
-from zoo.leaderboard.boards import Row
 from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.tables import Cell, Section
 from zoo.report.cells import seed_cell
 from zoo.report.deviations import deviation_text

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from zoo.evaluation.predictions import Predictions
-from zoo.leaderboard.boards import name_weights
 from zoo.leaderboard.formatting import disarm
+from zoo.leaderboard.rows import name_weights
 from zoo.leaderboard.sanity_checks import SCORED
 from zoo.results.store import Result
 from zoo.tasks.kinds import find_task

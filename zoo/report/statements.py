@@ -13,9 +13,10 @@ from zoo.errors import clean
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.evaluation.values import MIN_CASES
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import failure_text, number, share
 from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.significance import Difference
 from zoo.report.deviations import deviation_text
 from zoo.report.names import has_local_weights, weights_text

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from zoo.errors import clean
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.curves import ratio_of_spreads
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, p_value
 from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
+from zoo.leaderboard.rows import Row
 from zoo.report.board_page.shortcuts import find_shortcuts
 from zoo.report.board_page.tables import shorten_line
 from zoo.report.pairs import signed

@@ -8,10 +8,11 @@ from typing import Any
 
 from zoo.errors import clean
 from zoo.evaluation.values import Score
-from zoo.leaderboard.boards import Board, Row
+from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, with_interval
 from zoo.leaderboard.multi_dataset import WEIGHTS_TEXT
 from zoo.leaderboard.records import MissingRun
+from zoo.leaderboard.rows import Row
 from zoo.leaderboard.ties import group_ties, tied_rows
 from zoo.report.cells import seed_cell
 from zoo.report.charts import Axis, draw_axis, draw_interval, fit_axis
