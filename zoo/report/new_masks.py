@@ -36,7 +36,7 @@ class MaskTable(AnswerTable):
         counts: list[Any] = [None] * len(labels)
         milliliters = list(counts)
         if answer.mask is not None:
-            counts = np.bincount(answer.mask.ravel(), minlength=len(labels) + 1)[1:].tolist()
+            counts = count_labels(answer.mask, len(labels))
             if isinstance(answer, NewVolumeMask) and answer.spacing:
                 voxel = math.prod(answer.spacing) / CUBIC_MM_PER_ML
                 milliliters = [float(f"{count * voxel:.6g}") for count in counts]
@@ -49,6 +49,14 @@ class MaskTable(AnswerTable):
                 for label, value in zip(labels, values, strict=True)
             },
         }
+
+
+def count_labels(mask: Array, num_labels: int) -> list[int]:
+    """The pixels or voxels of each label, by planes: `bincount` copies its input as int64."""
+    counts = np.zeros(num_labels + 1, np.int64)
+    for plane in mask:
+        counts += np.bincount(plane.ravel(), minlength=num_labels + 1)
+    return [int(count) for count in counts[1:]]
 
 
 class MaskWriter(CsvWriter):
