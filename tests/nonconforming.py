@@ -793,7 +793,15 @@ def has_no_scores(event):
     return not event["scores"]
 
 
-GOOD_OBSERVERS = {"counting": ObserverSpec(name="counting", start=RunCounter)}
+class PrivateMethod(RunCounter):
+    def _bench_finished(self):
+        self.num_runs = 0
+
+
+GOOD_OBSERVERS = {
+    "counting": ObserverSpec(name="counting", start=RunCounter),
+    "private method": ObserverSpec(name="private", start=PrivateMethod),
+}
 BAD_OBSERVERS = {
     "observer-fields": ObserverSpec(name="a b", start=RunCounter),
     "observer-methods": ObserverSpec(name="misspelled", start=MisspelledMethod),

@@ -222,6 +222,10 @@ def test_an_invalid_field_of_a_dataset_is_named(changes, words):
             replace(TINY, weights=(Weights(tag="a", image_size="224"),)),
             "model 'tiny', weights 'a': image_size is '224', expected int",
         ),
+        (
+            replace(TINY, weights=(Weights(tag="a", sha256="F37072FD"),)),
+            "model 'tiny', weights 'a': sha256 is 'F37072FD', expected str of up to 64 lower-case hexadecimal digits",
+        ),
         (replace(metric("hits"), tasks="binary"), "metric 'hits': tasks is 'binary', expected tuple[str, ...]"),
         (replace(metric("hits"), bounds=(0, "1")), "bounds is (0, '1'), expected tuple[float | None, float | None]"),
         (replace(FINETUNE, epochs="x"), "protocol 'finetune': epochs is 'x', expected int | None above 0"),

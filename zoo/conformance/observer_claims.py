@@ -96,7 +96,10 @@ UNHAPPY = {
 
 @contextmanager
 def results_folder() -> Iterator[str]:
-    """A temporary folder, which is also the working folder: nothing of the user's is written to."""
+    """A temporary folder, which is also the working folder, so that the user's results stay as they are.
+
+    An observer that writes to a place in its environment, such as a server, writes to that place here, too.
+    """
     before = Path.cwd()
     with TemporaryDirectory(prefix="zoo-", ignore_cleanup_errors=True) as folder:
         os.chdir(folder)
@@ -140,8 +143,9 @@ def check_methods(subject: CheckedSpec) -> None:
     """Look for a method of an event, and for a method whose name is almost that of an event."""
     observer, name = start_or_skip(subject), f"observer {subject.spec.name!r}"
     unhandled = [event for event in EVENTS if not callable(getattr(observer, event, None))]
-    for method in dir(type(observer)):
-        for event in [] if method in EVENTS else difflib.get_close_matches(method, unhandled, n=1, cutoff=SIMILAR):
+    public = [each for each in dir(type(observer)) if not each.startswith("_") and each not in EVENTS]
+    for method in public:
+        for event in difflib.get_close_matches(method, unhandled, n=1, cutoff=SIMILAR):
             raise AssertionError(f"{name}: `{method}` is no event, so it is never called; did you mean `{event}`?")
     expect(
         len(unhandled) < len(EVENTS),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -36,7 +36,7 @@ class MaskTable(AnswerTable):
         counts: list[Any] = [None] * len(labels)
         milliliters = list(counts)
         if answer.mask is not None:
-            counts = np.bincount(answer.mask.ravel(), minlength=len(labels) + 1)[1:].tolist()
+            counts = count_labels(answer.mask, len(labels))
             if isinstance(answer, NewVolumeMask) and answer.spacing:
                 voxel = math.prod(answer.spacing) / CUBIC_MM_PER_ML
                 milliliters = [float(f"{number * voxel:.6g}") for number in counts]
@@ -51,20 +51,27 @@ class MaskTable(AnswerTable):
         }
 
 
+def count_labels(mask: Array, num_labels: int) -> list[int]:
+    """The pixels or voxels of each label, by planes: `bincount` copies its input as int64."""
+    counts = np.zeros(num_labels + 1, np.int64)
+    for plane in mask:
+        counts += np.bincount(plane.ravel(), minlength=num_labels + 1)
+    return [int(count) for count in counts[1:]]
+
+
 class MaskWriter(CsvWriter):
     """Write each mask to a file of its own, and its line to the table."""
 
     def __init__(self, stream: IO[str], table: AnswerTable, folder: Path, inputs: Sequence[Path]) -> None:
         super().__init__(stream, table)
         self.folder, self.inputs = folder, inputs
-        self.files: set[str] = set()
+        self.files: set[str] = set()  # case folded: on some systems `A.png` is the file `a.png`
 
     def write(self, answer: NewAnswer) -> None:
         assert isinstance(answer, NewMask)
         if answer.mask is not None:
             is_volume = isinstance(answer, NewVolumeMask)
             answer = replace(answer, file=self.choose_file(answer.name, ".nii.gz" if is_volume else ".png"))
-            self.files.add(answer.file)
             self.save(answer)
         super().write(answer)
 
@@ -80,9 +87,10 @@ class MaskWriter(CsvWriter):
     def choose_file(self, name: str, suffix: str) -> str:
         """The path of an image below the input that it was found in; numbered if another image has it."""
         stem = relative_stem(name, self.inputs)
-        if (first := f"{stem}{suffix}") not in self.files:
-            return first
-        return next(each for number in count(2) if (each := f"{stem}-{number}{suffix}") not in self.files)
+        names = chain([f"{stem}{suffix}"], (f"{stem}-{number}{suffix}" for number in count(2)))
+        file = next(each for each in names if each.casefold() not in self.files)
+        self.files.add(file.casefold())
+        return file
 
 
 def relative_stem(name: str, inputs: Sequence[Path]) -> str:

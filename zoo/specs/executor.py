@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorSpec:
-    """A way to execute runs. Provisional until a second executor ships.
+    """A way to execute runs. Provisional: its options may change.
 
     `execute(works, carry_out, devices=..., reuse=..., timeout=..., fail_fast=..., fits=..., more=...)` is a generator
     whose keyword arguments are fields of `zoo.system.workers.ExecutorOptions`. It yields a `zoo.Event` for everything

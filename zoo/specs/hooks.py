@@ -31,7 +31,7 @@ KINDS: dict[str, type[Any]] = {
     "metric": MetricSpec,
     "protocol": Protocol,
     "suite": Suite,
-    "executor": ExecutorSpec,  # provisional until a second one ships
+    "executor": ExecutorSpec,  # provisional
     "observer": ObserverSpec,
     "task": Task,
     "estimator": EstimatorSpec,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -11,16 +12,19 @@ from types import FunctionType, SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from zoo.specs.dataset import DatasetSpec
+from zoo.specs.model import Weights
 from zoo.specs.protocol import MAX_VALUES, POSITIVE, Protocol
 
 # Names that zoo.specs imports for type checkers only: no value is compared with these.
 TYPE_CHECKING_NAMES = {"nn": SimpleNamespace(Module=object, Parameter=object), "Tensor": object, "Array": object}
+HASH_START = re.compile("[0-9a-f]{0,64}")
 # Conditions beyond the type of a field, and their wording.
 RULES: dict[tuple[type, str], tuple[Callable[[Any], bool], str]] = {
     (DatasetSpec, "task"): (bool, " such as zoo.BINARY"),
     (DatasetSpec, "labels"): (lambda labels: len(set(labels)) == len(labels), ", each once"),
     (DatasetSpec, "channels"): ((1, 3).__contains__, ", 1 or 3"),
     (DatasetSpec, "intensity"): (lambda levels: levels is None or is_range(levels), ", finite, the lower one first"),
+    (Weights, "sha256"): (lambda text: bool(HASH_START.fullmatch(text)), " of up to 64 lower-case hexadecimal digits"),
 }
 
 

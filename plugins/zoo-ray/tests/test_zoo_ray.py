@@ -40,6 +40,27 @@ def test_a_task_sees_its_first_gpu():
     assert [zoo_ray.in_task(device) for device in ("cpu", "cuda:3", "mps")] == ["cpu", "cuda:0", "mps"]
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_command_runs_in_the_folder_of_the_bench_if_the_node_has_it(tmp_path, exists):
+    folder = tmp_path if exists else tmp_path / "absent"
+    code = "import os, sys; sys.exit(os.getcwd())"
+    expected = folder if exists else Path.cwd()
+    assert zoo_ray.run_command(["-c", code], {}, str(folder), 1.0) == (1, str(expected))
+
+
+@pytest.mark.parametrize("requested", [{"num_cpus": 8.0}, {"num_cpus": 1.0, "num_gpus": 1.0}])
+def test_resources_that_no_node_has_are_an_error_instead_of_a_wait(monkeypatch, requested):
+    import ray
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 1.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    zoo_ray.check_capacity({"num_cpus": 4.0, "num_gpus": 0.0})
+    with pytest.raises(ZooError, match="num_cpus=") as caught:
+        zoo_ray.check_capacity(requested)
+    assert caught.value.code == "executor-failed"
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A head without CPUs, and two nodes."""

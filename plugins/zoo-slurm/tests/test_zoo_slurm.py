@@ -163,6 +163,9 @@ class FakeJob:
     def done(self):
         return False
 
+    def get_info(self, mode):
+        pass
+
     def cancel(self, check=True):
         self.state = "CANCELLED"
 
@@ -199,6 +202,17 @@ def test_time_in_the_queue_does_not_count(entry, monkeypatch, told):
     assert follow_at(1015) == []
     assert follow_at(1021) == ["ended"]
     assert entry.job.state == "CANCELLED"
+
+
+def test_an_old_state_does_not_stop_the_clock_of_a_run_that_hangs_at_once(entry, monkeypatch):
+    seconds = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    entry.job.state = "PENDING"
+    monkeypatch.setattr(entry.job, "get_info", lambda mode: setattr(entry.job, "state", "RUNNING"))
+    write_message(entry, began=True)
+    list(zoo_slurm.follow(entry, None, 50, is_done=False))
+    seconds[0] = 151.0
+    assert [event.status for event in zoo_slurm.follow(entry, None, 50, is_done=False)] == ["timeout"]
 
 
 def test_after_a_failure_only_jobs_that_have_not_begun_are_cancelled(entry, tmp_path):

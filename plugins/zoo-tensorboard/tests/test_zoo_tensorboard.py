@@ -18,15 +18,19 @@ pytestmark = pytest.mark.integration
 
 
 def read_summaries(folder):
-    """The summaries in the event files of a folder: TFRecords of length, checksum, content, checksum."""
+    """The summaries in the event files of a folder."""
+    return [(event.step, value) for event in read_events(folder) for value in event.summary.value]
+
+
+def read_events(folder):
+    """The events in the event files of a folder: TFRecords of length, checksum, content, checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
     for path in sorted(folder.glob("events.out.tfevents.*")):
         data = path.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            yield from ((event.step, value) for value in event.summary.value)
+            yield Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
 
 
@@ -90,3 +94,21 @@ def test_a_repeated_run_replaces_the_failed_one_and_a_resumed_one_continues(tmp_
         observer.bench_finished({})
     (folder,) = {path.parent for path in tmp_path.rglob("events.out.*")}
     assert [step for step, value in read_summaries(folder) if value.tag == "loss"] == ([4] if ended else [2, 4])
+
+
+def test_a_run_that_was_interrupted_after_its_last_round_keeps_its_rounds(tmp_path):
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    done = store_result(tmp_path)
+    numbers = {"step": 4, "num_steps": 4, "loss": 0.5, "val_loss": None, "val_score": None}
+    for event in ("round_finished", "run_finished"):
+        observer = OBSERVER.start()
+        observer.bench_started({"results": str(tmp_path)})
+        if event == "round_finished":
+            observer.round_finished(round_finished(read_run(done.run), numbers))
+        else:
+            observer.run_finished(run_finished(done))
+        observer.bench_finished({})
+    folder = tmp_path / "tensorboard" / read_run(done.run).folder
+    # TensorBoard drops what is after a START's step
+    assert SessionLog.START not in [event.session_log.status for event in read_events(folder)]

@@ -49,15 +49,18 @@ class Entry:
         return self.spent + (time.monotonic() - self.began if self.began else 0.0)
 
 
-def run_command(words: Sequence[str], variables: Mapping[str, str], grace: float) -> tuple[int, str]:
+def run_command(words: Sequence[str], variables: Mapping[str, str], folder: str, grace: float) -> tuple[int, str]:
     """Run a command in a Ray task; return its exit status and the last line of its stderr.
+
+    It runs in the working folder of the bench if the node has it, because `--results` and `$ZOO_CACHE` may be relative.
 
     Ray cancels a task by KeyboardInterrupt, which does not interrupt a system call. The command is asked to end, so
     that a training saves its state.
     """
     with tempfile.TemporaryFile() as errors:
         environment = {**os.environ, **variables}
-        process = subprocess.Popen([sys.executable, *words], env=environment, stdout=errors, stderr=errors)
+        place = folder if Path(folder).is_dir() else None
+        process = subprocess.Popen([sys.executable, *words], cwd=place, env=environment, stdout=errors, stderr=errors)
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -92,7 +95,7 @@ def read_resources(text: str) -> dict[str, float]:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Connect to the cluster of `$RAY_ADDRESS`, or start Ray on this machine; disconnect afterwards."""
+    """Connect to the cluster of `$RAY_ADDRESS` or of `ray start` here, or start Ray; disconnect afterwards."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -128,6 +131,8 @@ def execute(
     options = {**DEFAULTS, **options}
     fits, more, timeout = options["fits"], options["more"], options["timeout"]
     with connected():
+        for device in devices:
+            check_capacity(resources_of_run(device, resources))
         check_nodes(folder)
 
         def submit(works: Sequence[Any]) -> list[Entry]:
@@ -170,9 +175,27 @@ def in_task(device: str) -> str:
 
 
 def submit_task(remote: RemoteWork[Any], device: str, resources: Mapping[str, float]) -> Any:
+    return start_command(remote, **resources_of_run(device, resources))
+
+
+def resources_of_run(device: str, resources: Mapping[str, float]) -> dict[str, float]:
     gpus = resources.get("num_gpus", 1.0) if device.startswith("cuda") else 0.0
-    options = {"num_cpus": resources.get("num_cpus", 1.0), "num_gpus": gpus}
-    return start_command(remote, **options)
+    return {"num_cpus": resources.get("num_cpus", 1.0), "num_gpus": gpus}
+
+
+def check_capacity(requested: Mapping[str, float]) -> None:
+    """Raise an error if no node has the resources of a run, because Ray would wait for such a node without end."""
+    import ray
+
+    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    if not any(all(offer.get(names[name], 0.0) >= value for name, value in requested.items()) for offer in offers):
+        words = " ".join(f"{name}={value:g}" for name, value in requested.items())
+        raise ZooError(
+            f"no node of Ray has {words}, the resources of a run",
+            fix="lower them in ZOO_RAY, or add such a node",
+            code="executor-failed",
+        )
 
 
 def start_command(remote: RemoteWork[Any], **options: Any) -> Any:
@@ -183,7 +206,7 @@ def start_command(remote: RemoteWork[Any], **options: Any) -> Any:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     variables = {name: value for name, value in os.environ.items() if name in VARIABLES}
     task = ray.remote(run_command).options(max_retries=0, **options)
-    return task.remote(remote.command[1:], variables, GRACE_SECONDS)
+    return task.remote(remote.command[1:], variables, str(Path.cwd()), GRACE_SECONDS)
 
 
 def check_nodes(folder: Path) -> None:

@@ -207,7 +207,7 @@ def follow(entry: Entry, executor: Any, timeout: float | None, *, is_done: bool)
         yield event
     if entry.remote.has_ended:
         return
-    if entry.began and entry.job.state in IN_QUEUE:  # of a node that failed, which tells nobody
+    if entry.began and is_in_queue(entry.job):  # of a node that failed, which tells nobody
         entry.pause()
     if timeout is not None and entry.seconds > timeout:
         entry.job.cancel(check=False)
@@ -222,6 +222,14 @@ def follow(entry: Entry, executor: Any, timeout: float | None, *, is_done: bool)
         entry.num_jobs += 1
         entry.pause()
         (entry.job,) = submit_jobs(executor, [entry.remote])
+
+
+def is_in_queue(job: Any) -> bool:
+    """Whether a job waits now. submitit's states are up to a minute old: a job that has just begun seems to wait."""
+    if job.state not in IN_QUEUE:
+        return False
+    job.get_info(mode="force")
+    return job.state in IN_QUEUE
 
 
 @hookimpl

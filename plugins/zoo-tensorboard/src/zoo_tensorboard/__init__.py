@@ -42,8 +42,11 @@ class TensorBoard:
         for writer in self.writers.values():
             writer.close()
 
-    def open(self, run: dict[str, Any], step: int = 0) -> Any:
-        """The writer of a run: one that ended before is replaced, an interrupted one continues at this step."""
+    def open(self, run: dict[str, Any], step: int | None = None) -> Any:
+        """The writer of a run: one that ended before is replaced, an interrupted one continues at this step.
+
+        Without a step, as for a run that was interrupted after its last round, all earlier rounds are kept.
+        """
         from tensorboardX import SummaryWriter
 
         if run["id"] not in self.writers:
@@ -52,7 +55,7 @@ class TensorBoard:
                 shutil.rmtree(folder)
             purge_step = step if folder.exists() else None
             # The name of a file has the second, in which two benches may begin
-            self.writers[run["id"]] = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{step}")
+            self.writers[run["id"]] = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{step or 0}")
         return self.writers[run["id"]]
 
 
