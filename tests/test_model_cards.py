@@ -178,7 +178,7 @@ def test_notes_of_a_shared_card_name_no_file_and_no_patient():
 
 
 def test_the_best_baseline_may_score_0():
-    row = SimpleNamespace(label="constant", scores={"mcc": SimpleNamespace(value=0.0)})
+    row = SimpleNamespace(label="constant", is_second_reader=False, scores={"mcc": SimpleNamespace(value=0.0)})
     board = SimpleNamespace(specs={"mcc": SimpleNamespace(higher_is_better=True)})
     assert best_baseline(SimpleNamespace(baselines=[row], board=board), "mcc").endswith("(constant)")
 
