@@ -126,6 +126,8 @@ def test_commas_in_parentheses_separate_options():
         ({"loss": "focal(gama=1)"}, "bad-protocol"),
         ({"loss": "focal(gamma=one)"}, "bad-protocol"),
         ({"loss": "focal(gamma=1"}, "bad-protocol"),
+        ({"loss": "focal(gamma=nan)"}, "bad-protocol"),
+        ({"loss": "focal(gamma=1,gamma=2)"}, "bad-protocol"),
         ({"loss": "focal,task"}, "usage"),  # planned, so it is no grid
     ],
 )

@@ -149,11 +149,14 @@ def test_an_ensemble_that_cannot_be_made_is_a_note(tmp_path, store, names, reaso
 @pytest.mark.integration
 def test_in_cross_validation_models_are_averaged_within_each_fold(tmp_path, store):
     stored = {
-        (m, f): store(tmp_path, model=m, fold=f, num_folds=2, noise=3.0) for m in ("net", "other") for f in range(2)
+        (m, f): store(tmp_path, model=m, fold=f, num_folds=2, noise=3.0, cost={"latency_seconds": 0.25})
+        for m in ("net", "other")
+        for f in range(2)
     }
     ((row,), _) = row_of(tmp_path, "net", "other")
     expected = np.mean([auroc_of_mean([stored[m, fold] for m in ("net", "other")]) for fold in range(2)])
     assert row["auroc"].value == pytest.approx(expected, abs=1e-12)
+    assert (row["train seconds"], row["seconds per image"]) == (4.0, 0.5)  # of all runs; of the two of a fold
 
 
 def test_the_command_warns_of_an_ensemble_that_no_board_has(zoo, tmp_path, store):

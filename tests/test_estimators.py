@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from zoo import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
-from zoo.conformance.estimator_claims import draw_request
+from zoo.conformance.checking import CheckedSpec
+from zoo.conformance.estimator_claims import check_state, draw_request
 from zoo.errors import RunError, UsageError
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predict import predict
@@ -27,7 +28,7 @@ from zoo.results.store import load_results
 from zoo.runner.planning import plan_estimator
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.protocol import KNN, LINEAR_PROBE, PROTOCOLS, SVM, ZERO_SHOT, Protocol, override, resolved_fields
-from zoo.training.probes import fit_estimator
+from zoo.training.probes import fit_estimator, fit_knn, make_estimator_head
 
 CENTROID, MACHINE, BOOSTING = ESTIMATORS
 BY_NAME = {spec.name: spec for spec in METRICS}
@@ -104,6 +105,40 @@ def test_a_head_answers_what_the_estimator_answers_and_holds_its_state():
     answers = predict(head, dataset, features, "test", precision="fp32").probabilities
     assert answers == pytest.approx(expected, abs=1e-6)
     assert head.to(torch.float16).state_dict()["arrays.center"].dtype == torch.float64
+
+
+def test_a_state_keeps_the_shapes_of_its_arrays():
+    arrays = {"count": np.array(3), "table": np.zeros((2, 3)).T}
+    state = make_estimator_head("e", len, arrays, task=BINARY, num_labels=2).state_dict()
+    assert [tuple(value.shape) for value in state.values()] == [(), (3, 2)]
+
+
+class OnMps(torch.Tensor):
+    """A tensor of a device without float64."""
+
+    def double(self):
+        raise TypeError("no float64")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_heads_convert_to_float64_on_the_host():
+    dataset, features = make_features()
+    heads = fit_estimator(features, dataset, CENTROID, lambda _: 0.0, seed=0), fit_knn(features, dataset, KNN)
+    for head in heads:
+        rows = features.values[:4]
+        assert torch.equal(head(rows.as_subclass(OnMps)).as_subclass(torch.Tensor), head(rows))
+
+
+def test_the_kit_refuses_a_state_that_a_module_cannot_hold():
+    renamed = replace(
+        CENTROID,
+        tasks=("binary",),
+        state=lambda predict: {"children": predict.arrays["center"], **predict.arrays},
+    )
+    with pytest.raises(AssertionError, match="children"):
+        check_state(CheckedSpec(spec=renamed))
 
 
 def answer_at_random(request):

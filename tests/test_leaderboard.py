@@ -192,6 +192,15 @@ def test_results_without_a_recorded_network_are_a_separate_row(tmp_path, store):
     assert {row.variant: row.seeds for row in rows} == {"network=unrecorded": (0,), "network=0.2.0-f": (1,)}
 
 
+@pytest.mark.parametrize("field", ["estimator", "inputs", "choices"])
+def test_versions_of_parts_of_a_recipe_are_separate_rows_whose_names_differ(tmp_path, store, field):
+    texts = [f"loss=zoo-some-plugin:robust@{version}" for version in (1, 2)]
+    for seed, text in enumerate(texts):
+        store(tmp_path, seed=seed, **{field: (text,) if field == "choices" else text})
+    rows = the_board(tmp_path).rows
+    assert {row.variant: row.seeds for row in rows} == {f"{field}={text}": (n,) for n, text in enumerate(texts)}
+
+
 def test_a_failed_seed_stays_in_the_row_of_its_network(tmp_path, store):
     store(tmp_path, seed=0, network="0.1.0-f")
     store(tmp_path, seed=1, network="0.1.0-f", status="failed", cost={"num_parameters": None})

@@ -234,10 +234,24 @@ def test_the_files_of_channels_are_one_volume(tmp_path):
     assert volumes["c.nii.gz"].files == (Path("c.nii.gz"),) and len(volumes) == 3
 
 
-def test_the_first_channel_may_be_listed_after_the_others():
-    files = {name: Path(name) for name in ("a_adc.nii.gz", "a_t2.nii.gz")}
-    (volume,) = group_channels(files, card_of_volumes(endings=["t2", "adc"]))
-    assert volume.files == (Path("a_t2.nii.gz"), Path("a_adc.nii.gz")) and not volume.refused
+def test_the_first_channel_may_come_after_the_others():
+    files = {name: Path(name) for name in ("a_flair.nii.gz", "a_t1.nii.gz", "b_flair.nii.gz", "b_t1.nii.gz")}
+    volumes = list(group_channels(files, card_of_volumes(endings=["t1", "flair"])))
+    assert [each.files for each in volumes] == [tuple(Path(f"{n}_{e}.nii.gz") for e in ("t1", "flair")) for n in "ab"]
+
+
+@pytest.mark.parametrize(("spacing", "sides"), [((1.0,) * 3, [[4] * 3, [6] * 3]), (None, [[2] * 3, [6] * 3])])
+def test_the_sides_in_a_card_are_those_of_train_in_one_unit(spacing, sides):
+    fold = SimpleNamespace(
+        label_maps=SimpleNamespace(shapes=np.array([[2] * 3, [6] * 3, [99] * 3])),
+        spacings=[(2.0,) * 3, (1.0,) * 3, None],
+        index=lambda split: {"train": np.array([0, 1])}[split],
+        volumes=SimpleNamespace(window=None),
+        channels=1,
+    )
+    pixels = SimpleNamespace(clipped=False, patch=(8,) * 3, spacing=spacing)
+    seen = {"frames": {}, "patient": {}, "endings": ()}
+    assert describe_pixels(fold, pixels, seen)["volumes"]["sides"] == sides
 
 
 def test_a_volume_of_another_size_differs_in_millimeters():

@@ -5,6 +5,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from zoo.models.building import build_model, feature_extractor, layer_groups, sp
 from zoo.models.features import extract_features
 from zoo.runner.grid import identify_inputs
 from zoo.specs.protocol import FINETUNE, LINEAR_PROBE, PROTOCOLS, ZERO_SHOT, resolved_fields
+from zoo.trained.inputs import NewImage
+from zoo.trained.second_input import attach_metadata
 from zoo.training.fitting import fit
 
 AGES = np.array(["40", "60", "", "NA", "100", "old"])
@@ -40,6 +43,12 @@ def test_numbers_are_standardized_by_train_and_missing_ones_have_an_indicator():
 def test_texts_have_one_indicator_per_category_of_train_and_one_for_all_others():
     encoded = fit_coding({"sex": SEXES}, TRAIN).encode({"sex": SEXES})
     assert encoded.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 1], [0, 1, 0]]
+
+
+def test_numbers_that_are_all_equal_in_train_are_not_divided_by_their_rounding():
+    cells = np.array(["0.1", "0.1", "0.1", "0.2"])
+    encoded = fit_coding({"spacing": cells}, np.arange(4) < 3).encode({"spacing": cells})
+    assert encoded[:, 0] == pytest.approx([0, 0, 0, 0.1], abs=1e-6)
 
 
 def test_cells_outside_train_do_not_change_the_coding():
@@ -61,6 +70,34 @@ def test_a_column_that_identifies_images_is_refused_by_name():
 def test_a_missing_column_is_refused_by_name():
     with pytest.raises(DataError, match="no column 'sex'"):
         fit_coding(CELLS, TRAIN).encode({"age": AGES})
+
+
+def test_the_size_of_an_input_counts_its_metadata():
+    pixels = as_pixels(torch.zeros((2, 8, 8, 3), dtype=torch.uint8), (0, 255), (0.5,), (0.5,), "cpu")
+    assert pixels.input_bytes == 4 * 3 * 64
+    assert replace(pixels, metadata=torch.zeros(2, 100)).input_bytes == 4 * 103 * 64
+
+
+# --- new images ------------------------------------------------------------------------------------------------------
+def cells_of_new(tmp_path, rows, *names):
+    table = tmp_path / "ages.csv"
+    table.write_text("\n".join(["image,age", *rows]), encoding="utf-8")
+    card = SimpleNamespace(coding=fit_coding({"age": AGES}, TRAIN), name="set/net")
+    return [each.cells for each in attach_metadata([NewImage(name=name, file=name) for name in names], card, table)]
+
+
+def test_a_row_is_found_by_the_path_or_the_name_of_the_file(tmp_path):
+    rows = ["a/1.png,30", "2.png,40", "2.png,40"]
+    assert cells_of_new(tmp_path, rows, "a/1.png", "b/2.png") == [{"age": "30"}, {"age": "40"}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"), [(["1.png,30", "1.png,40"], ["1.png"]), (["1.png,30"], ["a/1.png", "b/1.png"])]
+)
+def test_rows_that_do_not_tell_whose_cells_they_have_are_refused(tmp_path, rows, names):
+    with pytest.raises(UsageError, match=r"1\.png") as error:
+        cells_of_new(tmp_path, rows, *names)
+    assert error.value.code == "inputs"
 
 
 # --- networks --------------------------------------------------------------------------------------------------------

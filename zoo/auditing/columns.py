@@ -52,7 +52,8 @@ def find_predictive_columns(source: OpenDataset, fingerprints: Fingerprints) -> 
 def metadata_columns(source: OpenDataset, fingerprints: Fingerprints) -> Mapping[str, Array]:
     """Return str arrays (N,) by description: metadata columns, the official split, image size, file type and color."""
     table = source.samples.table
-    named = {f"column {name!r}": table[name] for name in source.spec.metadata if name in table.columns}
+    declared = dict.fromkeys((*source.spec.metadata, *source.spec.inputs))
+    named = {f"column {name!r}": table[name] for name in declared if name in table.columns}
     columns = {what: cells.astype(str).to_numpy().astype(np.str_) for what, cells in named.items()}
     columns["the official split"] = source.splits
     columns["the image's width"], columns["the image's height"] = (

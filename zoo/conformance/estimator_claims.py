@@ -14,6 +14,7 @@ from zoo.conformance.task_claims import num_labels_of
 from zoo.specs.estimator import EstimatorRequest, EstimatorSpec
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
+from zoo.training.probes import make_estimator_head
 
 NUM_DRAWN_TRAIN, NUM_NEW, NUM_FEATURES = 90, 30, 6
 SIGNAL = 3.0  # of a label, in standard deviations of the noise
@@ -174,7 +175,9 @@ def check_state(subject: CheckedSpec) -> None:
             for name, array in arrays.items():
                 plain = isinstance(array, np.ndarray) and array.dtype.kind in "biuf" and name.isidentifier()
                 expect(plain, f"{estimator_label(subject)}: state {name!r} is not an array of numbers")
-            answers = np.asarray(spec.restore({name: array.copy() for name, array in arrays.items()})(inputs))
+            head = make_estimator_head(spec.name, predict, arrays, task=task, num_labels=num_labels_of(task))
+            kept = {name.removeprefix("arrays."): value.clone().numpy() for name, value in head.state_dict().items()}
+            answers = np.asarray(spec.restore(kept)(inputs))
         expect(
             answers.shape == expected.shape and np.allclose(answers, expected, atol=SAME_ANSWER),
             f"{estimator_label(subject)}: restored from its state, it answers differently",

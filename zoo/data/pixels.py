@@ -45,8 +45,9 @@ class Pixels:
 
     @property
     def input_bytes(self) -> int:
-        """Size of a network's input for one image, or for one patch."""
-        return 4 * (math.prod(self.patch) * self.images.shape[-1] if self.patch else self.images[0].numel())
+        """Size of a network's input for one image, or for one patch, with its metadata."""
+        channels = int(self.images.shape[3]) + (0 if self.metadata is None else int(self.metadata.shape[1]))
+        return 4 * channels * math.prod(self.patch or self.images.shape[1:3])
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the stored levels of some rows (B, H, W, C), on the device of the images."""

@@ -140,8 +140,8 @@ def score_ensemble(ensemble: Ensemble, metrics: Mapping[str, MetricSpec], reques
         *scores.values(),
         replace(singles[0], value=mean, low=None, high=None),
         compare_with_best(ensemble, request),
-        sum_cost(ensemble.members, "train_seconds"),
-        sum_cost(ensemble.members, "latency_seconds"),
+        sum_cost(ensemble, "train_seconds"),
+        sum_cost(ensemble, "latency_seconds", parts=len(ensemble.folds)),
     )
 
 
@@ -170,10 +170,13 @@ def compare_with_best(ensemble: Ensemble, request: SectionRequest) -> Score | No
     return Score(value=pair.difference, low=pair.low, high=pair.high, method=DIFFERENCE, version=metric.version)
 
 
-def sum_cost(members: Sequence[ScoredRow], name: str) -> float | None:
-    """The cost of all runs of an ensemble's members; None if it is unknown of one."""
-    costs = [(row.cost.get(name), sum(map(len, row.stored))) for row in members]
-    known = [cost * runs for cost, runs in costs if cost is not None]
+def sum_cost(ensemble: Ensemble, name: str, *, parts: int = 1) -> float | None:
+    """The cost of all runs of an ensemble's members, over `parts`; None if it is unknown of one.
+
+    In cross-validation only the runs of one fold answer about an image.
+    """
+    costs = [(row.cost.get(name), sum(map(len, row.stored))) for row in ensemble.members]
+    known = [cost * runs / parts for cost, runs in costs if cost is not None]
     return float(f"{sum(known):.4g}") if len(known) == len(costs) else None
 
 

@@ -49,7 +49,9 @@ KEPT_APART = (
     "predictions",
     "estimator",
     "inputs",
+    "choices",
 )
+UNCUT = ("estimator", "inputs", "choices")  # of these, texts that may differ at their ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,8 @@ def row_key(result: Result) -> tuple[Any, ...]:
 
 def kept_apart(run: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a run (`Run.describe()`) that separate rows."""
-    return {name: run.get(name, "") for name in KEPT_APART}  # older results lack some
+    fields = {**run, "choices": ", ".join(run.get("choices", ()))}  # a list in `result.json`
+    return {name: fields.get(name, "") for name in KEPT_APART}  # older results lack some
 
 
 def protocol_parts(protocol: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -182,7 +185,8 @@ def build_rows(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[i
         run = part[0].run
         twins = [t[0].run for t in parts if all(t[0].run[name] == run[name] for name in ("shown", "weights_tag"))]
         differing = [name for name in KEPT_APART if len({kept_apart(twin)[name] for twin in twins}) > 1]
-        shown = {name: str(kept_apart(run)[name])[:20] or "unrecorded" for name in differing}
+        texts = {name: str(kept_apart(run)[name]) for name in differing}
+        shown = {name: (text if name in UNCUT else text[:20]) or "unrecorded" for name, text in texts.items()}
         if len({(*kept_apart(twin).values(),) for twin in twins}) < len(twins):
             shown["params"] = str(next(map(describe_parameters, part), None))
         rows.append(replace(row, variant=", ".join(f"{name}={value}" for name, value in shown.items())))

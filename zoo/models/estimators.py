@@ -172,9 +172,8 @@ class VectorMachines:
         return join_labels([machine(scaled) for machine in machines], kind == EXCLUSIVE_LABELS)
 
 
-EXCLUSIVE_LABELS, INDEPENDENT_LABELS, SINGLE_NUMBER = range(
-    3
-)  # the first number of the array `form`; the second is the number of machines
+# The first number of the array `form`; the second is the number of machines.
+EXCLUSIVE_LABELS, INDEPENDENT_LABELS, SINGLE_NUMBER = range(3)
 
 
 def part_of(arrays: Arrays, number: int) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,10 +75,13 @@ def parse_choice(text: str) -> tuple[str, dict[str, float]]:
         if match is None:
             raise ValueError
         pairs = [part.split("=") for part in (match[2] or "").split(",") if part.strip()]
-        return match[1], {name.strip(): float(number) for name, number in pairs}
+        options = {name.strip(): float(number) for name, number in pairs}
+        if len(options) < len(pairs) or not all(map(math.isfinite, options.values())):
+            raise ValueError
+        return match[1], options
     except ValueError:
         raise UsageError(
-            f"{text!r}: expected a name, or a name with numbers, such as focal(gamma=1)",
+            f"{text!r}: expected a name, or a name with numbers, each given once, such as focal(gamma=1)",
             fix="correct the protocol or --set",
             code="bad-protocol",
         ) from None

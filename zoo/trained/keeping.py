@@ -170,8 +170,8 @@ def describe_pixels(dataset: DecodedFold, pixels: Pixels | VolumePixels, images:
             "seen": {**images, "dtype": str(map_images(dataset.images).dtype)},
         }
     assert dataset.volumes is not None
-    grids = zip(dataset.label_maps.shapes, dataset.spacings, strict=True)
-    sides = np.array([sides_of(shape, spacing if pixels.spacing else None) for shape, spacing in grids])
+    shapes, spacings, rows = dataset.label_maps.shapes, dataset.spacings, dataset.index("train")
+    sides = np.array([sides_of(shapes[row], spacings[row] if pixels.spacing else None) for row in rows])
     return {
         # of a window as `intensity`, which these map to -2 and 2
         "mean": (0.5 if pixels.clipped else 0.0,) * dataset.channels,

@@ -41,7 +41,7 @@ def no_metadata(card: ModelCard) -> UsageError:
 
 
 def read_cells(table: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The cells of each image by the text of its first column, `image`."""
+    """The cells of each image by the text of its column `image`. Raises UsageError if two rows of an image differ."""
     rows = read_table(table)
     for name in (IMAGE_COLUMN, *names):
         if name not in rows.columns:
@@ -50,17 +50,32 @@ def read_cells(table: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
                 fix=f"its columns are {', '.join(map(str, rows.columns))}",
                 code="inputs",
             )
-    texts = rows[[IMAGE_COLUMN, *names]].to_dict("records")
-    return {row[IMAGE_COLUMN]: {name: row[name] for name in names} for row in texts}
+    distinct = rows[[IMAGE_COLUMN, *names]].drop_duplicates()
+    repeated = distinct[IMAGE_COLUMN][distinct[IMAGE_COLUMN].duplicated()]
+    if len(repeated):
+        raise UsageError(
+            f"--metadata {table} line {repeated.index[0]}: another row for {repeated.iloc[0]!r}, with other cells",
+            fix="leave one of them",
+            code="inputs",
+        )
+    return {row[IMAGE_COLUMN]: {name: row[name] for name in names} for row in distinct.to_dict("records")}
 
 
 def each_with_cells(
     images: Iterable[NewImage], cells: Mapping[str, Mapping[str, str]], table: Path
 ) -> Iterator[NewImage]:
+    """Yield the images with their cells. Raises UsageError if a row has the name of files in several folders."""
+    files: dict[str, str] = {}  # by the key of their row
     for image in images:
         name = split_frame(image.name)[0]
-        found = next((cells[key] for key in (image.name, name, Path(name).name) if key in cells), None)
-        if found is not None or image.refused:
-            yield replace(image, cells=found or {})
-        else:
+        key = next((each for each in (image.name, name, Path(name).name) if each in cells), None)
+        if key is None and not image.refused:
             yield replace(image, refused=f"{image.name}: no row in {table}", fix="add a row for it")
+            continue
+        if key is not None and files.setdefault(key, name) != name:
+            raise UsageError(
+                f"--metadata {table}: its row {key!r} could be of {files[key]} or of {name}",
+                fix="write their paths as in the command",
+                code="inputs",
+            )
+        yield replace(image, cells={} if key is None else cells[key])

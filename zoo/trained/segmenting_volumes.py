@@ -16,10 +16,10 @@ from zoo.data.volumes import Sides, VolumePixels, check_values, resampled_shape,
 from zoo.errors import DataError, UsageError, clean
 from zoo.evaluation.forward import Network
 from zoo.evaluation.predict_volumes import decide_volume
-from zoo.images.formats import is_volume_name, without_suffix
+from zoo.images.formats import is_volume_name
 from zoo.images.label_maps import read_grid
 from zoo.images.placement import Spacing
-from zoo.sources.channels import channel_files
+from zoo.sources.channels import find_channels
 from zoo.sources.listing import check_file_name
 from zoo.sources.whole_volumes import read_channels, read_voxel_size, read_whole_volume
 from zoo.trained.card import ModelCard
@@ -77,10 +77,8 @@ def list_volumes(paths: Sequence[Path], card: ModelCard, cache: Path) -> Iterato
 def group_channels(files: dict[str, Path], card: ModelCard) -> Iterator[NewVolume]:
     """Join the files of the channels of a volume if those of the training volumes were files of their own."""
     assert card.volumes is not None
-    endings = tuple(card.volumes["endings"])
-    firsts = [name for name in files if endings and without_suffix(name).endswith(endings[0])]
-    groups = {name: channel_files(name, endings) for name in firsts}
-    further = {other for own in groups.values() for other in own[1:]}  # they may be listed before the first
+    groups = find_channels(card.volumes["endings"], files).files
+    further = {each for own in groups.values() for each in own[1:]}
     for name, path in files.items():
         if name in further:
             continue

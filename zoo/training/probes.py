@@ -103,7 +103,7 @@ def make_vote(bank: Tensor, votes: Tensor, neighbors: int, temperature: float, a
             similarity, nearest = (normalize(features, dim=1) @ self.bank.T).topk(k, dim=1)
             weight = (similarity / temperature).softmax(dim=1)[:, :, None] * known[nearest]
             share = (weight * self.votes.nan_to_num()[nearest]).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
-            return torch.from_numpy(answers.to_logits(share.detach().double().cpu().numpy())).float()
+            return torch.from_numpy(answers.to_logits(share.detach().cpu().double().numpy())).float()
 
     return NeighborVote()
 
@@ -164,10 +164,10 @@ def make_estimator_head(
             super().__init__()
             self.arrays = Arrays()
             for key, value in arrays.items():
-                self.arrays.register_buffer(key, torch.from_numpy(np.ascontiguousarray(value)))
+                self.arrays.register_buffer(key, torch.from_numpy(np.asarray(value, order="C")))
 
         def forward(self, features: Tensor) -> Tensor:
-            answers = predict(features.detach().double().cpu().numpy())
+            answers = predict(features.detach().cpu().double().numpy())  # MPS has no float64
             return torch.from_numpy(answers_to_logits(name, answers, task, num_labels)).float()
 
     return EstimatorHead()
