@@ -7,12 +7,15 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
 from zoo.auditing.audit import run_audit
+from zoo.auditing.columns import metadata_columns
 from zoo.data.fingerprints import take_fingerprints
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
@@ -375,6 +378,17 @@ def test_predictive_columns_of_numbers_words_and_blanks_are_reported(of_a, of_b,
     assert [message.startswith("column 'x' alone predicts the label: AUROC ") for message in messages] == [
         True
     ] * expected
+
+
+def test_columns_of_the_second_input_are_checked_like_metadata():
+    source = SimpleNamespace(
+        samples=SimpleNamespace(table=pandas.DataFrame({"age": ["40", "50"], "x": ["a", "b"]}), files=()),
+        spec=SimpleNamespace(metadata=("x",), inputs=("age", "x")),
+        splits=np.array(["train", "test"]),
+    )
+    images = SimpleNamespace(widths=np.array([8, 8]), heights=np.array([8, 8]), channels=np.array([1, 1]))
+    columns = metadata_columns(source, images)
+    assert list(columns)[:2] == ["column 'x'", "column 'age'"] and columns["column 'age'"].tolist() == ["40", "50"]
 
 
 @pytest.mark.integration
