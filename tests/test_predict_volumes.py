@@ -262,15 +262,6 @@ def test_a_volume_of_another_size_differs_in_millimeters():
     assert find_other_size(card_of_volumes(spacing=None), (10, 10, 10), (0.1, 1.0, 1.0)) == ()
 
 
-def test_the_sides_of_the_training_volumes_are_in_voxels_if_one_has_no_spacing():
-    window = SimpleNamespace(window=None)
-    grids = {"label_maps": SimpleNamespace(shapes=[(9, 9, 9), (8, 8, 8)]), "spacings": [(5.0, 5.0, 5.0), None]}
-    pixels = SimpleNamespace(clipped=False, patch=(8, 8, 8), spacing=None)
-    images = {"frames": {}, "patient": {}, "endings": ()}
-    facts = describe_pixels(SimpleNamespace(**grids, volumes=window, channels=1), pixels, images)
-    assert facts["volumes"]["sides"] == [[8.0, 8.0, 8.0], [9.0, 9.0, 9.0]]
-
-
 def test_seeds_decide_by_their_mean_probability():
     logits = [torch.tensor([0.0, 1.0]), torch.tensor([5.0, 0.0]), torch.tensor([0.0, 1.0])]
     models = [SimpleNamespace(module=lambda _, own=own: own.reshape(1, 2, 1, 1, 1)) for own in logits]
