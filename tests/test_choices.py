@@ -128,6 +128,8 @@ def test_commas_in_parentheses_separate_options():
         ({"loss": "focal(gamma=1"}, "bad-protocol"),
         ({"loss": "focal(gamma=nan)"}, "bad-protocol"),
         ({"loss": "focal(gamma=1,gamma=2)"}, "bad-protocol"),
+        ({"loss": "focal(gamma=-1)"}, "bad-protocol"),
+        ({"transforms": "cutout(side=2)"}, "bad-protocol"),
         ({"loss": "focal,task"}, "usage"),  # planned, so it is no grid
     ],
 )

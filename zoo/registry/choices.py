@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,11 +53,18 @@ def find_choice(kind: Kind, text: str, registry: Registry) -> Choice:
     """The spec that `NAME(option=number,...)` means, with all its options."""
     name, options = parse_choice(text)
     spec, plugin = registry.find(kind, name), registry.qualified(kind, name).partition(":")[0]
-    for option in options:
+    for option, value in options.items():
         if option not in spec.options:
             raise UsageError(
                 f"{kind} {name!r} has no option {option!r}",
                 fix=nearest(option, spec.options) or f"choose from {', '.join(spec.options) or 'none'}",
+                code="bad-protocol",
+            )
+        low, high = spec.bounds.get(option, (-math.inf, math.inf))
+        if not low <= value <= high:
+            raise UsageError(
+                f"{kind} {name!r}: {option} is {value:g}",
+                fix=f"give a number from {low:g} to {high:g}" if high < math.inf else f"give {low:g} or more",
                 code="bad-protocol",
             )
     return Choice(spec=spec, plugin=plugin, options={**spec.options, **options})

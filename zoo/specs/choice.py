@@ -28,6 +28,7 @@ class ChoiceSpec:
     version: int = 1
     citation: str = ""
     options: Mapping[str, float] = field(default_factory=dict)  # its numbers, with their defaults
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # least and greatest value of an option
     tasks: tuple[str, ...] = ()  # the names of the tasks that it serves; (): all
 
 

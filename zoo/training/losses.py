@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ FOCAL = LossSpec(
     title="cross-entropy times (1 - P)^gamma: less of images that are already right",
     citation="Lin et al. 2017, Focal loss for dense object detection, ICCV, arXiv:1708.02002",
     options={"gamma": 2.0},
+    bounds={"gamma": (0.0, math.inf)},
     tasks=WITH_LIKELIHOOD,
     class_weights=True,
     label_smoothing=True,

@@ -40,5 +40,6 @@ CUTOUT = TransformSpec(
     title="a square of each training image set to 0",
     citation="DeVries & Taylor 2017, arXiv:1708.04552",
     options={"side": 0.25},
+    bounds={"side": (0.0, 1.0)},
 )
 TRANSFORMS = (CLAHE, CUTOUT)
