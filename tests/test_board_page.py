@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from zoo.report.board_html import to_html
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_page import rows
+from zoo.report.board_page.answer import list_costs
 from zoo.report.board_page.checklists import CLAIM, TRIPOD_AI
 from zoo.report.board_page.rows import MAX_OPENED, place_brackets
 from zoo.report.board_page.tables import MAX_ROWS, describe_table
@@ -87,6 +89,15 @@ def test_the_card_says_by_how_much_what_can_be_shown_and_what_it_costs(text):
     assert "Not detectably worse and smaller: resnet10: 2 M parameters" in shown or "resnet10: 2 M parameters" in shown
     assert "constant .500 (differences from baselines are not tested)" in shown
     assert "left out as copies of test: 3 images of train" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "unit"), [({}, "image"), ({"dims": 3}, "volume"), ({"dims": 3, "boundaries": {"unit": "mm"}}, "patch")]
+)
+def test_the_latency_is_of_an_image_a_volume_or_a_patch(facts, unit):
+    cost = dict.fromkeys(("num_parameters", "peak_memory_bytes", "train_seconds"))
+    row = SimpleNamespace(cost={**cost, "latency_seconds": 0.016})
+    assert list_costs(row, SimpleNamespace(facts=facts)) == f"16 ms per {unit}"
 
 
 def test_every_warning_stands_once_in_the_card(text):

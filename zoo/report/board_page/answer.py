@@ -144,21 +144,24 @@ def cost_statement(board: Board) -> str:
     best = best_model(board)
     if best is None:
         return ""
-    text = f"{clean(best.label)}: {list_costs(best)}"
+    text = f"{clean(best.label)}: {list_costs(best, board)}"
     winner = board.comparisons.winner
     tied = [] if winner is None else [board.rows[place] for place in board.comparisons.tied_with(winner)]
     sizes = [(row.cost["num_parameters"], row.label, row) for row in (best, *tied) if row.cost["num_parameters"]]
     smallest = min(sizes, default=(None, "", best))[2]
     if smallest is best:
         return text + ("; no smaller model is as good as far as this set can tell" if tied else "")
-    return f"{text}. Not detectably worse and smaller: {clean(smallest.label)}: {list_costs(smallest)}"
+    return f"{text}. Not detectably worse and smaller: {clean(smallest.label)}: {list_costs(smallest, board)}"
 
 
-def list_costs(row: Row) -> str:
+def list_costs(row: Row, board: Board) -> str:
     cost = row.cost
+    # Models of masks of volumes are timed on one patch.
+    volume = "patch" if "boundaries" in board.facts else "volume"
+    image = volume if board.facts.get("dims") == 3 else "image"
     parts = [
         (f"{amount(cost['num_parameters'])} parameters", cost["num_parameters"]),
-        (f"{milliseconds(cost['latency_seconds'])} per image", cost["latency_seconds"]),
+        (f"{milliseconds(cost['latency_seconds'])} per {image}", cost["latency_seconds"]),
         (f"{amount(cost['peak_memory_bytes'], 'B')} peak memory", cost["peak_memory_bytes"]),
         (f"{format_rounded(cost['train_seconds'], 0)} s of training", cost["train_seconds"]),
     ]
