@@ -163,6 +163,27 @@ def test_the_hash_depends_on_the_tolerance_of_the_tested_card(trained, tmp_path)
     assert len(hashes) == 3
 
 
+def test_the_hash_depends_on_the_second_input(trained, tmp_path):
+    source, (tested, fingerprints) = opened(trained)[0], opened(write(tmp_path / "b", ("normal", "pneumonia")))
+    hashes = set()
+    for inputs, age in (((), "50"), ((), "60"), (("age",), "50"), (("age",), "60")):
+        samples = replace(tested.samples, table=tested.samples.table.assign(age=age))
+        own = replace(source, spec=replace(source.spec, inputs=inputs))
+        hashes.add(match_datasets(own, replace(tested, samples=samples), fingerprints, {}, name="b").hash)
+    assert len(hashes) == 3
+
+
+def test_inputs_that_cannot_be_coded_do_not_matter_to_models_of_images(trained, tmp_path):
+    source, fingerprints = opened(trained)
+    split = draw_split(source, None, fingerprints)
+    images = cache_images(source, 16, tmp_path / "cache")
+    names = np.array([f"text {number}" for number in range(len(source.sample_ids))])
+    own = replace(open_fold(source, split, 0, images), inputs={"name": names})
+    external = match_datasets(source, *opened(write(tmp_path / "b", ("normal", "pneumonia"))), {}, name="b")
+    other = open_external(external, own, cache_images(external.source, 16, tmp_path / "cache"))
+    assert other.coded_as is own
+
+
 def as_datasets(trained, tested, size=16):
     """Decode both datasets as a run does; return training set, test set, the facts of the board, and the match."""
     source, fingerprints = opened(trained)

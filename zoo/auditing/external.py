@@ -241,11 +241,18 @@ def restrict(trained: OpenDataset, tested: OpenDataset, rows: Array, targets: Ar
         positive=trained.spec.positive,
         channels=trained.spec.channels,
     )
-    return subset(replace(tested, spec=spec, samples=replace(tested.samples, read=read)), rows, targets)
+    table = tested.samples.table
+    # Only with a second input, so that other tests keep the hash they had before there was one.
+    inputs = [f"{name} {list(texts_of(table[name])[rows])}" for name in trained.spec.inputs if name in table.columns]
+    opened = replace(tested, spec=spec, samples=replace(tested.samples, read=read))
+    return subset(opened, rows, targets, facts=tuple(inputs))
 
 
-def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
-    """Make a dataset of some rows of another, with new targets; all its images are test."""
+def subset(source: OpenDataset, rows: Array, targets: Array, facts: tuple[str, ...] = ()) -> OpenDataset:
+    """Make a dataset of some rows of another, with new targets; all its images are test.
+
+    Its hash covers images, patients, targets, how they are read, and `facts`.
+    """
     samples, spec = source.samples, source.spec
     selected = replace(
         samples,
@@ -257,7 +264,7 @@ def subset(source: OpenDataset, rows: Array, targets: Array) -> OpenDataset:
     texts = masks or target_texts(targets)
     parts = (source.sample_ids[rows], source.patients[rows], source.digests[rows], texts)
     lines = ("\t".join(map(str, cells)) for cells in zip(*parts, strict=True))
-    facts = (spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)))
+    facts = (spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *facts)
     if spec.tolerance_mm is not None:  # other datasets keep the hash they had before there was one
         facts += (f"tolerance_mm {spec.tolerance_mm}",)
     content = hash_bytes(*facts, *lines)
@@ -305,10 +312,9 @@ def open_external(external: External, trained: DecodedFold, images: Path) -> Dec
     intensity, _ = find_levels(external, trained, images)
     ready = replace(source, spec=replace(source.spec, intensity=intensity))
     opened = open_fold(ready, split, 0, images)
-    coding = trained.coding if trained.inputs else None
     table = ready.samples.table
     inputs = {name: texts_of(table[name]) for name in trained.inputs if name in table.columns}
-    return replace(opened, scale=trained.target_scale, volumes=trained.volumes, inputs=inputs, own_coding=coding)
+    return replace(opened, scale=trained.target_scale, volumes=trained.volumes, inputs=inputs, coded_as=trained)
 
 
 def find_levels(external: External, trained: DecodedFold, images: Path) -> tuple[tuple[float, float], str]:

@@ -154,7 +154,7 @@ class DecodedFold(Fold):
     scale: tuple[float, float] | None = None  # for a regression whose models were trained on another dataset
     volumes: VolumeReading | None = None  # of a dataset of volumes
     inputs: Mapping[str, Array] = field(default_factory=dict)  # columns (N,) str for a second input of models
-    own_coding: MetadataCoding | None = None  # of `inputs`, if models were trained on another dataset
+    coded_as: DecodedFold | None = None  # the dataset of training, whose coding of `inputs` holds, if it is another
 
     @cached_property
     def target_scale(self) -> tuple[float, float]:
@@ -164,7 +164,7 @@ class DecodedFold(Fold):
     @cached_property
     def coding(self) -> MetadataCoding:
         """How `inputs` become numbers, by the images of train."""
-        return self.own_coding or fit_coding(self.inputs, self.split_of == "train")
+        return self.coded_as.coding if self.coded_as else fit_coding(self.inputs, self.split_of == "train")
 
     @property
     def label_maps(self) -> LabelMaps:
