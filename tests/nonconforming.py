@@ -627,6 +627,7 @@ def fit_mean_target(request, *, noise=None, write=False, **options):
         request.inputs -= request.inputs.mean(axis=0)
     present = request.targets == 1
     slope = request.inputs[present].mean(axis=0) - request.inputs[~present].mean(axis=0)
+    slope /= np.linalg.norm(slope)  # so that no probability is so near to 0 or 1 that noise does not change it
     if noise is not None:
         slope = slope + np.random.default_rng(noise(request)).normal(0, 0.1, len(slope))
     return MeanTarget({"center": request.inputs.mean(axis=0), "slope": slope}, **options)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from folders import card, open_source, shared
 from PIL import Image
-from test_imported_masks import main  # noqa: F401  a fixture
 from test_segmentation import write
 from test_top_hat import lines
 
@@ -117,18 +116,20 @@ def test_the_second_reader_of_chasedb1_has_a_dice_of_777_over_all_images(tmp_pat
 
 # --- the board -------------------------------------------------------------------------------------------------------
 @pytest.mark.integration
-def test_a_board_has_the_second_reader_and_the_filter_unranked(main, tmp_path):  # noqa: F811
+def test_a_board_has_the_second_reader_and_the_filter_unranked(zoo, tmp_path):
     data = two_readers(tmp_path / "set", count=20)
     bench = "--models unet2d --protocol quick --set steps=2 --set batch_size=2 --weights none --seeds 1 --folds 1"
-    status, out, err = main("bench", "--datasets", data, *bench.split(), "--workers", "1")
-    assert status == 0, err
-    rows = {row["model"]: row for row in json.loads(main("report", "--format", "json")[1])["leaderboard"]}
+    done = zoo("bench", "--datasets", data, *bench.split(), "--workers", "1", cwd=tmp_path, COLUMNS="140")
+    assert done.returncode == 0, done.stderr
+    report = zoo("report", "--format", "json", cwd=tmp_path)
+    rows = {row["model"]: row for row in json.loads(report.stdout)["leaderboard"]}
     assert rows.keys() == {"unet2d", "second-reader", "top-hat", "atlas", "empty"}
     assert rows["second-reader"]["value"] == pytest.approx(2 / 3, abs=0.05)
     assert rows["top-hat"]["value"] > rows["atlas"]["value"]
     assert {rows[name]["rank"] for name in ("second-reader", "top-hat")} == {None}
     assert all(rows[name]["baseline"] for name in ("second-reader", "top-hat"))
-    answer = next(line for line in out.splitlines() if line.startswith("No winner"))
+    answer = next(line for line in done.stdout.splitlines() if line.startswith("No winner"))
     assert "top-hat" in answer and "second-reader" not in answer
-    assert "the masks of a second reader" in main("report", "--details")[1]
-    assert main("bundle", "bundle.zip")[0] == 0 and "no differences" in main("verify", "bundle.zip")[1]
+    assert "the masks of a second reader" in zoo("report", "--details", cwd=tmp_path, COLUMNS="140").stdout
+    assert zoo("bundle", "bundle.zip", cwd=tmp_path).returncode == 0
+    assert "no differences" in zoo("verify", "bundle.zip", cwd=tmp_path).stdout

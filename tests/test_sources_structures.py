@@ -9,7 +9,6 @@ from folders import card, open_source, refusal
 from matplotlib.path import Path as Polygon
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage, generate_uid
-from test_imported_masks import main  # noqa: F401  a fixture
 from test_sources_segmentations import SHAPE, areas, error_of, segment, series
 
 from zoo import SEGMENTATION
@@ -120,7 +119,7 @@ def test_points_are_no_regions(tmp_path):
 
 
 @pytest.mark.integration
-def test_sets_of_segmentations_and_of_structures_get_boards(main, tmp_path):  # noqa: F811
+def test_sets_of_segmentations_and_of_structures_get_boards(zoo, tmp_path):
     shape = (3, 33, 35)
     for patient in [f"P{number}" for number in range(10)]:
         images = series(tmp_path / "segments" / patient / "ct", patient, shape)
@@ -128,9 +127,9 @@ def test_sets_of_segmentations_and_of_structures_get_boards(main, tmp_path):  # 
         images = series(tmp_path / "structures" / patient / "ct", patient, shape)
         structures(tmp_path / "structures" / patient / "rt.dcm", images, contours_of(images))
     bench = "--models unet2d --protocol quick --set steps=1 --set batch_size=2 --weights none --seeds 1 --folds 1"
-    status, _, err = main("bench", "--datasets", "segments,structures", *bench.split(), "--workers", "1")
-    assert status == 0, err
-    rows = json.loads(main("report", "--format", "json")[1])["leaderboard"]
+    done = zoo("bench", "--datasets", "segments,structures", *bench.split(), "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(zoo("report", "--format", "json", cwd=tmp_path).stdout)["leaderboard"]
     dices = {(row["dataset"], row["model"]): row["value"] for row in rows}
     assert len(dices) == 6 and dices["segments", "empty"] == dices["structures", "empty"] == 0
     assert dices["structures", "atlas"] > 0.5
