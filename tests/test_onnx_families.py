@@ -70,6 +70,7 @@ def open_random(name, registry, folder):
     module = load_plain(card, folder / "model.safetensors", spec)
     return OpenModel(
         transforms=(),
+        estimator=None,
         card=card,
         spec=spec,
         folder=folder,
