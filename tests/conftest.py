@@ -155,6 +155,23 @@ def zoo(request, command, environment):
     return run
 
 
+@pytest.fixture
+def main(capsys, monkeypatch, tmp_path):
+    """Run a command that starts no process in this process, from an empty folder: its status, stdout and stderr."""
+    from zoo.cli.process import run
+
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("zoo.system.machine.num_cores", lambda: 1)  # perf: threads wait for each other on small images
+
+    def call(*words):
+        status = run([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def output_of(zoo):
     """Run a command that succeeds and return its stdout."""

@@ -11,7 +11,6 @@ from PIL import Image
 from test_segmentation import squares
 from test_volumes import msd, save
 
-from zoo.cli.process import run
 from zoo.data.opening import open_dataset
 from zoo.data.references import open_references
 from zoo.data.splits import Split
@@ -28,20 +27,6 @@ def data(tmp_path_factory):
     """Images of 30 patients, with their masks."""
     root = squares(tmp_path_factory.mktemp("imported") / "squares", count=60, patients=30)
     return card(root, 'patient = {regex = "(patient[0-9]+)_"}\n')
-
-
-@pytest.fixture
-def main(capsys, monkeypatch, tmp_path):
-    """Run the command in this process: its status, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        status = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def predict(data, folder, shift=1, leave_out=()):

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from test_segmentation import squares
 
-from zoo.cli.process import run
 from zoo.images.label_maps import read_label_map
 from zoo.report.new_masks import MaskWriter, count_labels, relative_stem
 from zoo.results.store import load_results
@@ -40,20 +39,6 @@ def trained(output_of, data):
 @pytest.fixture(scope="module")
 def trained_on_patches(output_of, data):
     return train(output_of, data, "patches", "--set", "patch=32")
-
-
-@pytest.fixture
-def main(capsys, monkeypatch, tmp_path):
-    """Run the command in this process: its status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zoo.system.machine.num_cores", lambda: 1)  # perf: threads wait for each other on small images
-
-    def call(*words):
-        status = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def lines_of(folder):

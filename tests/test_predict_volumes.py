@@ -15,7 +15,6 @@ from nibabel.orientations import inv_ornt_aff
 from test_text_headers import WRITERS
 from test_volumes import SPACING, ball, msd, save
 
-from zoo.cli.process import run
 from zoo.images.label_maps import read_grid
 from zoo.images.nifti_masks import save_volume_mask
 from zoo.images.volumes import count_stored_channels
@@ -59,20 +58,6 @@ def trained(output_of, folder, elsewhere):
     results = folder.parent / "results"
     output_of("bench", "--datasets", folder, *BENCH.split(), "--test-on", elsewhere, "--results", results)
     return results
-
-
-@pytest.fixture
-def main(capsys, monkeypatch, tmp_path):
-    """Run the command in this process: its status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zoo.system.machine.num_cores", lambda: 1)  # perf: threads wait for each other on small volumes
-
-    def call(*words):
-        status = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 def model_of(results, tested_on=""):

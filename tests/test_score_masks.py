@@ -10,7 +10,6 @@ import pytest
 from folders import shared
 from scipy.ndimage import zoom
 
-from zoo.cli.process import run
 from zoo.errors import ResultsError
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.masks.cases import CaseRow
@@ -181,20 +180,6 @@ def test_a_damaged_case_table_is_refused(tmp_path, damage):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-@pytest.fixture
-def main(capsys, monkeypatch, tmp_path):
-    """Run the command in this process: its status, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        status = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
-
-
 SQUARE = np.zeros((20, 20), np.uint8)
 SQUARE[4:10, 4:10] = 1
 
