@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from zoo import SEGMENTATION
 from zoo.data.dataset import find_boundary_rule
-from zoo.data.masks import LabelMaps, pack_maps
+from zoo.data.masks import LabelMaps, join_maps, pack_map
 from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.evaluation.mask_statistics import compare_masks
@@ -28,6 +28,10 @@ from zoo.tasks.overlaps import STATISTICS, statistic
 from zoo.training.atlas import draw_atlas
 
 NOISE = np.random.default_rng(0)
+
+
+def pack_maps(maps):
+    return join_maps([pack_map(each) for each in maps])
 
 
 def write(path, pixels):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +65,6 @@ class LabelMaps:
         starts = np.concatenate([[0], self.ends[:-1]])
         parts = [self.streams[starts[row] : self.ends[row]] for row in chosen]
         return join_streams(parts, self.shapes[chosen])
-
-
-def pack_maps(maps: Iterable[Array]) -> LabelMaps:
-    """Compress label maps of uint8."""
-    return join_maps([pack_map(each) for each in maps])
 
 
 def pack_map(label_map: Array) -> LabelMaps:
