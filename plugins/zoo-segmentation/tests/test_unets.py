@@ -92,3 +92,11 @@ def test_a_network_without_maps_is_refused():
 @pytest.mark.parametrize("name", ["unet2d", "unet3d", "unet-resnet18"])
 def test_the_networks_pass_the_conformance_kit(name):
     check_model(SPECS[name])
+
+
+def test_the_smallest_volume_has_logits_in_training_and_in_prediction():
+    size = SPECS["unet3d"].min_image_size
+    module = SPECS["unet3d"].build(BuildRequest(num_outputs=2, channels=1, image_size=size, dims=3))
+    for is_training in (True, False):
+        logits = module.train(is_training)(torch.zeros(1, 1, size, size, size))
+        assert logits.shape == (1, 2, size, size, size)

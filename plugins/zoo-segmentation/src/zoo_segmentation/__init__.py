@@ -58,6 +58,7 @@ def plain_unet_3d() -> ModelSpec:
         dims=(3,),
         image_size=128,
         size_multiple=8,
+        min_image_size=16,  # instance normalization needs two voxels at the lowest level
         channels=1,
         mean=(0.0,),
         std=(1.0,),
