@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from zoo.api import (
         predict as predict,
     )
+    from zoo.api import (
+        write_nnunet as write_nnunet,
+    )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.models.building import load_weights
     from zoo.registry.remote import RemoteWork
@@ -156,6 +159,7 @@ _API = (
     "load_results",
     "open_dataset",
     "predict",
+    "write_nnunet",
 )
 
 
