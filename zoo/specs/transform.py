@@ -23,11 +23,13 @@ class TransformSpec(ChoiceSpec):
     the protocol and before normalization: images float32 (B, C, H, W), 0..1 over the intensity range, and `draws`,
     float32 (B, num_draws), uniform in 0..1. It is deterministic, treats each image alone, and moves nothing that a mask
     would have to follow. A GPU captures it once and replays it: it may not read a value back, and its shapes are fixed.
+    With 3 in `dims` it also takes volumes and patches of volumes (B, C, D, H, W), each with its own range as 0..1.
     """
 
     prepare: Callable[..., Array] | None = None
     augment: Callable[..., Any] | None = None
     num_draws: int = 1
+    dims: tuple[int, ...] = (2,)  # of the images that `augment` takes
 
     def __post_init__(self) -> None:
         if (self.prepare is None) == (self.augment is None):
