@@ -15,6 +15,7 @@ MOTION = TransformSpec(
     citation="Shaw et al. 2019, MIDL, PMLR 102, 427-436",
     options={"share": 0.5, "degrees": 10.0, "translation": 0.05},
     bounds={"share": (0.0, 1.0), "degrees": (0.0, 180.0), "translation": (0.0, 1.0)},
+    severities=tuple({"share": 1.0, "degrees": 2.0 * each, "translation": 0.01 * each} for each in range(1, 6)),
 )
 GHOSTING = TransformSpec(
     name="ghosting",
@@ -25,6 +26,7 @@ GHOSTING = TransformSpec(
     citation=CITATION,
     options={"share": 0.5, "intensity": 1.0},
     bounds={"share": (0.0, 1.0), "intensity": (0.0, 1.0)},
+    severities=tuple({"share": 1.0, "intensity": each / 5} for each in range(1, 6)),
 )
 SPIKE = TransformSpec(
     name="spike",
@@ -35,6 +37,7 @@ SPIKE = TransformSpec(
     citation=CITATION,
     options={"share": 0.5, "intensity": 0.3},
     bounds={"share": (0.0, 1.0), "intensity": (0.0, 100.0)},
+    severities=tuple({"share": 1.0, "intensity": each} for each in (0.05, 0.1, 0.2, 0.35, 0.5)),
 )
 BIAS_FIELD = TransformSpec(
     name="bias-field",
@@ -45,6 +48,7 @@ BIAS_FIELD = TransformSpec(
     citation="Van Leemput et al. 1999, IEEE TMI 18, 885-896",
     options={"share": 0.5, "coefficient": 0.5},
     bounds={"share": (0.0, 1.0), "coefficient": (0.0, 10.0)},
+    severities=tuple({"share": 1.0, "coefficient": each} for each in (0.1, 0.2, 0.35, 0.5, 0.8)),
 )
 
 

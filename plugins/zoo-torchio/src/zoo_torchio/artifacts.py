@@ -177,11 +177,13 @@ def to_k_space(images: Tensor) -> Tensor:
     import torch
 
     axes = tuple(range(2, images.ndim))
-    return torch.fft.fftshift(torch.fft.fftn(images, dim=axes), dim=axes)
+    spectrum: Tensor = torch.fft.fftshift(torch.fft.fftn(images, dim=axes), dim=axes)
+    return spectrum
 
 
 def from_k_space(spectrum: Tensor) -> Tensor:
     import torch
 
     axes = tuple(range(2, spectrum.ndim))
-    return torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes).real
+    images: Tensor = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes).real
+    return images
