@@ -399,15 +399,22 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
 
 
 def count_stored_channels(path: Path) -> int:
-    """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
+    """The channels of a whole volume, from its header: the axis that is not one of space, or RGB; 1 without one."""
     check_regular(path)
-    if path.suffix.lower() not in (*TEXT_SUFFIXES, ".npy", ".nii", ".gz"):
-        return 1
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() in TEXT_SUFFIXES:
+        if suffix in TIFF_SUFFIXES:
+            with open_tiff(path) as tiff:
+                return 3 if int(tiff.pages[0].photometric) == 2 else 1
+        if suffix in TEXT_SUFFIXES:
             header = read_text_header(path)
             return 1 if header.channel_axis is None else header.shape[header.channel_axis]
-        shape = open_npy(path).shape if path.suffix.lower() == ".npy" else read_placed(path)[0]
+        if suffix == ".npy":
+            shape = open_npy(path).shape
+        else:
+            shape, image = read_placed(path)
+            if image.get_data_dtype().names == ("R", "G", "B"):
+                return 3
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
