@@ -16,7 +16,7 @@ from zoo.data.checks import target_texts
 from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images
 from zoo.data.fingerprints import Fingerprints, select_rows
-from zoo.data.metadata import texts_of
+from zoo.data.inputs import texts_of
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, dataset_subject, nearest

@@ -16,8 +16,9 @@ from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.coding import MetadataCoding, fit_coding
 from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
+from zoo.data.inputs import select_inputs
 from zoo.data.masks import LabelMaps
-from zoo.data.metadata import select_inputs, select_metadata
+from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.data.volume_cubes import Cube, DecodedCubes, cache_cubes
@@ -208,7 +209,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
         intensity=intensity or measure_intensity(images, split_of == "train"),
         images=images,
         volumes=volumes,
-        inputs=select_inputs(source),
+        inputs=select_inputs(source.spec, source.samples),
     )
     if spec.tolerance_mm is not None:
         decoded.boundary_rule  # noqa: B018  raises an error here, before any run

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
+from zoo.data.inputs import select_inputs
 from zoo.data.masks import hash_mask, measure_masks
 from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
@@ -62,6 +63,18 @@ class OpenDataset:
     @property
     def task(self) -> Task:
         return self.spec.task
+
+    @cached_property
+    def inputs_identity(self) -> str:
+        """The columns of the second input and a hash of their cells, "age, sex 1a2b3c4d"; "" without columns.
+
+        Raises DataError for a column that is missing.
+        """
+        columns = select_inputs(self.spec, self.samples)
+        if not columns:
+            return ""
+        cells = ("".join(map(repr, each)) for each in columns.values())
+        return f"{', '.join(columns)} {hash_bytes(*columns, *cells)[:8]}"
 
 
 def open_dataset(

@@ -33,8 +33,9 @@ def shorten_setting(name: str, text: str, registry: Registry) -> str:
     `focal(gamma=2)` is `focal`. Raises as `find_choices`; a text that `override` refuses is returned as it is.
     """
     kind, parts = CHOICE_KINDS.get(name), split_choices(text)
-    is_list = isinstance(ADDED.get(name), tuple)
-    if kind is None or text.strip().lower() == "none" or text.strip() == ADDED[name] or (len(parts) > 1 and not is_list):
+    if kind is None or text.strip().lower() in ("none", ADDED[name]):
+        return text
+    if len(parts) > 1 and not isinstance(ADDED[name], tuple):
         return text
     return ",".join(shorten_choice(kind, part, registry) for part in parts)
 
