@@ -87,7 +87,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         machine = describe_machine(device, settings)
     initial = find_initial_weights(choices, protocols, suite, context)
     opened, refused = open_sources(specs, suite, context)
-    externals, unmatched = plan_externals(opened, suite, context)
+    externals, unmatched = plan_externals(opened, suite, protocols, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     kinds = list(dict.fromkeys((source.task, source.spec.dims) for source, _ in sources.values()))
     if any(task.targets.spatial for task, _ in kinds):
