@@ -120,12 +120,16 @@ def read_label_values(path: Path, labels: object) -> dict[str, str]:
     if not isinstance(labels, dict):
         raise wrong(path, "labels is missing", 'write "labels": {"background": 0, "tumor": 1}')
     names: dict[int, str] = {}
+    listed = (value if isinstance(value, list) else [value] for value in labels.values())
+    parts = sorted({part for each in listed for part in each if isinstance(part, int) and part > 0})
+    to_name = ", ".join(f'{part} = "NAME"' for part in parts)
     for name, value in labels.items():
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             raise wrong(
                 path,
-                f"label {name!r} is a region of several values, {list(value)}; zoo reads one label per voxel",
-                'name the values in dataset.toml: labels = {1 = "edema", 2 = "core"}',
+                f"label {name!r} is a region of several values, {list(value)}, which overlaps others; zoo reads and "
+                "scores one label per voxel",
+                f"name the parts in dataset.toml: labels = {{{to_name}}}",
             )
         if name == IGNORED_LABEL:
             raise wrong(
