@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from test_segmentation import squares
 
 from zoo.auditing.external import (
     describe_external,
@@ -316,3 +317,12 @@ def test_exact_label_names_match_before_similar_ones(trained, tmp_path):
     source = opened(trained)[0]
     twins = replace(source, spec=replace(source.spec, labels=("a b", "a-b")))
     assert match_labels(twins, twins, {}) == {"a b": "a b", "a-b": "a-b"}
+
+
+def test_all_images_of_a_set_of_masks_without_splits_are_tested_at_their_own_size(tmp_path):
+    _, other, facts, external = as_datasets(squares(tmp_path / "a"), squares(tmp_path / "b", count=12, side=40))
+    assert other.split_of.tolist() == ["test"] * 12 and facts["splits"]["test"]["images"] == 12
+    masks = [external.source.samples.masks(image) for image in external.source.samples.table["image"]]
+    assert {mask.shape for mask in masks} == {(40, 32)}
+    for row, mask in enumerate(masks):
+        np.testing.assert_array_equal(other.label_maps[row], mask)
