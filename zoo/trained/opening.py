@@ -131,7 +131,8 @@ def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
     if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
             f"{name} predicts masks, which only `zoo predict` and `zoo export` support",
-            fix="run `zoo predict MODEL IMAGES -o FOLDER`",
+            fix="find its worst and median test images with `zoo report --predictions FILE.csv`, and look at their "
+            "masks: `zoo predict MODEL IMAGES -o FOLDER`",
             code="wrong-task",
         )
 
