@@ -176,7 +176,7 @@ def test_only_recent_volumes_are_cached(tmp_path, monkeypatch):
     for path in paths:
         read_values(path, 0)
     assert 1 <= len(volumes.RECENT_VOLUMES.opened) <= 3
-    assert str(paths[-1]) in {key[0] for key in volumes.RECENT_VOLUMES.opened}
+    assert str(paths[-1]) in {key[0][0] for key in volumes.RECENT_VOLUMES.opened}
 
 
 @pytest.mark.integration

@@ -22,6 +22,7 @@ from zoo.images.formats import (
     kind_by_name,
     without_suffix,
 )
+from zoo.images.text_headers import DETACHED_SUFFIXES, stored_files
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
 LIST_SUFFIXES = TABLE_SUFFIXES | {".json"}  # of files that list images
@@ -135,6 +136,8 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
                 tables.append(relative)
             else:
                 images.append(relative)
+    detached = [root / image for image in images if image.lower().endswith(DETACHED_SUFFIXES)]
+    arrays = {array.relative_to(root).as_posix() for header in detached for array in stored_files(header)[1:]}
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
     return Listing(
@@ -143,7 +146,7 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
         tables=tuple(sorted(table for table in tables if "/" not in table)),
         masks=tuple(sorted(masks, key=natural_key)),
         nested=tuple(sorted(table for table in tables if "/" in table)),
-        others=tuple(sorted(others, key=natural_key)),
+        others=tuple(sorted((other for other in others if other not in arrays), key=natural_key)),
     )
 
 

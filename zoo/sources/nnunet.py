@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.errors import DataError
 from zoo.images.formats import is_image_name, is_volume_name
+from zoo.images.text_headers import DETACHED_SUFFIXES
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.listing import Listing, natural_key
 from zoo.tasks.kinds import mask_task
@@ -29,7 +30,7 @@ def read_nnunet(path: Path, document: Mapping[str, Any], listing: Listing, card:
     `card` has the fields that a user has set: with its `labels`, those of the document are not read.
     """
     ending = document.get("file_ending")
-    if not isinstance(ending, str) or not is_image_name(f"image{ending}"):
+    if not isinstance(ending, str) or not is_image_name(f"image{ending}") or ending in DETACHED_SUFFIXES:
         raise wrong(path, f"file_ending is {ending!r}, a format that zoo does not read", "convert to .nii.gz or .png")
     if "dataset" in document:
         raise wrong(path, "its key `dataset` lists files elsewhere", "copy them to imagesTr and labelsTr")
