@@ -15,6 +15,7 @@ from zoo.images.label_maps import read_declared_spacing, read_grid, read_label_m
 from zoo.images.text_headers import stored_files
 from zoo.images.volumes import count_stored_channels, open_volume
 from zoo.sources.imported_masks import Expected, read_imported
+from zoo.sources.listing import list_folder
 from zoo.sources.opening import find_source
 from zoo.sources.whole_volumes import open_whole
 
@@ -144,6 +145,15 @@ def test_a_detached_header_names_one_file_beside_it(tmp_path, suffix, name):
     with pytest.raises(DataError) as caught:
         open_volume(path)
     assert "\n" not in caught.value.line() and ("gone.raw: no such file" in str(caught.value)) == (name == "gone.raw")
+
+
+def test_an_array_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
+    path = write_detached(tmp_path / "set" / "a.mhd", VALUES)
+    path.with_suffix(".raw").rename(tmp_path / "elsewhere.raw")
+    path.with_suffix(".raw").symlink_to(tmp_path / "elsewhere.raw")
+    refusals = {}
+    assert not list_folder(tmp_path / "set", refusals.__setitem__).images
+    assert "a link to" in str(refusals["a.mhd"])
 
 
 def test_a_changed_array_of_a_detached_header_changes_all_that_was_read(tmp_path, monkeypatch):

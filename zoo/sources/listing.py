@@ -136,8 +136,16 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
                 tables.append(relative)
             else:
                 images.append(relative)
-    detached = [root / image for image in images if image.lower().endswith(DETACHED_SUFFIXES)]
-    arrays = {array.relative_to(root).as_posix() for header in detached for array in stored_files(header)[1:]}
+    arrays: set[str] = set()
+    for image in [image for image in images if image.lower().endswith(DETACHED_SUFFIXES)]:
+        for array in stored_files(root / image)[1:]:
+            relative = array.relative_to(root).as_posix()
+            arrays.add(relative)
+            try:
+                check_entry(root, relative, array)
+            except DataError as error:
+                images.remove(image)
+                refuse(image, error)
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
     return Listing(
@@ -205,7 +213,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
+def check_entry(root: Path, relative: str, entry: os.DirEntry[str] | Path) -> None:
     """Refuse a name that cannot be displayed, a link out of the root, and irregular files."""
     path = root / relative
     if not entry.name.isascii() or not entry.name.isprintable():
