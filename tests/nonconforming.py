@@ -30,6 +30,8 @@ from zoo import (
     ObserverSpec,
     Samples,
     SamplingSpec,
+    Section,
+    SectionSpec,
     TransformSpec,
     Undefined,
     Weights,
@@ -896,4 +898,45 @@ BAD_TRANSFORMS = {
     "transform-repeats": TransformSpec(name="brighter", prepare=add_levels),
     "transform-batch": TransformSpec(name="center", augment=center_batch),
     "transform-replay": TransformSpec(name="dim", augment=dim_one),
+}
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+def build_means(request, change=None):
+    """The mean probability of each row; `change` makes it wrong."""
+    if change:
+        change(request)
+    rows = [(row.label, row.stored[0][0]["test"].probabilities.mean()) for row in request.rows]
+    return Section(columns=("model", "mean"), rows=tuple(rows)) if rows else None
+
+
+def build_uneven(request):
+    return Section(columns=("model", "mean"), rows=tuple((row.label,) for row in request.rows))
+
+
+def build_noise(request):
+    return Section(columns=("noise",), rows=((random.random(),),))
+
+
+def use_second_row(request):
+    return request.rows[1]
+
+
+def center_probabilities(request):
+    for row in request.rows:
+        probabilities = row.stored[0][0]["test"].probabilities
+        probabilities -= probabilities.mean()
+
+
+def means_spec(change=None):
+    return SectionSpec(name="means", build=partial(build_means, change=change), tasks=("binary",))
+
+
+GOOD_SECTIONS = {"means": means_spec()}
+BAD_SECTIONS = {
+    "section-fields": replace(means_spec(), tasks=("binry", "binary")),
+    "section-builds": replace(means_spec(), build=build_uneven),
+    "section-repeats": replace(means_spec(), build=build_noise),
+    "section-shrinks": means_spec(use_second_row),
+    "section-reads": means_spec(center_probabilities),
 }

@@ -8,8 +8,9 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.thresholds import decide
-from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.specs.metric import MetricSpec, unit_values
+from zoo.specs.section import Section
 from zoo.statistics.units import means_by_label
 
 WORST = 0.05  # the share of units beyond the bound of the worst twentieth
