@@ -182,10 +182,13 @@ def complete_series(series: Any, kind: str) -> FigureSeries:
     if not isinstance(series, FigureSeries):
         raise TypeError(f"a series of a figure is {type(series).__name__}, expected FigureSeries")
     numbers = {name: tuple(map(finite_or_none, getattr(series, name))) for name in ("y", "low", "high")}
-    x = tuple(map(str if kind == "dots" else finite_or_none, series.x))
+    x: list[float | str] = []
+    for value in series.x:
+        place = str(value) if kind == "dots" else finite_or_none(value)
+        if place is None:
+            raise ValueError(f"`x` of {series.name!r} is undefined in a place")
+        x.append(place)
     lengths = {len(numbers["y"]), *(len(numbers[name]) for name in ("low", "high") if numbers[name])}
     if lengths != {len(x)} or bool(numbers["low"]) != bool(numbers["high"]):
         raise ValueError(f"`x`, `y`, `low` and `high` of {series.name!r} differ in length")
-    if kind == "lines" and None in x:
-        raise ValueError(f"`x` of {series.name!r} is undefined in a place")
-    return FigureSeries(name=str(series.name), x=x, **numbers)
+    return FigureSeries(name=str(series.name), x=tuple(x), **numbers)
