@@ -21,17 +21,17 @@ from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
 
 KIT_PATIENTS = 40  # in each split of a fold, with two images each
-IMAGES_EACH = 2
+KIT_IMAGES = 2
 KIT_FOLDS, KIT_SEEDS = 2, 2
-OPTIONS = ReportOptions(by=(GroupBy(column="sex"),), ensembles=True)  # so that sections of options have rows
+KIT_OPTIONS = ReportOptions(by=(GroupBy(column="sex"),), ensembles=True)  # so that sections of options have rows
 
 
-def draw_part(task: Task, rng: np.random.Generator, prefix: str, is_sharp: bool) -> Predictions:
+def draw_split_part(task: Task, rng: np.random.Generator, prefix: str, is_sharp: bool) -> Predictions:
     """Predictions of one split; the images of a patient share their target."""
-    num, num_labels = KIT_PATIENTS * IMAGES_EACH, num_labels_of(task)
+    num, num_labels = KIT_PATIENTS * KIT_IMAGES, num_labels_of(task)
     targets, perfect = task.targets.draw(np.random.default_rng(KIT_PATIENTS), KIT_PATIENTS, num_labels)
     drawn = task.answers.draw(rng, KIT_PATIENTS, num_labels)
-    numbers = np.repeat(np.arange(KIT_PATIENTS), IMAGES_EACH)
+    numbers = np.repeat(np.arange(KIT_PATIENTS), KIT_IMAGES)
     return Predictions(
         sample_ids=np.array([f"{prefix}{place}" for place in range(num)]),
         patients=np.array([f"{prefix}p{number}" for number in numbers]),
@@ -41,7 +41,7 @@ def draw_part(task: Task, rng: np.random.Generator, prefix: str, is_sharp: bool)
     )
 
 
-def draw_request(task: Task) -> SectionRequest:
+def draw_board(task: Task) -> SectionRequest:
     """A board of two models and a constant predictor, of two seeds and folds, with intervals."""
     labels = tuple(f"label {index}" for index in range(num_labels_of(task)))
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def draw_request(task: Task) -> SectionRequest:
     def draw_row(label: str, seeds: Sequence[int], is_sharp: bool) -> ScoredRow:
         stored = [
             [
-                {split: draw_part(task, rng, f"{split}{fold}-", is_sharp) for split in ("val", "test")}
+                {split: draw_split_part(task, rng, f"{split}{fold}-", is_sharp) for split in ("val", "test")}
                 for fold in range(KIT_FOLDS)
             ]
             for _ in seeds
@@ -75,11 +75,11 @@ def draw_request(task: Task) -> SectionRequest:
         },
         primary=next((metric for metric in METRICS if metric.name == task.primary_metric), None),
         threshold="val",
-        options=OPTIONS,
+        options=KIT_OPTIONS,
     )
 
 
-def shrink(request: SectionRequest) -> Iterator[tuple[str, SectionRequest]]:
+def shrink_board(request: SectionRequest) -> Iterator[tuple[str, SectionRequest]]:
     """Boards with less than an ordinary one: a row, no row, one seed and fold, no metadata, no installed metric."""
     first = request.rows[0]
     single = [[{split: replace(part, metadata={}) for split, part in first.stored[0][0].items()}]]
@@ -90,21 +90,21 @@ def shrink(request: SectionRequest) -> Iterator[tuple[str, SectionRequest]]:
     yield "a board without options", replace(request, options=ReportOptions())
 
 
-def drawn_boards(spec: SectionSpec) -> Iterator[tuple[str, SectionRequest]]:
+def draw_boards(spec: SectionSpec) -> Iterator[tuple[str, SectionRequest]]:
     for name in spec.tasks or TASKS:
         if name in TASKS and not TASKS[name].targets.spatial:
-            yield f"section {spec.name!r}, {name} task", draw_request(TASKS[name])
+            yield f"section {spec.name!r}, {name} task", draw_board(TASKS[name])
 
 
-def build_drawn(spec: SectionSpec, request: SectionRequest, what: str) -> list[Section]:
+def build_section_of(spec: SectionSpec, request: SectionRequest, what: str) -> list[Section]:
     with step(what):
         return complete_sections(spec.build(request), OwnedSection(name=spec.name, plugin="", spec=spec))
 
 
-def build_or_skip(spec: SectionSpec, request: SectionRequest) -> list[Section]:
+def section_or_skip(spec: SectionSpec, request: SectionRequest) -> list[Section]:
     """The tables. Raises Inapplicable if it fails, which `section-builds` reports."""
     try:
-        return build_drawn(spec, request, "")
+        return build_section_of(spec, request, "")
     except AssertionError as error:
         raise Inapplicable(str(error)) from error
 
@@ -116,36 +116,36 @@ def check_section_fields(subject: CheckedSpec) -> None:
 
 
 def check_section_builds(subject: CheckedSpec) -> None:
-    shown = [build_drawn(subject.spec, request, where) for where, request in drawn_boards(subject.spec)]
+    shown = [build_section_of(subject.spec, request, where) for where, request in draw_boards(subject.spec)]
     if not any(shown):
         raise Inapplicable("it shows nothing for the drawn boards")
 
 
 def check_section_repeats(subject: CheckedSpec) -> None:
-    boards = zip(drawn_boards(subject.spec), drawn_boards(subject.spec), strict=True)
+    boards = zip(draw_boards(subject.spec), draw_boards(subject.spec), strict=True)
     for (where, request), (_, same) in boards:
-        first, second = (build_or_skip(subject.spec, each) for each in (request, same))
+        first, second = (section_or_skip(subject.spec, each) for each in (request, same))
         expect(first == second, f"{where}: the same board gives two different sections")
 
 
 def check_section_shrinks(subject: CheckedSpec) -> None:
-    for where, request in drawn_boards(subject.spec):
-        build_or_skip(subject.spec, request)
-        for what, smaller in shrink(request):
-            build_drawn(subject.spec, smaller, f"{where}: {what}")
+    for where, request in draw_boards(subject.spec):
+        section_or_skip(subject.spec, request)
+        for what, smaller in shrink_board(request):
+            build_section_of(subject.spec, smaller, f"{where}: {what}")
 
 
-def arrays_of(request: SectionRequest) -> list[Array]:
+def board_arrays(request: SectionRequest) -> list[Array]:
     parts = [part for row in request.rows for folds in row.stored for run in folds for part in run.values()]
     return [values for part in parts for values in (part.targets, part.probabilities)]
 
 
 def check_section_reads_only(subject: CheckedSpec) -> None:
-    for where, request in drawn_boards(subject.spec):
-        before = [values.copy() for values in arrays_of(request)]
-        build_or_skip(subject.spec, request)
+    for where, request in draw_boards(subject.spec):
+        before = [values.copy() for values in board_arrays(request)]
+        section_or_skip(subject.spec, request)
         same = all(
-            np.array_equal(one, other, equal_nan=True) for one, other in zip(before, arrays_of(request), strict=True)
+            np.array_equal(one, other, equal_nan=True) for one, other in zip(before, board_arrays(request), strict=True)
         )
         expect(same, f"{where}: it writes into the predictions")
 

@@ -246,4 +246,9 @@ def join_folds(parts: Sequence[Predictions]) -> Predictions:
         targets=np.concatenate([part.targets for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         log_odds=log_odds_of(parts),
+        metadata={
+            name: np.concatenate([part.metadata[name] for part in parts])
+            for name in parts[0].metadata
+            if all(name in part.metadata for part in parts)
+        },
     )

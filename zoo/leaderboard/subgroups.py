@@ -252,7 +252,7 @@ def of_rest(reason: Reason | None) -> Reason:
 
 def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
     """Select units of test; val is unchanged."""
-    return {**run, "test": replace(run["test"], metadata={}).take(inside)}
+    return {**run, "test": run["test"].take(inside)}
 
 
 def differ(group: Score, rest: Score) -> tuple[Score, float | None]:

@@ -76,9 +76,9 @@ class SectionRequest:
     labels: tuple[int, ...] = ()  # positions of the labels that count; empty: all
 
     def decided_tests(self, row: ScoredRow) -> list[list[MetricRequest]]:
-        """The test splits of a row by seed and fold, as metrics receive them: units, with decisions."""
-        rule = self.rule_of(row)
-        return [[decide(run, self.card, rule).request for run in folds] for folds in row.stored]
+        """The test splits of a row by seed and fold: units with their decisions, patients and metadata."""
+        decided = [[decide(run, self.card, self.rule_of(row)) for run in folds] for folds in row.stored]
+        return [[part.with_columns(part.metadata) for part in folds] for folds in decided]
 
     def score(self, row: ScoredRow, metric: MetricSpec) -> Score:
         """The value of a metric with its interval, computed as on the board."""
