@@ -41,7 +41,9 @@ class DecidedTest:
     @cached_property
     def patient_numbers(self) -> Array:
         """A number for each unit, int64 (N,), from 0 in the order of the patients' ids."""
-        return read_only(np.unique(self.patients, return_inverse=True)[1].astype(np.int64))
+        numbers: Array = np.unique(self.patients, return_inverse=True)[1].astype(np.int64)
+        numbers.flags.writeable = False
+        return numbers
 
     @cached_property
     def _requests(self) -> dict[tuple[bool, tuple[str, ...]], MetricRequest]:
