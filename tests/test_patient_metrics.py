@@ -137,6 +137,15 @@ def test_the_interval_without_resample_is_the_same(metrics):
     assert (slow.value, slow.low, slow.high) == approx((fast.value, fast.low, fast.high), abs=1e-9)
 
 
+def test_folds_are_averaged(metrics):
+    spec = metrics["patient_sensitivity"]
+    folds = [run_of(seed) for seed in range(2)]
+    (found,) = score([folds], {spec.name: spec}, CARD, threshold="val").values()
+    each = [score([[fold]], {spec.name: spec}, CARD, threshold="val", intervals=False)[spec.name] for fold in folds]
+    assert found.value == approx(np.mean([alone.value for alone in each]), abs=1e-12)
+    assert found.method.code == "bootstrap" and found.low < found.value < found.high
+
+
 def test_counts_of_patients_give_wilsons_interval_although_patients_have_several_images(metrics):
     spec = metrics["patient_sensitivity"]
     (found,) = score([[run_of()]], {spec.name: spec}, CARD, threshold="val").values()
