@@ -14,7 +14,7 @@ from zoo.conformance.choice_claims import TRANSFORM_CHECKS
 from zoo.explaining.robustness import corrupt, draw_by_name
 from zoo.results.store import load_results
 from zoo.specs.choice import Choice
-from zoo.training.transforms import LOW_CONTRAST, GAUSSIAN_BLUR, GAUSSIAN_NOISE, TRANSFORMS
+from zoo.training.transforms import GAUSSIAN_BLUR, GAUSSIAN_NOISE, LOW_CONTRAST, TRANSFORMS
 
 CORRUPTIONS = [spec for spec in TRANSFORMS if spec.severities]
 IMAGES = torch.rand((4, 3, 24, 20), generator=torch.Generator().manual_seed(0))
