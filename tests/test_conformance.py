@@ -22,7 +22,7 @@ from zoo.system.machine import can_fork
 from zoo.system.workers import execute
 from zoo.testing import parametrize_with_checks
 
-IN_OTHER_PROCESSES = {"light-import", "spawn"}
+IN_OTHER_PROCESSES = {"light-import", "spawn", "reader-process"}
 QUICK = {
     "model": (specs.GOOD_MODELS, specs.BAD_MODELS),
     "metric": (specs.GOOD_METRICS, specs.BAD_METRICS),
@@ -34,6 +34,7 @@ QUICK = {
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
+    "reader": (specs.GOOD_READERS, specs.BAD_READERS),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
@@ -43,6 +44,7 @@ needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dots")
     (folder / "dots.txt").write_text("dots\n")
+    (folder / "example.dots").write_text("0123456789")
     return folder
 
 
@@ -169,6 +171,32 @@ def test_a_function_that_another_process_cannot_load_fails_spawn():
     spec = replace(specs.TINY, build=lambda request: specs.Tiny())
     assert list(failures(spec, ids={"spawn"})) == ["spawn"]
     assert failures(specs.TINY, ids={"spawn"}) == {}
+
+
+@pytest.mark.integration
+def test_a_reader_that_needs_this_process_fails_in_another_one(data):
+    spec = replace(specs.DOTS_IN_TEXT, read=read_by_registry)
+    (check,) = [check for check in checks_of("reader") if check.id == "reader-process"]
+    check.run(CheckedSpec(spec=specs.DOTS_IN_TEXT, folder=data))
+    OPENED.append("here only")
+    with pytest.raises(AssertionError, match=r"another process cannot read example\.dots: \w+Error"):
+        check.run(CheckedSpec(spec=spec, folder=data))
+
+
+OPENED = []
+
+
+def read_by_registry(path):
+    assert OPENED
+    return specs.read_dots(path)
+
+
+def test_without_files_a_reader_is_not_checked(tmp_path):
+    for check in checks_of("reader"):
+        if check.id not in {"reader-fields", "light-import", "spawn"}:
+            for folder in (None, tmp_path):
+                with pytest.raises(Inapplicable, match=r"\.dots files"):
+                    check.run(CheckedSpec(spec=specs.DOTS_IN_TEXT, folder=folder))
 
 
 # --- in tests --------------------------------------------------------------------------------------------------------

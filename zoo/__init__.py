@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
     from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.specs.reader import ReaderSpec
     from zoo.specs.sampling import SamplingRequest, SamplingSpec
     from zoo.specs.suite import Suite
     from zoo.specs.transform import TransformSpec
@@ -89,6 +90,7 @@ __all__ = [
     "ObserverSpec",
     "Presentation",
     "Protocol",
+    "ReaderSpec",
     "RemoteWork",
     "Samples",
     "SamplesRequest",
@@ -128,6 +130,7 @@ _MODULES = (
     "specs.loss",
     "specs.sampling",
     "specs.transform",
+    "specs.reader",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.images.formats import suffix_of
 from zoo.images.label_maps import read_grid
+from zoo.images.reading import suffix_of
 
 SCANNER = 1  # code of an affine to the coordinates of the scanner
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.errors import DataError, nearest
-from zoo.images.formats import kind_by_name, without_suffix
+from zoo.images.formats import how_to_read, kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Compiled, DatasetCard, compile_pattern, match_path, placeholders
 from zoo.sources.channels import find_channels
 from zoo.sources.listing import Listing, natural_key, words_of
@@ -114,7 +114,8 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
     if not files:
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
-        mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
+        advice = f"; {describe_unread(unread)}: {how_to_read(unread[0])}" if unread else ""
+        mistakes.append(f"images: {what}; the folder has {len(listing.images)}{advice}")
     if listing.masks and card.dims != 3:
         mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     mask_notes += [describe_unread(unread)] if unread else []
@@ -175,7 +176,7 @@ def check_labels_left(root: Path, card: DatasetCard, files: Iterable[Captures], 
         )
         raise DataError(
             f"{root}: label {label!r} has no image: none of its {len(its)} files is read ({reasons}; first {its[0]})",
-            fix=f'convert them to PNG, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
+            fix=f'{how_to_read(its[0])}, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
             code="label-lost",
         )
 

@@ -15,6 +15,7 @@ from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
+from zoo.specs.reader import ReaderSpec
 from zoo.specs.sampling import SamplingSpec
 from zoo.specs.suite import Suite
 from zoo.specs.transform import TransformSpec
@@ -38,6 +39,7 @@ KINDS: dict[str, type[Any]] = {
     "loss": LossSpec,
     "sampling": SamplingSpec,
     "transform": TransformSpec,
+    "reader": ReaderSpec,
 }
 KIND_OF = {plural_of(kind): kind for kind in KINDS}
 HOOKS = {kind: f"register_{plural_of(kind)}" for kind in KINDS}
