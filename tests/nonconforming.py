@@ -32,6 +32,7 @@ from zoo import (
     ReaderSpec,
     Samples,
     SamplingSpec,
+    Suite,
     TransformSpec,
     Undefined,
     Weights,
@@ -971,4 +972,14 @@ BAD_READERS = {
     "reader-threads": dots_reader(change=brighten_in_threads),
     "reader-truncated": dots_reader(size=100),
     "reader-untouched": dots_reader(change=note_beside),
+}
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+SUITE = Suite(name="two", models=("constant", "thumb*"), metrics=("auroc",), settings=(("epochs", "3"),))
+GOOD_SUITES = {"names": SUITE, "defaults": Suite(name="defaults", models=("constant",))}
+BAD_SUITES = {
+    "suite-fields": replace(SUITE, version="1"),
+    "suite-names": replace(SUITE, datasets=("no-such-dataset",)),
+    "suite-settings": replace(SUITE, settings=(("epocs", "3"),)),
 }

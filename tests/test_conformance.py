@@ -35,6 +35,7 @@ QUICK = {
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
     "reader": (specs.GOOD_READERS, specs.BAD_READERS),
+    "suite": (specs.GOOD_SUITES, specs.BAD_SUITES),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")

@@ -36,7 +36,12 @@ def plugin_list(as_json: bool) -> None:
 @plugin_command.command("new")
 @click.argument(
     "kind",
-    type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer")),
+    type=click.Choice(
+        (
+            *("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer"),
+            *("estimator", "loss", "sampling", "transform", "suite", "reader"),
+        )
+    ),
 )
 @click.argument("name", type=TEXT)
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")
@@ -65,7 +70,10 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
 @click.argument("name", type=TEXT, required=False, default="", metavar="[PLUGIN[:NAME]]")
 @plugin_option
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="The data of the checked dataset (default: where zoo finds them)."
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="The data of the checked dataset (default: where zoo finds them), or files for a reader.",
 )
 @click.option(
     "--timeout",
