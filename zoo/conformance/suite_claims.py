@@ -7,6 +7,7 @@ from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, expect
 from zoo.data.lookup import is_path
 from zoo.errors import ZooError
+from zoo.registry.lookup import Kind, Registry
 from zoo.registry.opening import open_registry
 from zoo.specs.protocol import override
 from zoo.specs.suite import Suite
@@ -29,10 +30,19 @@ def check_suite_names(subject: CheckedSpec) -> None:
     for kind, each in names.items():
         for name in each:
             try:
-                if not (kind == "dataset" and is_path(name, registry)) and not registry.find_family(kind, name):
+                if not needs_no_spec(kind, name, registry):
                     registry.match(kind, name)
             except ZooError as error:
                 raise AssertionError(f"suite {suite.name!r}: {error}") from error
+
+
+def needs_no_spec(kind: Kind, name: str, registry: Registry) -> bool:
+    """Whether a name is a path, or one of a family's, such as `hf-hub:owner/name`."""
+    if kind == "model":
+        return registry.find_family("model", name) is not None
+    if kind == "dataset":
+        return is_path(name, registry) or registry.find_family("dataset", name) is not None
+    return False
 
 
 def check_suite_settings(subject: CheckedSpec) -> None:
