@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from zoo.errors import DataError, PluginError
 from zoo.images.formats import BY_SUFFIX, how_to_read, is_image_name, is_volume_name, read_header, read_image
 from zoo.images.formats import read_spacing as spacing_of
 from zoo.images.label_maps import read_label_map
+from zoo.images.nifti_masks import save_volume_mask
 from zoo.images.plugin_readers import PLUGIN_READERS, parse_identity
 from zoo.registry.choices import reopen_choice
 from zoo.registry.finding import InstalledPlugin
@@ -154,7 +156,10 @@ def test_whole_volumes_have_the_spacing_of_their_reader(install, tmp_path, spec)
     samples = find_source(tmp_path / "dataset.toml").samples(SamplesRequest(folder=tmp_path))
     image = samples.table["image"][0]
     assert samples.volumes(image).shape == (2, 3, 4) and samples.spacing(image) == (3.0, 0.5, 0.25)
-    assert samples.masks(image).sum() == 15
+    mask = samples.masks(image)
+    assert mask.sum() == 15
+    save_volume_mask(tmp_path / "mask.nii.gz", mask, tmp_path / image, "")
+    assert nibabel.load(tmp_path / "mask.nii.gz").header.get_zooms() == (3.0, 0.5, 0.25)
     assert samples.reading == {"readers": ["zoo-stack:stack@1"]}
 
 
