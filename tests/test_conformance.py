@@ -174,22 +174,31 @@ def test_a_function_that_another_process_cannot_load_fails_spawn():
     assert failures(specs.TINY, ids={"spawn"}) == {}
 
 
-@pytest.mark.integration
-def test_a_reader_that_needs_this_process_fails_in_another_one(data):
-    spec = replace(specs.DOTS_IN_TEXT, read=read_by_registry)
-    (check,) = [check for check in checks_of("reader") if check.id == "reader-process"]
-    check.run(CheckedSpec(spec=specs.DOTS_IN_TEXT, folder=data))
-    OPENED.append("here only")
-    with pytest.raises(AssertionError, match=r"another process cannot read example\.dots: \w+Error"):
-        check.run(CheckedSpec(spec=spec, folder=data))
-
-
+READ_IF_OPENED = """
 OPENED = []
 
+def read(path):
+    import numpy as np
+    return np.frombuffer(path.read_bytes(), np.uint8).reshape(2, 5)
 
-def read_by_registry(path):
+def read_if_opened(path):
     assert OPENED
-    return specs.read_dots(path)
+    return read(path)
+"""
+
+
+@pytest.mark.integration
+def test_a_reader_that_needs_this_process_fails_in_another_one(data, tmp_path, monkeypatch):
+    (tmp_path / "kit_opened.py").write_text(READ_IF_OPENED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import kit_opened
+
+    (check,) = [check for check in checks_of("reader") if check.id == "reader-process"]
+    spec = replace(specs.DOTS_IN_TEXT, spacing=None)
+    check.run(CheckedSpec(spec=replace(spec, read=kit_opened.read), folder=data))
+    kit_opened.OPENED.append("here only")
+    with pytest.raises(AssertionError, match=r"another process cannot read example\.dots: AssertionError"):
+        check.run(CheckedSpec(spec=replace(spec, read=kit_opened.read_if_opened), folder=data))
 
 
 def test_without_files_a_reader_is_not_checked(tmp_path):
