@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         predict as predict,
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
+    from zoo.leaderboard.tables import SectionRequest
     from zoo.models.building import load_weights
     from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from zoo.specs.protocol import FINETUNE, Protocol
     from zoo.specs.reader import ReaderSpec
     from zoo.specs.sampling import SamplingRequest, SamplingSpec
+    from zoo.specs.section import FigureSeries, Section, SectionFigure, SectionSpec
     from zoo.specs.suite import Suite
     from zoo.specs.transform import TransformSpec
     from zoo.system.downloads import download
@@ -81,6 +83,7 @@ __all__ = [
     "Event",
     "ExecutorSpec",
     "FetchRequest",
+    "FigureSeries",
     "Head",
     "LossRequest",
     "LossSpec",
@@ -96,6 +99,10 @@ __all__ = [
     "SamplesRequest",
     "SamplingRequest",
     "SamplingSpec",
+    "Section",
+    "SectionFigure",
+    "SectionRequest",
+    "SectionSpec",
     "Suite",
     "TargetFault",
     "Targets",
@@ -131,6 +138,7 @@ _MODULES = (
     "specs.sampling",
     "specs.transform",
     "specs.reader",
+    "specs.section",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",
@@ -145,6 +153,7 @@ _MODULES = (
     "models.building",
     "sources.arrays",
     "sources.opening",
+    "leaderboard.tables",
 )
 
 

@@ -39,7 +39,7 @@ def plugin_list(as_json: bool) -> None:
     type=click.Choice(
         (
             *("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer"),
-            *("estimator", "loss", "sampling", "transform", "suite", "reader"),
+            *("estimator", "loss", "sampling", "transform", "suite", "reader", "section"),
         )
     ),
 )

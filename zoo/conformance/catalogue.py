@@ -14,6 +14,7 @@ from zoo.conformance.model_claims import MODEL_CHECKS
 from zoo.conformance.observer_claims import OBSERVER_CHECKS
 from zoo.conformance.protocol_claims import PROTOCOL_CHECKS
 from zoo.conformance.reader_claims import READER_CHECKS
+from zoo.conformance.section_claims import SECTION_CHECKS
 from zoo.conformance.spec_claims import SPEC_CHECKS
 from zoo.conformance.suite_claims import SUITE_CHECKS
 from zoo.conformance.task_claims import TASK_CHECKS
@@ -33,6 +34,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
     "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),
     "reader": (*READER_CHECKS, *SPEC_CHECKS),
+    "section": (*SECTION_CHECKS, *SPEC_CHECKS),
 }
 
 

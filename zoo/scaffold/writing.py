@@ -130,6 +130,9 @@ PROJECT_KINDS = {
         requirements=("numpy",),
         replica=write_files_to_read,
     ),
+    "section": ProjectKind(
+        summary="The section {title} of zoo's boards", usage="zoo report --details", requirements=("numpy",)
+    ),
 }
 
 

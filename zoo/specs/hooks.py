@@ -17,6 +17,7 @@ from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
 from zoo.specs.reader import ReaderSpec
 from zoo.specs.sampling import SamplingSpec
+from zoo.specs.section import SectionSpec
 from zoo.specs.suite import Suite
 from zoo.specs.transform import TransformSpec
 from zoo.tasks.task import Task
@@ -40,6 +41,7 @@ KINDS: dict[str, type[Any]] = {
     "sampling": SamplingSpec,
     "transform": TransformSpec,
     "reader": ReaderSpec,
+    "section": SectionSpec,  # provisional
 }
 KIND_OF = {plural_of(kind): kind for kind in KINDS}
 HOOKS = {kind: f"register_{plural_of(kind)}" for kind in KINDS}
