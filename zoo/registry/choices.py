@@ -47,7 +47,10 @@ def shorten_choice(kind: Kind, text: str, registry: Registry) -> str:
 
 
 def reopen_choice(kind: Kind, described: Mapping[str, Any], registry: Registry) -> Choice:
-    """The choice that `Choice.describe` described. Raises PluginError without its plugin, or with another version."""
+    """The choice that `Choice.describe` described, or a reader of files.
+
+    Raises PluginError without its plugin, or with another version.
+    """
     plugin, name, version = (described[part] for part in ("plugin", "name", "version"))
     specs, owners = registry.specs(kind), registry.owners.get(kind, {}).get(name, ())
     key = name if plugin in owners[:1] and name in specs else f"{plugin}:{name}"

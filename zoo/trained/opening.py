@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.arrays import Array
 from zoo.errors import ResultsError, UsageError, WeightsError, nearest
 from zoo.evaluation.predictions import Predictions, load_predictions
+from zoo.images.plugin_readers import parse_identity
 from zoo.models.building import spec_with_metadata
 from zoo.models.identity import identify_estimator, identify_network
 from zoo.models.layout import place
@@ -194,6 +195,8 @@ def check_network(card: ModelCard, installed: ModelChoice) -> None:
 def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
     """Open a trained model to predict with it."""
     card, spec, module = load_module(folder, registry, cache)
+    for identity in card.file_reading.readers:
+        reopen_choice("reader", parse_identity(identity), registry)
     arrays = read_arrays(folder)
     return OpenModel(
         card=card,
