@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.models.building import load_weights
+    from zoo.registry.engines import Engine, JobState, execute_on
     from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
     from zoo.sources.opening import card_dataset, find_data, find_source
@@ -75,12 +76,14 @@ __all__ = [
     "DataError",
     "DatasetSpec",
     "Decisions",
+    "Engine",
     "EstimatorRequest",
     "EstimatorSpec",
     "Event",
     "ExecutorSpec",
     "FetchRequest",
     "Head",
+    "JobState",
     "LossRequest",
     "LossSpec",
     "MetricRequest",
@@ -105,6 +108,7 @@ __all__ = [
     "ZooError",
     "card_dataset",
     "download",
+    "execute_on",
     "find_data",
     "find_source",
     "hash_in_name",
@@ -139,6 +143,7 @@ _MODULES = (
     "system.downloads",
     "system.workers",
     "registry.remote",
+    "registry.engines",
     "models.building",
     "sources.arrays",
     "sources.opening",

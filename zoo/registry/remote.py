@@ -23,7 +23,7 @@ from typing import Any, Generic
 from zoo.errors import RunError, UsageError
 from zoo.registry.finding import find_plugins
 from zoo.system.files import written_whole
-from zoo.system.locks import lock_of, locked
+from zoo.system.locks import is_locked, lock_of, locked
 from zoo.system.machine import requirements_of, versions
 from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
 
@@ -34,7 +34,7 @@ class RemoteWork(Generic[Work]):
     """Work that is carried out by a command on another machine, and its events as they arrive in the shared folder."""
 
     def __init__(self, work: Work, carry_out: Callable[[Work, str, Notify], None], device: str, folder: Path) -> None:
-        self.work, self.offset, self.has_ended = work, 0, False
+        self.work, self.device, self.offset, self.has_ended = work, device, 0, False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{uuid.uuid4().hex}.work"
         header = json.dumps({"schema": 1, "versions": environment()}).encode()
@@ -51,6 +51,11 @@ class RemoteWork(Generic[Work]):
     def command(self) -> list[str]:
         """The command that carries out the work. It may run again: it continues, or returns at once if all is done."""
         return [sys.executable, "-m", "zoo", "worker", str(self.path)]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a worker carries it out now. It may belong to a job that its engine has lost."""
+        return is_locked(lock_of(self.path))
 
     def events(self) -> Iterator[Event[Work]]:
         """Yield the events since the last call. Raises RunError if the versions on the other machine differ."""
@@ -80,13 +85,17 @@ class RemoteWork(Generic[Work]):
 
 
 class MessageLog:
-    """Append messages to a file."""
+    """Append messages to the log of a file of work, as long as that file exists."""
 
     def __init__(self, path: Path) -> None:
-        self.stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        self.path = path
+        self.stream = open(log_of(path), "a", encoding="utf-8")  # noqa: SIM115 - until the process ends
         self.stream.write("\n")  # a killed worker may have left an unfinished line
 
     def send(self, message: dict[str, Any]) -> None:
+        """Append a message. End this process if nobody follows the work any more: its bench has removed the file."""
+        if not self.path.exists():
+            os.kill(os.getpid(), signal.SIGTERM)  # training saves its state
         self.stream.write(json.dumps(message, default=float) + "\n")
         self.stream.flush()
 
@@ -126,7 +135,7 @@ def carry_out_file(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
     try:
         with locked(lock_of(path), timeout=0):
-            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(log_of(path)))
+            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(path))
     except Timeout:
         raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zoo import ZooError
+from zoo.testing import parametrize_with_checks
 
 pytest.importorskip("ray")
 zoo_ray = pytest.importorskip("zoo_ray")
@@ -34,10 +35,6 @@ def test_resources_are_numbers():
 def test_a_wrong_resource_is_an_error_of_the_user(text):
     with pytest.raises(ZooError, match="ZOO_RAY: "):
         zoo_ray.read_resources(text)
-
-
-def test_a_task_sees_its_first_gpu():
-    assert [zoo_ray.in_task(device) for device in ("cpu", "cuda:3", "mps")] == ["cpu", "cuda:0", "mps"]
 
 
 @pytest.mark.integration
@@ -136,3 +133,10 @@ def test_a_node_with_another_version_is_refused_in_one_line(cluster, tmp_path, m
     with pytest.raises(ZooError, match=r"has torch .*, the machine of the bench 0\.1"):
         next(start(tmp_path, ["never"], monkeypatch))
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@parametrize_with_checks(zoo_ray.register_executors())
+def test_the_executor_conforms(spec, check, cluster):
+    check(spec)

@@ -15,38 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
+from zoo import Engine, Event, ExecutorSpec, JobState, RemoteWork, ZooError, execute_on, hookimpl
 
-MAX_TASKS = 3  # for one run, whose tasks vanish
-POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0  # for a run to save its state when its task is cancelled
 PROBE_SECONDS = 300.0  # for each node to start Python and report its versions
-TAKEN_SECONDS = 5.0  # before a run is tried again that a lost node may still carry out
 VARIABLES = ("ZOO_CACHE", "ZOO_PLUGINS")  # of the environment of the bench, which the commands need
-DEFAULTS: dict[str, Any] = {
-    "fits": lambda work, device: True,  # noqa: ARG005
-    "more": lambda: None,
-    "timeout": None,
-    "fail_fast": False,
-}
-
-
-@dataclass(eq=False)
-class Entry:
-    """A run, its current task, and the number of tasks that it has had."""
-
-    remote: RemoteWork[Any]
-    device: str
-    task: Any
-    num_tasks: int = 1
-    began: float = 0.0  # when its worker began, in seconds of the monotonic clock; 0: it waits
-    spent: float = 0.0  # seconds of its earlier workers
-    has_started: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """How long its workers have run, without the time in which it waited."""
-        return self.spent + (time.monotonic() - self.began if self.began else 0.0)
 
 
 def run_command(words: Sequence[str], variables: Mapping[str, str], folder: str, grace: float) -> tuple[int, str]:
@@ -120,62 +93,51 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+@dataclass(frozen=True)
+class Ray(Engine):
+    """Tasks of Ray, without retries by Ray."""
+
+    resources: Mapping[str, float]
+
+    def submit(self, works: Sequence[RemoteWork[Any]]) -> list[Any]:
+        return [start_command(work, **resources_of_run(work.device, self.resources)) for work in works]
+
+    def states(self, handles: Sequence[Any]) -> list[JobState]:
+        """The clock of a run starts with its worker, so a task that waits may be called running."""
+        import ray
+
+        ended = set(ray.wait(list(handles), num_returns=len(handles), timeout=0)[0])
+        return ["ended" if task in ended else "running" for task in handles]
+
+    def cancel(self, handles: Sequence[Any]) -> None:
+        """Cancel tasks, and wait until their commands have ended."""
+        import ray
+
+        for task in handles:
+            ray.cancel(task, force=False)
+        with suppress(Exception):  # a lost node
+            ray.wait(list(handles), num_returns=len(handles), timeout=GRACE_SECONDS)
+
+    def describe_end(self, handle: Any) -> str:
+        import ray
+
+        try:
+            status, line = ray.get(handle)
+        except ray.exceptions.RayError as error:
+            return type(error).__name__
+        return line or f"exit status {status}"
+
+
 def execute(
     works: Sequence[Any], carry_out: Callable[..., None], *, folder: Path, devices: Sequence[str], **options: Any
 ) -> Iterator[Event[Any]]:
-    """Submit a task for every work and yield the events that its worker writes to the shared folder.
-
-    A task that ends without an end of its work is submitted again, and continues from the last saved state.
-    """
+    """Carry out works as Ray tasks, on nodes with the versions and plugins of this machine."""
     resources = read_resources(os.environ.get("ZOO_RAY", ""))
-    options = {**DEFAULTS, **options}
-    fits, more, timeout = options["fits"], options["more"], options["timeout"]
     with connected():
         for device in devices:
             check_capacity(resources_of_run(device, resources))
         check_nodes(folder)
-
-        def submit(works: Sequence[Any]) -> list[Entry]:
-            entries = []
-            for work in works:
-                device = next(each for each in devices if fits(work, each))
-                remote = RemoteWork(work, carry_out, in_task(device), folder)
-                entries.append(Entry(remote, device, submit_task(remote, device, resources)))
-            return entries
-
-        entries, pending = submit(works), True
-        try:
-            while entries or pending:
-                if pending:
-                    ready = more()
-                    pending = ready is not None
-                    entries += submit(ready or ())
-                for entry in list(entries):
-                    if entry not in entries:  # cancelled after another one failed
-                        continue
-                    for event in follow(entry, resources, timeout):
-                        yield event
-                        if event.kind == "ended":
-                            entries.remove(entry)
-                            entry.remote.remove()
-                            if options["fail_fast"] and event.status != "ok":
-                                pending = False
-                                entries = cancel_waiting(entries)
-                if begun := [entry for entry in entries if entry.began]:
-                    yield Event(work=begun[0].remote.work, kind="progress")
-                time.sleep(POLL_SECONDS)
-        finally:
-            cancel(entries)
-
-
-def in_task(device: str) -> str:
-    """The name of a device in a task, which sees its own GPU only: `cuda:3` is `cuda:0` there."""
-    kind, colon, _ = device.partition(":")
-    return f"{kind}:0" if colon else kind
-
-
-def submit_task(remote: RemoteWork[Any], device: str, resources: Mapping[str, float]) -> Any:
-    return start_command(remote, **resources_of_run(device, resources))
+        yield from execute_on(Ray(resources), works, carry_out, folder=folder, devices=devices, **options)
 
 
 def resources_of_run(device: str, resources: Mapping[str, float]) -> dict[str, float]:
@@ -237,68 +199,6 @@ def check_nodes(folder: Path) -> None:
     finally:
         for _, remote, _ in probes:
             remote.remove()
-
-
-def cancel_waiting(entries: Sequence[Entry]) -> list[Entry]:
-    """Cancel the runs that have not begun; return the others."""
-    cancel([entry for entry in entries if not entry.has_started])
-    return [entry for entry in entries if entry.has_started]
-
-
-def cancel(entries: Sequence[Entry]) -> None:
-    """Cancel tasks, wait until their commands have ended, and remove the files of their works."""
-    import ray
-
-    for entry in entries:
-        ray.cancel(entry.task, force=False)
-    if entries:
-        with suppress(Exception):  # a lost node
-            ray.wait([entry.task for entry in entries], num_returns=len(entries), timeout=GRACE_SECONDS)
-    for entry in entries:
-        entry.remote.remove()
-
-
-def follow(entry: Entry, resources: Mapping[str, float], timeout: float | None) -> Iterator[Event[Any]]:
-    """Yield the new events of a run; submit a vanished task again."""
-    import ray
-
-    work = entry.remote.work
-    is_done = bool(ray.wait([entry.task], timeout=0)[0])  # before reading: what it wrote last is then read, too
-    for event in entry.remote.events():
-        if not entry.has_started:
-            entry.has_started = True
-            yield Event(work=work, kind="started")
-        entry.began = entry.began or time.monotonic()
-        yield event
-    if entry.remote.has_ended:
-        return
-    if timeout is not None and entry.seconds > timeout:
-        ray.cancel(entry.task, force=False)
-        message = f"took longer than {timeout:g} s"
-        yield Event(work=work, kind="ended", status="timeout", code="timeout", message=message)
-    elif is_done:
-        line = describe_end(entry.task)
-        if "work-taken" in line:  # the process of a lost node still has the lock
-            time.sleep(TAKEN_SECONDS)
-        elif entry.num_tasks == MAX_TASKS:
-            message = f"{MAX_TASKS} Ray tasks ended without a result: {line}"
-            yield Event(work=work, kind="ended", status="crashed", code="crashed", message=message)
-            return
-        else:
-            entry.num_tasks += 1
-        entry.spent, entry.began = entry.seconds, 0.0
-        entry.task = submit_task(entry.remote, entry.device, resources)
-
-
-def describe_end(task: Any) -> str:
-    """How a task ended that left no result."""
-    import ray
-
-    try:
-        status, line = ray.get(task)
-    except ray.exceptions.RayError as error:
-        return type(error).__name__
-    return line or f"exit status {status}"
 
 
 @hookimpl
