@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,11 @@ def test_a_wrong_parameter_is_an_error_of_the_user(text, tmp_path, monkeypatch):
         next(zoo_slurm.execute([], print, folder=tmp_path, devices=["cpu"]))
 
 
-def start(folder, works, monkeypatch, **options):
+def start(folder, works, monkeypatch, cluster="local", **options):
     """The events of works whose function is in a module of its own, as jobs on this machine."""
     (folder / "remote_works.py").write_text(WORK)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("ZOO_SLURM", "cluster=local")
+    monkeypatch.setenv("ZOO_SLURM", f"cluster={cluster}")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "remote_works", raising=False)
     from remote_works import carry_out
@@ -224,6 +225,42 @@ def test_a_lasting_failure_of_sbatch_is_one_line(submit):
     with pytest.raises(ZooError, match="sbatch failed 3 times: sbatch: error: Socket timed out") as caught:
         submit(9)
     assert caught.value.code == "executor-failed"
+
+
+ACCEPTING = """#!/bin/sh
+# sbatch: the first call starts its job, then hangs; srun: run the command after the options
+if [ "$(basename "$0")" = srun ]; then
+    while [ "${{1#-}}" != "$1" ]; do
+        case "$1" in --output|--error) shift;; esac
+        shift
+    done
+    exec "$@"
+fi
+echo call >> {folder}/calls
+number=$(($(wc -l < {folder}/calls)))
+SLURM_JOB_ID=$number setsid sh "$1" > {folder}/out$number 2>&1 &
+echo $! >> {folder}/pids
+test $number -gt 1 || exec sleep 600
+echo "Submitted batch job $number"
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="the program is a shell script")
+def test_a_run_whose_sbatch_hangs_after_slurm_took_the_job_is_carried_out_once(tmp_path, monkeypatch):
+    """submitit gives a job its function after `sbatch`: the first job waits a minute for it, and ends without work."""
+    monkeypatch.setattr(zoo_slurm, "SUBMIT_SECONDS", 2.0)
+    monkeypatch.setattr(zoo_slurm, "RETRY_SECONDS", (0.0,))
+    install_sbatch(tmp_path / "bin", ACCEPTING.format(folder=tmp_path), monkeypatch)
+    try:
+        events = list(start(tmp_path, ["fine"], monkeypatch, cluster="slurm"))
+    finally:
+        for pid in (tmp_path / "pids").read_text().split():
+            with suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
+    assert [event.status for event in events if event.kind == "ended"] == ["ok"]
+    assert len((tmp_path / "calls").read_text().split()) == 2
+    assert len((tmp_path / "fine").read_text().split()) == 1
 
 
 @pytest.mark.slow
