@@ -1,7 +1,10 @@
 """A bench on a real Ray on this machine, through the command line."""
 
 import os
+import shutil
+import tempfile
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +64,23 @@ def test_a_node_without_a_plugin_of_the_bench_is_refused_in_one_line(zoo, words,
     (line,) = [line for line in done.stderr.splitlines() if "error[" in line]
     assert "error[other-versions]" in line and "zoo-tiny not installed, the machine of the bench 1.0" in line
     assert list(tmp_path.glob("results/*/*/*/result.json")) == []
+
+
+def test_without_a_shared_folder_results_return_to_the_bench(zoo, bench, words, start_node, environment, tmp_path):
+    _, local, _ = bench(*words, "--results", tmp_path / "local")
+    cache, far = tmp_path / "cache of the node", tmp_path / "far"
+    address = start_node({"PYTHONPATH": environment()["PYTHONPATH"], "ZOO_CACHE": str(cache)})
+    options = ["--executor", "ray", "--keep-weights", "all", "--results", far]
+    variables = {"forked": False, "RAY_ADDRESS": address, "ZOO_RAY": "num_cpus=1 shared_folder=0"}
+
+    done = zoo("bench", *words, *options, **variables)
+    (line,) = [line for line in done.stderr.splitlines() if "error[" in line]
+    assert done.returncode == 3 and "error[other-data]" in line and "no dataset 'binary'" in line
+
+    shutil.copytree(Path(os.environ["ZOO_CACHE"]) / "images", cache / "images")
+    status, document, err = bench(*words, *options, **variables)
+    assert status == 0, err
+    assert {run["id"]: run["scores"] for run in document["runs"]} == {run["id"]: run["scores"] for run in local["runs"]}
+    assert list((far / ".jobs").iterdir()) == []
+    assert len(list((far / "binary").glob("tiny_cnn*/*/model.safetensors"))) == 1
+    assert not list(Path(tempfile.gettempdir()).glob("zoo-????????????????????????????????"))
