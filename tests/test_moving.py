@@ -15,6 +15,7 @@ from zoo.runner import moving
 from zoo.runner.assignments import assign_runs
 from zoo.runner.moving import find_weights, move_here
 from zoo.runner.planning import plan_bench
+from zoo.runner.run import open_checkpoints
 from zoo.sources.opening import find_recognized
 from zoo.specs.suite import Suite
 from zoo.system.files import hash_file
@@ -63,6 +64,7 @@ def move(assignment, tmp_path, monkeypatch):
 def test_a_dataset_with_a_name_there_is_decoded_there_to_the_same_images(move, assignment, tiny_data, tmp_path):
     moved = move(binary=find_recognized(tiny_data / "binary.npz", []))
     assert (moved.results, moved.cache) == (tmp_path / "results", tmp_path / "cache")
+    assert open_checkpoints(moved).key == open_checkpoints(assignment).key
     assert moved.dataset.images.is_relative_to(tmp_path / "cache")
     assert moved.dataset.images.read_bytes() == assignment.dataset.images.read_bytes()
 

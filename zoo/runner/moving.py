@@ -32,6 +32,7 @@ def move_here(assignment: Assignment, results: Path) -> Assignment:
         dataset=own,
         weights=find_weights(assignment.weights, assignment.cache, cache),
         results=results,
+        results_of_bench=assignment.results,
         cache=cache,
         kept=None,
         external=tuple(

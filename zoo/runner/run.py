@@ -252,8 +252,9 @@ def measure_module_size(module: nn.Module, pixels: Pixels | VolumePixels) -> dic
 
 def open_checkpoints(assignment: Assignment) -> Checkpoints:
     """The checkpoints of this run with these versions of the libraries; `--fresh` deletes them."""
-    results, libraries = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
-    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, libraries)
+    results = assignment.results_of_bench or assignment.results
+    libraries = json.dumps(versions(*assignment.libraries), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, str(results.resolve()), libraries)
     if assignment.fresh:
         checkpoints.drop()
     return checkpoints

@@ -79,9 +79,8 @@ def run_order(order: Order, grace: float) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def written_here(order: Order) -> Iterator[Path]:
     """Write the file of work to a folder of this node, and remove the folder afterwards."""
-    # Its name is that of an earlier task of this work: a training continues from the state that it saved on this node
     folder = Path(tempfile.gettempdir(), f"zoo-{Path(order.name).stem}")
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a lost task of this work, whose worker then ends
     folder.mkdir(mode=0o700)
     try:
         path = folder / order.name
