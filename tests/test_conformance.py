@@ -16,6 +16,7 @@ import torch
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
+from zoo.leaderboard.sections import SECTIONS
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
 from zoo.specs.model import Weights
@@ -35,6 +36,7 @@ QUICK = {
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
+    "section": (specs.GOOD_SECTIONS, specs.BAD_SECTIONS),
 }
 SCALE_PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
@@ -77,6 +79,13 @@ def test_a_valid_spec_passes_every_check(spec, data):
 )
 def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
     assert list(failures(spec, data)) == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("spec", SECTIONS, ids=lambda spec: spec.name)
+def test_the_sections_of_the_core_pass_every_check(spec):
+    assert failures(spec) == {}
 
 
 def test_looking_for_copies_holds_few_images_in_memory(data):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         predict as predict,
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
+    from zoo.leaderboard.tables import SectionRequest
     from zoo.models.building import load_weights
     from zoo.registry.engines import Engine, JobState, execute_on
     from zoo.registry.remote import RemoteWork
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
     from zoo.specs.sampling import SamplingRequest, SamplingSpec
+    from zoo.specs.section import FigureSeries, Section, SectionFigure, SectionSpec
     from zoo.specs.suite import Suite
     from zoo.specs.transform import TransformSpec
     from zoo.system.downloads import download
@@ -82,6 +84,7 @@ __all__ = [
     "Event",
     "ExecutorSpec",
     "FetchRequest",
+    "FigureSeries",
     "Head",
     "JobState",
     "LossRequest",
@@ -97,6 +100,10 @@ __all__ = [
     "SamplesRequest",
     "SamplingRequest",
     "SamplingSpec",
+    "Section",
+    "SectionFigure",
+    "SectionRequest",
+    "SectionSpec",
     "Suite",
     "TargetFault",
     "Targets",
@@ -132,6 +139,7 @@ _MODULES = (
     "specs.loss",
     "specs.sampling",
     "specs.transform",
+    "specs.section",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",
@@ -147,6 +155,7 @@ _MODULES = (
     "models.building",
     "sources.arrays",
     "sources.opening",
+    "leaderboard.tables",
 )
 
 

@@ -31,7 +31,7 @@ IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db"
 # Images and videos that zoo does not read: from phones, cameras, slide scanners, microscopes, scanners and drawings
 UNREAD_SUFFIXES = frozenset(
     ".heic .heif .hif .avif .jxl .jxr .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svs .ndpi .mrxs .scn .bif .vms .vmu "  # noqa: SIM905
-    ".svslide .czi .lif .lsm .nd2 .oib .oif .oir .vsi .zvi .ims .stk .mhd .nhdr .mgh .mgz .mnc .img .hdr "
+    ".svslide .czi .lif .lsm .nd2 .oib .oif .oir .vsi .zvi .ims .stk .mgh .mgz .mnc .img .hdr "
     ".par .rec .isq .aim .acr .dc3 .dic .raw .fda .fds .e2e .svg .eps .wmf .emf .psd .xcf .exr .pcx .tga .wmv .mkv "
     ".flv .webm .mpg .mpeg".split()
 )

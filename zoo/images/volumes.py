@@ -35,7 +35,7 @@ from zoo.images.reading import (
 )
 from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
-from zoo.images.text_headers import TEXT_SUFFIXES, TextHeader, read_text_header
+from zoo.images.text_headers import TEXT_SUFFIXES, TextHeader, read_text_header, stored_files
 
 SUFFIXES = (".nii", ".nii.gz", ".npy", *TEXT_SUFFIXES)
 WITH_GRID = (".nii", ".nii.gz", *TEXT_SUFFIXES)  # their headers place the voxels
@@ -243,7 +243,7 @@ def open_volume_file(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES)
+RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES, stored_files)
 
 
 def check_shape(path: Path, array: Array) -> Array:
@@ -367,11 +367,11 @@ def unpack_array(path: Path, header: TextHeader) -> Array:
     import zlib
 
     if not header.is_packed:
-        return read_array(path, header.offset, header.shape, header.dtype)
+        return read_array(header.array.path, header.array.offset, header.shape, header.dtype)
     check_bytes(path, header.shape, header.dtype)
     size = math.prod(header.shape) * header.dtype.itemsize
-    with open(path, "rb") as stream:
-        stream.seek(header.offset)
+    with open(header.array.path, "rb") as stream:
+        stream.seek(header.array.offset)
         stored = stream.read()
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # a header of gzip or of zlib
     data = unpacker.decompress(stored, size + 1)
@@ -399,15 +399,22 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
 
 
 def count_stored_channels(path: Path) -> int:
-    """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
+    """The channels of a whole volume, from its header: the axis that is not one of space, or RGB; 1 without one."""
     check_regular(path)
-    if path.suffix.lower() not in (*TEXT_SUFFIXES, ".npy", ".nii", ".gz"):
-        return 1
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() in TEXT_SUFFIXES:
+        if suffix in TIFF_SUFFIXES:
+            with open_tiff(path) as tiff:
+                return 3 if int(tiff.pages[0].photometric) == 2 else 1
+        if suffix in TEXT_SUFFIXES:
             header = read_text_header(path)
             return 1 if header.channel_axis is None else header.shape[header.channel_axis]
-        shape = open_npy(path).shape if path.suffix.lower() == ".npy" else read_placed(path)[0]
+        if suffix == ".npy":
+            shape = open_npy(path).shape
+        else:
+            shape, image = read_placed(path)
+            if image.get_data_dtype().names == ("R", "G", "B"):
+                return 3
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file

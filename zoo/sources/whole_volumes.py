@@ -17,7 +17,7 @@ from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
 from zoo.images.reading import check_regular, damaged
 from zoo.images.recent import Recent
-from zoo.images.text_headers import TEXT_SUFFIXES
+from zoo.images.text_headers import TEXT_SUFFIXES, stored_files
 from zoo.images.volumes import (
     RECENT_VOLUME_BYTES,
     WITH_GRID,
@@ -61,7 +61,7 @@ def open_whole(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
+RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES, stored_files)
 
 
 def read_channels(root: Path, channels: Mapping[str, tuple[str, ...]], image: str) -> Array:
