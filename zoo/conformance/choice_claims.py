@@ -284,12 +284,12 @@ def check_transform_batch(subject: CheckedSpec) -> None:
 def check_transform_range(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     augment = require_augment(spec)
-    images, draws = draw_batch(spec)
-    with step(f"transform {spec.name!r}"):
-        augmented = augment(images, draws, **spec.options)
-        low, high = float(augmented.min()), float(augmented.max())
-    inside = WIDE_RANGE[0] <= low and high <= WIDE_RANGE[1]
-    expect(inside, f"transform {spec.name!r}: images of values 0 to 1 become {low:.3g} to {high:.3g}")
+    for images, draws in draw_batches(spec):
+        with step(f"transform {spec.name!r}"):
+            augmented = augment(images, draws, **spec.options)
+            low, high = float(augmented.min()), float(augmented.max())
+        inside = WIDE_RANGE[0] <= low and high <= WIDE_RANGE[1]
+        expect(inside, f"transform {spec.name!r}: images of values 0 to 1 become {low:.3g} to {high:.3g}")
 
 
 def check_transform_replay(subject: CheckedSpec) -> None:

@@ -22,8 +22,9 @@ from zoo.data.opening import OpenDataset, read_by_train
 from zoo.data.references import SourceMasks, name_images
 from zoo.data.volumes import spacing_of
 from zoo.errors import DataError, UsageError, dataset_subject
-from zoo.images.formats import suffix_of, without_suffix
+from zoo.images.formats import without_suffix
 from zoo.images.label_maps import read_grid
+from zoo.images.reading import suffix_of
 from zoo.images.volumes import WITH_GRID
 from zoo.sources.nnunet import IGNORED_LABEL, SPLITS_FILE
 from zoo.system.files import folder_written_whole

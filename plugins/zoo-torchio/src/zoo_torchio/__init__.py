@@ -46,9 +46,9 @@ BIAS_FIELD = TransformSpec(
     dims=(2, 3),
     title="a smooth factor over the image",
     citation="Van Leemput et al. 1999, IEEE TMI 18, 885-896",
-    options={"share": 0.5, "coefficient": 0.5},
+    options={"share": 0.5, "coefficient": 0.15},
     bounds={"share": (0.0, 1.0), "coefficient": (0.0, 10.0)},
-    severities=tuple({"share": 1.0, "coefficient": each} for each in (0.1, 0.2, 0.35, 0.5, 0.8)),
+    severities=tuple({"share": 1.0, "coefficient": each} for each in (0.05, 0.1, 0.15, 0.25, 0.4)),
 )
 
 
