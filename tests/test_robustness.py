@@ -93,7 +93,7 @@ def trained(zoo, tiny_data, tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("metric, worse", [("auroc", -1), ("brier", 1)])
+@pytest.mark.parametrize("metric, worse", [("auroc", -1), pytest.param("brier", 1, marks=pytest.mark.slow)])
 def test_the_scores_of_each_severity_beside_that_of_the_run(zoo, trained, tiny_data, tmp_path, metric, worse):
     words = ("--results", trained, "--data", tiny_data / "folders", "-o", tmp_path / "table.csv", "--metric", metric)
     done = zoo("robustness", "folders/tiny_cnn", "--corruptions", "contrast,blur", *words)
