@@ -1,6 +1,7 @@
 """An assignment on a machine that shares no folder with the bench: images and weights are found, and checked, there."""
 
 import io
+import os
 import shutil
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from zoo.errors import RunError, UsageError
 from zoo.models.weights import RANDOM, InitialWeights
 from zoo.registry.context import Context
 from zoo.registry.opening import open_registry
+from zoo.results.store import Result
 from zoo.runner import moving
 from zoo.runner.assignments import assign_runs
+from zoo.runner.external import ExternalTest
 from zoo.runner.moving import find_weights, move_here
 from zoo.runner.planning import plan_bench
 from zoo.runner.run import open_checkpoints
@@ -54,9 +57,9 @@ def move(assignment, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(moving, "resolution_of", lambda run, registry: moving.Resolution(run.image_size, None))
 
-    def move_to(**specs):
+    def move_to(moved=assignment, **specs):
         monkeypatch.setattr(moving, "open_registry", lambda: Named(specs))
-        return move_here(assignment, tmp_path / "results")
+        return move_here(moved, tmp_path / "results")
 
     return move_to
 
@@ -69,11 +72,29 @@ def test_a_dataset_with_a_name_there_is_decoded_there_to_the_same_images(move, a
     assert moved.dataset.images.read_bytes() == assignment.dataset.images.read_bytes()
 
 
+def test_a_finished_run_is_carried_out_again_where_its_result_is_not(move, assignment, tiny_data, tmp_path):
+    there = tmp_path / "bench"
+    done = Result(id=assignment.run.id, run={}, identity={}, status="ok", folder=there)
+    moved = move(replace(assignment, done=done, kept=there), binary=find_recognized(tiny_data / "binary.npz", []))
+    assert (moved.done, moved.kept) == (None, None)
+
+
+def test_images_of_an_external_dataset_are_copied_because_its_hash_is_that_of_a_part(move, assignment, tiny_data):
+    source = find_recognized(tiny_data / "binary.npz", [])
+    folder = assignment.cache / "images" / "part"
+    test = ExternalTest(run=assignment.run, dataset=replace(assignment.dataset, images=folder / "images.npy"), facts={})
+    with pytest.raises(RunError, match="no decoded images images/part in") as caught:
+        move(replace(assignment, external=(test,)), binary=source)
+    assert "copy that folder" in caught.value.fix
+
+
 def test_decoded_images_may_be_copied(move, assignment, tmp_path):
     folder = assignment.dataset.images.parent
     copy = tmp_path / "cache" / folder.relative_to(assignment.cache)
     shutil.copytree(folder, copy)
+    os.utime(copy, (0, 0))
     assert move().dataset.images.parent == copy
+    assert copy.stat().st_mtime > 0  # used now, so that another run does not remove it from the cache
     with open(copy / assignment.dataset.images.name, "r+b") as stream:
         stream.seek(-1, 2)
         stream.write(b"x")

@@ -14,45 +14,47 @@ from zoo.errors import RunError, ZooError, with_fix
 from zoo.models.weights import InitialWeights, weights_folder
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
-from zoo.runner.assignments import Assignment, resolution_like, resolution_of
+from zoo.runner.assignments import Assignment, resolution_of
+from zoo.system.caches import mark_used
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
 
 
 def move_here(assignment: Assignment, results: Path) -> Assignment:
-    """The assignment with the decoded images and the weights of this machine; a kept model is trained again.
+    """The assignment with the decoded images and the weights of this machine.
 
-    Raises RunError with the code "other-data" if images or weights are missing here, or are not the same.
+    A finished run whose external validations are missing is carried out again, because its result is not here. Raises
+    RunError with the code "other-data" if images or weights are missing here, or are not the same.
     """
     registry, cache = open_registry(), cache_root().resolve()
     find = partial(find_images, registry=registry, origin=assignment.cache)
-    own = find(assignment.dataset, resolution_of(assignment.run, registry))
     return replace(
         assignment,
-        dataset=own,
+        dataset=find(assignment.dataset, resolution_of(assignment.run, registry)),
         weights=find_weights(assignment.weights, assignment.cache, cache),
         results=results,
         results_of_bench=assignment.results,
         cache=cache,
+        done=None,
         kept=None,
-        external=tuple(
-            replace(test, dataset=find(test.dataset, resolution_like(test.run, own, registry)))
-            for test in assignment.external
-        ),
+        external=tuple(replace(test, dataset=find(test.dataset, None)) for test in assignment.external),
     )
 
 
-def find_images(fold: DecodedFold, resolution: Resolution, *, registry: Registry, origin: Path) -> DecodedFold:
+def find_images(fold: DecodedFold, resolution: Resolution | None, *, registry: Registry, origin: Path) -> DecodedFold:
     """The fold with the decoded images in the cache here; they are decoded first if the dataset has a name here.
 
-    The folder of decoded images is named by the content of the dataset, so the same name has the same images.
+    The folder of decoded images is named by the content of the dataset, so the same name has the same images. Without
+    a resolution nothing is decoded: an external dataset is a part of one, with a hash of its own.
     """
     cache = cache_root().resolve()
     name = fold.images.relative_to(origin)
-    if not is_intact(cache / name.parent, cache, set()):
+    folder = cache / name.parent
+    if resolution is not None and not is_intact(folder, cache, set()):
         decode_here(fold, resolution, registry, cache)
-    if not (cache / name).exists():
+    if not is_intact(folder, cache, {name.name}):
         raise other_data(f"no decoded images {name.parent} in {cache}", f"copy that folder from {origin}")
+    mark_used(folder)
     return replace(fold, images=cache / name)
 
 
