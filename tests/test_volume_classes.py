@@ -19,7 +19,7 @@ from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, decode_cube, fit_volume
+from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, decode_cube, decode_cubes, fit_volume
 from zoo.errors import DataError, UsageError
 from zoo.models.weights import RANDOM
 from zoo.registry.lookup import ModelChoice
@@ -168,6 +168,18 @@ def test_a_volume_is_decoded_into_its_cube_without_a_copy_of_it_in_64_bits():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert decoded.mean == decoded.std == 0.5 and peak < 0.75 * 8 * values.size
+
+
+def test_only_the_cubes_in_work_are_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.data.volume_cubes.num_cores", lambda: 2)
+    names = [str(number) for number in range(64)]
+    values = np.arange(64.0).reshape(4, 4, 4)
+    samples = SimpleNamespace(table={"image": pandas.Series(names)}, volumes=lambda image: values, spacing=None)
+    tracemalloc.start()
+    decode_cubes(SimpleNamespace(samples=samples, sample_ids=names), Cube(32, None), tmp_path, None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * (tmp_path / CUBES_FILE).stat().st_size
 
 
 def test_a_window_of_ct_comes_from_the_voxels_of_train(tmp_path):

@@ -22,6 +22,7 @@ from zoo.system.progress import Progress
 
 CUBES_FILE = "cubes.npy"
 CUBES_VERSION = 2  # of the cache; raise it when decoding changes a voxel, or a file is added
+NO_VOXELS = np.zeros(0, np.float16)
 MAX_WINDOW_VOXELS = 2_000_000  # voxels of train from which a window is measured
 
 
@@ -73,7 +74,7 @@ def decode_cubes(source: OpenDataset, cube: Cube, folder: Path, progress: Progre
                         code="channels",
                     )
                 array[row] = volume.voxels
-                decoded.append(replace(volume, voxels=volume.voxels[:0]))
+                decoded.append(replace(volume, voxels=NO_VOXELS))  # an empty slice would keep all voxels in memory
                 if progress:
                     progress(row + 1, len(rows))
     array.flush()
