@@ -2,15 +2,18 @@
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
+import pandas
 import pytest
 from folders import card, open_source
 from test_segmentation import squares
 from test_sources_descriptions import block, photograph, volume
 
-from zoo.data.nnunet_raw import RawFold, name_cases, name_raw_folders, write_raw
+from zoo.data.nnunet_raw import RawFold, affine_of, name_cases, name_raw_folders, write_raw
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, UsageError
@@ -115,7 +118,15 @@ def test_volumes_of_two_channels_are_read_back_with_their_grid(tmp_path):
 def test_cases_are_named_by_file_or_by_path():
     assert name_cases(["a/x_0000.nii.gz", "b/y z.png"]) == ["x", "y_z"]
     assert name_cases(["a/x.png", "b/x.png"]) == ["a_x", "b_x"]
-    assert name_cases(["a/x.png", "a_x.png", "b/x.png"]) == ["a_x_0", "a_x_1", "b_x"]
+    assert name_cases(["a/x.png", "a_x.png", "b/x.png"]) == ["a_x_0", "a_x_1", "b_x_2"]
+    assert len(set(name_cases(["a/b c.png", "a/b_c.png", "a/b_c_0.png"]))) == 3
+    assert name_cases(["a/x.png", "b/X.png"]) == ["a_x", "b_X"]  # one file on Windows and macOS
+
+
+def test_volumes_of_one_file_have_the_affine_of_their_spacing():
+    samples = SimpleNamespace(files=(Path("all.npz"),), table=pandas.DataFrame({"image": ["0", "1"]}), spacing=None)
+    source = SimpleNamespace(samples=samples, spec=SimpleNamespace(dims=3))
+    np.testing.assert_array_equal(affine_of(source, 1), np.eye(4))
 
 
 def test_a_number_in_use_is_refused(tmp_path):

@@ -6,7 +6,6 @@ import csv
 import json
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,13 +123,15 @@ def write_raw(fold: RawFold, folder: Path, progress: Progress) -> None:
 
 
 def name_cases(paths: Sequence[str]) -> list[str]:
-    """The name of each case: that of its file if no other has it, else its path. Letters, digits, _ and -."""
-    short = [slug_of_path(posixpath.basename(path)) for path in paths]
-    if len(set(short)) == len(short):
-        return short
-    long = [slug_of_path(path) for path in paths]
-    counts = Counter(long)
-    return [name if counts[name] == 1 else f"{name}_{row}" for row, name in enumerate(long)]
+    """The names of the cases: of their files if these differ, else of their paths, if need be with a number.
+
+    They have letters, digits, _ and -, and differ in more than case, which some file systems ignore.
+    """
+    short, long = [slug_of_path(posixpath.basename(path)) for path in paths], [slug_of_path(path) for path in paths]
+    for names in (short, long):
+        if len({name.lower() for name in names}) == len(names):
+            return names
+    return [f"{name}_{row}" for row, name in enumerate(long)]
 
 
 def slug_of_path(path: str) -> str:
@@ -170,7 +171,7 @@ def affine_of(source: OpenDataset, row: int) -> Array | None:
     samples = source.samples
     if source.spec.dims == 2:
         return None
-    if samples.files and suffix_of(samples.files[row].name) in WITH_GRID:
+    if len(samples.files) == len(samples.table) and suffix_of(samples.files[row].name) in WITH_GRID:
         affine = read_grid(samples.files[row]).affine
         if affine is not None:
             return np.asarray(affine)
