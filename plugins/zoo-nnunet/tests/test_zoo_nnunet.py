@@ -5,6 +5,7 @@ writes the files that the next command needs, and as masks the bright pixels of 
 """
 
 import json
+import shutil
 import stat
 import sys
 
@@ -106,6 +107,18 @@ def test_a_finished_training_is_not_repeated(raw, environment, tmp_path):
     (tmp_path / "work" / "nnUNet_results" / raw.name / "T__nnUNetPlans__2d" / "fold_0" / "checkpoint_final.pth").touch()
     assert run(raw, environment, tmp_path, "--trainer", "T").exit_code == 0
     assert TRAIN not in (tmp_path / "work" / f"{raw.name}.log").read_text()
+
+
+def test_a_model_of_another_split_is_refused(raw, environment, tmp_path):
+    assert run(raw, environment, tmp_path).exit_code == 0
+    other = shutil.copytree(raw, tmp_path / "other" / raw.name)
+    shutil.rmtree(tmp_path / "masks")
+    cases = (other / "cases.csv").read_text()
+    (other / "cases.csv").write_text(
+        cases.replace(",train", ",TEMP").replace(",test", ",train").replace("TEMP", "test")
+    )
+    error = run(other, environment, tmp_path).exception
+    assert "another split" in error.line() and not (tmp_path / "masks").exists()
 
 
 def test_a_command_that_fails_is_one_line_with_its_last_words(raw, environment, tmp_path, monkeypatch):

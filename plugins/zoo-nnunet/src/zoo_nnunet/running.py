@@ -131,6 +131,7 @@ def train_and_predict(raw: RawData, recipe: Recipe, nnunet: Installation, say: C
     for command in (PREPROCESS, TRAIN, PREDICT):
         nnunet.find(command)
     nnunet.work.mkdir(parents=True, exist_ok=True)
+    require_same_cases(raw, nnunet.work)
     configuration = recipe.configuration or ("2d" if raw.ending == ".png" else "3d_fullres")
     model = nnunet.work / "nnUNet_results" / raw.name / f"{recipe.trainer}__{recipe.plans}__{configuration}"
     fold = model / f"fold_{FOLD}"
@@ -154,6 +155,18 @@ def train_and_predict(raw: RawData, recipe: Recipe, nnunet: Installation, say: C
     places = ["-i", str(raw.folder / "imagesTs"), "-o", str(predicted)]
     step(PREDICT, *places, "-d", raw.number, "-c", configuration, "-f", FOLD, *choice, *parallel)
     return predicted
+
+
+def require_same_cases(raw: RawData, work: Path) -> None:
+    """Raise ZooError if the folder has files of other cases, or of another split: a model may know the test images."""
+    cases, earlier = (raw.folder / "cases.csv").read_bytes(), work / f"{raw.name}.cases.csv"
+    if earlier.exists() and earlier.read_bytes() != cases:
+        raise ZooError(
+            f"{work}: has another split of {raw.name}",
+            fix="name another folder with --work, or remove this one",
+            code="usage",
+        )
+    earlier.write_bytes(cases)
 
 
 def collect_masks(raw: RawData, predicted: Path, output: Path) -> int:
