@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.testing import parametrize_with_checks
 from zoo_torchio import BIAS_FIELD, GHOSTING, MOTION, SPIKE, register_transforms
@@ -88,3 +89,23 @@ def test_the_share_of_changed_images_is_the_option(spec):
     draws = torch.rand((64, spec.num_draws), generator=RANDOM)
     changed = (spec.augment(images, draws, **spec.options) != images).flatten(1).any(1)
     assert changed.equal(draws[:, 0] < 0.5)
+
+
+class Operations(TorchDispatchMode):
+    """Record the names of torch's operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spec", [MOTION, GHOSTING, SPIKE, BIAS_FIELD], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("shape", [(2, 1, 6, 5), (2, 1, 6, 5, 4)], ids=len)
+def test_no_number_of_the_host_becomes_a_tensor_which_would_prevent_a_capture(spec, shape):
+    with Operations() as operations:
+        spec.augment(torch.rand(shape), torch.rand(2, spec.num_draws), **spec.options)
+    assert not {"aten.lift_fresh.default", "aten._local_scalar_dense.default"} & operations.names

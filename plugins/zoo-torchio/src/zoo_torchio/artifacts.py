@@ -7,6 +7,7 @@ so that a GPU can capture the step. The draws of an image, uniform in 0..1, repl
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def add_motion(images: Tensor, draws: Tensor, *, share: float, degrees: float, t
     of up to `translation`, a share of the side. As in TorchIO the image at rest fills the center of k-space.
     """
     chosen, times, moves = draws[:, 0], draws[:, 1:3], (2 * draws[:, 3:] - 1).reshape(-1, 2, 2, 3)
-    shifted = times.new_tensor(TIMES) + TIME_SPREAD * (2 * times - 1)
+    shifted = TIME_SPREAD * (2 * times - 1)
+    for number, time in enumerate(TIMES):  # a tensor made of numbers of the host would make a GPU wait
+        shifted[:, number] += time
     moved = [
         move_rigidly(images, moves[:, number, 0] * math.radians(degrees), moves[:, number, 1] * translation)
         for number in range(2)
@@ -146,9 +149,10 @@ def move_rigidly(images: Tensor, angles: Tensor, shifts: Tensor) -> Tensor:
         rotation[:, one, one] = rotation[:, other, other] = cosine
         rotation[:, one, other], rotation[:, other, one] = -sine, sine
         turned = turned @ rotation
-    lengths = images.new_tensor(sides[::-1])  # grid_sample names the last axis first, and each runs from -1 to 1
-    scaled = turned * (lengths / lengths[:, None])
-    maps = torch.cat([scaled, 2 * shifts[:, :count].flip(1)[:, :, None]], dim=2)
+    lengths = sides[::-1]  # grid_sample names the last axis first, and each runs from -1 to 1
+    for one, other in permutations(range(count), 2):
+        turned[:, one, other] *= lengths[other] / lengths[one]
+    maps = torch.cat([turned, 2 * shifts[:, :count].flip(1)[:, :, None]], dim=2)
     grid = affine_grid(maps, [len(images), 1, *sides], align_corners=False)
     lowest = images.amin(dim=tuple(range(2, images.ndim)), keepdim=True)
     return grid_sample(images - lowest, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + lowest
