@@ -269,6 +269,20 @@ KNN = Protocol(
     augmentation="none",
     symmetries=False,
 )
+LINEAR_PROBE3D = replace(
+    LINEAR_PROBE,
+    name="linear-probe3d",
+    title="volumes: logistic regression on frozen features, its L2 penalty chosen on val, cubes of 96 voxels",
+    dims=3,
+    image_size=96,
+)
+KNN3D = replace(
+    KNN,
+    name="knn3d",
+    title="volumes: weighted 20-nearest-neighbor vote on frozen features, cubes of 96 voxels",
+    dims=3,
+    image_size=96,
+)
 NEAREST_CENTROID = replace(
     LINEAR_PROBE,
     name="nearest-centroid",
@@ -382,6 +396,8 @@ PROTOCOLS = (
     FINETUNE3D,
     SCRATCH3D,
     QUICK3D,
+    LINEAR_PROBE3D,
+    KNN3D,
     BASELINE,
 )
 
