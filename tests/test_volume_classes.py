@@ -31,6 +31,7 @@ from zoo.runner.choices import check_choices
 from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.specs.protocol import PROTOCOLS, QUICK3D, SVM
 from zoo.system.machine import seed_children
+from zoo.trained.card import read_model_card
 from zoo.trained.classifying_volumes import fit_into_cube
 from zoo.trained.volume_inputs import NewVolume, read_new_volume
 from zoo.training.fitting import USES
@@ -260,9 +261,9 @@ def register_models():
 """
 
 
-def zoo(*command, cwd, status=0):
+def zoo(*command, cwd):
     done = subprocess.run([sys.executable, "-m", "zoo", *command], cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
@@ -298,16 +299,25 @@ def small_runs(place, tested_on=""):
     ]
 
 
+def predicted(main, place, *command, results="results"):
+    """The answers of `zoo predict`, which succeeds, with the probability of a ball."""
+    status, _, err = main("predict", *command, *options_in(place, results), "-o", "answers.csv")
+    assert status == 0, err
+    return pandas.read_csv("answers.csv")
+
+
+def options_in(place, results="results"):
+    return "--plugin", place / "small.py", "--results", place / results
+
+
 @pytest.mark.integration
 @pytest.mark.slow
-def test_new_volumes_get_the_answers_of_the_bench(trained, folder):
+def test_new_volumes_get_the_answers_of_the_bench(main, trained, folder):
     place, _ = trained
     for tested_on, root in (("", folder), ("other", place / "other")):
         runs = small_runs(place, tested_on)
         stored = [each.predictions()["test"] for each in runs]
-        paths = [str(root / name) for name in stored[0].sample_ids]
-        zoo("predict", f"{folder.name}/small_3d", *paths, "--plugin", "small.py", "-o", "answers.csv", cwd=place)
-        answers = pandas.read_csv(place / "answers.csv")
+        answers = predicted(main, place, f"{folder.name}/small_3d", *[root / name for name in stored[0].sample_ids])
         mean = np.mean([each.probabilities for each in stored], axis=0)
         assert (answers.status == "ok").all() and len(runs) == 2
         np.testing.assert_allclose(answers["probability: ball"], mean[:, 0], atol=1e-4)
@@ -316,47 +326,47 @@ def test_new_volumes_get_the_answers_of_the_bench(trained, folder):
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_what_training_would_refuse_is_refused_and_maps_are_not_drawn(trained, folder):
+def test_what_training_would_refuse_is_refused_and_maps_are_not_drawn(main, trained, folder, tmp_path):
     place, _ = trained
-    new = place / "new"
+    new = tmp_path / "new"
     new.mkdir()
     values = np.zeros((12, 12, 12), np.float32)
     np.save(new / "unsized.npy", values)
     nibabel.save(nibabel.Nifti1Image(np.stack([values, values], -1), np.eye(4)), new / "two.nii.gz")
     nibabel.save(nibabel.Nifti1Image(values, np.diag([9.0, 9.0, 9.0, 1.0])), new / "huge.nii.gz")
-    command = [f"{folder.name}/small_3d", str(new), "--plugin", "small.py"]
-    zoo("predict", *command, "-o", "new.csv", cwd=place, status=3)
-    answers = pandas.read_csv(place / "new.csv", index_col="image").rename(index=lambda name: Path(name).name)
+    command = [f"{folder.name}/small_3d", new, *options_in(place)]
+    assert main("predict", *command, "-o", "new.csv")[0] == 3
+    answers = pandas.read_csv("new.csv", index_col="image").rename(index=lambda name: Path(name).name)
     assert answers.status.to_dict() == {"unsized.npy": "refused", "two.nii.gz": "refused", "huge.nii.gz": "ok"}
     assert "unknown" in answers.problem["unsized.npy"] and "2 channels" in answers.problem["two.nii.gz"]
     assert "other image size" in answers.outside["huge.nii.gz"]
-    refusal = zoo("explain", *command, "-o", "maps", cwd=place, status=3).stderr
-    assert "error[no-map]" in refusal and "whole volumes" in refusal
+    status, _, err = main("explain", *command, "-o", "maps")
+    assert status == 3 and "error[no-map]" in err and "whole volumes" in err
 
 
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["torch-export", "hub-folder", "onnx"])
-def test_models_of_whole_volumes_are_exported_and_predict_the_same(trained, folder, target):
+def test_models_of_whole_volumes_are_exported_and_predict_the_same(main, trained, folder, target):
     if target == "onnx":
         pytest.importorskip("onnxscript")
     place, _ = trained
-    output = place / target
-    command = [f"{folder.name}/small_3d", "--to", target, "-o", str(output), "--plugin", "small.py"]
-    zoo("export", *command, cwd=place)
-    parity = json.loads((output / "parity.json").read_text())
+    status, _, err = main("export", f"{folder.name}/small_3d", "--to", target, "-o", target, *options_in(place))
+    assert status == 0, err
+    parity = json.loads((Path(target) / "parity.json").read_text())
     assert parity["images"] == 2 and parity["largest_difference"] <= 1e-3
     assert parity["input"]["shape"] == ["batch", 1, 12, 12, 12] and "cut off" in parity["input"]["padding"]
     if target == "hub-folder":
-        assert "a cube of 12 x 12 x 12 voxels" in (output / "README.md").read_text()
-        path = str(folder / "scans" / "scan_001.nii.gz")
-        zoo("predict", str(output), path, "--plugin", "small.py", "-o", "exported.csv", cwd=place)
-        assert pandas.read_csv(place / "exported.csv").status.tolist() == ["ok"]
+        assert "a cube of 12 x 12 x 12 voxels" in (Path(target) / "README.md").read_text()
+        (run,) = [each for each in small_runs(place) if each.id == read_model_card(Path(target)).run]
+        test = run.predictions()["test"]
+        answers = predicted(main, place, target, *[folder / name for name in test.sample_ids])
+        np.testing.assert_allclose(answers["probability: ball"], test.probabilities[:, 0], atol=1e-4)
 
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_heads_on_frozen_features_of_volumes_are_trained_kept_and_predict_the_same(trained, folder):
+def test_heads_on_frozen_features_of_volumes_are_trained_kept_and_predict_the_same(main, trained, folder):
     place, _ = trained
     options = ["--protocol", "linear-probe,knn", "--set", "image_size=12", "--weights", "none", "--seeds", "1"]
     options += ["--folds", "1", "--results", "frozen"]
@@ -365,10 +375,8 @@ def test_heads_on_frozen_features_of_volumes_are_trained_kept_and_predict_the_sa
     assert {each.run["protocol"]["name"] for each in runs} == {"linear-probe3d", "knn3d"}
     for run in runs:
         test = run.predictions()["test"]
-        paths = [str(folder / name) for name in test.sample_ids]
-        command = [run.id[:8], *paths, "--plugin", "small.py", "--results", "frozen", "-o", "frozen.csv"]
-        zoo("predict", *command, cwd=place)
-        answers = pandas.read_csv(place / "frozen.csv")
+        paths = [folder / name for name in test.sample_ids]
+        answers = predicted(main, place, run.id[:8], *paths, results="frozen")
         np.testing.assert_allclose(answers["probability: ball"], test.probabilities[:, 0], atol=1e-4)
 
 
