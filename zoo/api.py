@@ -142,9 +142,10 @@ class Leaderboard:
 
     def __init__(self, results: Iterable[Result], registry: Registry, options: ReportOptions) -> None:
         from zoo.leaderboard.boards import build_leaderboard
+        from zoo.leaderboard.sections import list_sections
 
         self.results = list(results)
-        self.boards: list[Board] = build_leaderboard(self.results, registry.metrics, options)
+        self.boards: list[Board] = build_leaderboard(self.results, registry.metrics, options, list_sections(registry))
 
     @property
     def failed(self) -> list[dict[str, str]]:
