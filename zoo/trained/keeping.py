@@ -80,9 +80,10 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
 
 
 def compared_images(kept: Keepsake) -> Array:
-    """A few decoded images of val, spread over it; of volumes float16 (n, A, B, C, channels).
+    """A few decoded images of val, spread over it; of volumes (n, A, B, C, channels).
 
-    The values of volumes are those of the files if the network's input is a window of them, else standardized.
+    The values of volumes are those of the files if the network's input is a window of them, else standardized. They
+    are float16, or float32 if they have values beyond its range, such as those of PET in Bq/ml.
     """
     rows, pixels, decoded = kept.dataset.index("val"), kept.pixels, kept.dataset.decoded
     if isinstance(pixels, VolumePixels):
@@ -106,7 +107,7 @@ def as_values(voxels: Array, dataset: DecodedFold, rows: Array) -> Array:
     if dataset.volumes.window is None:
         return voxels.astype(np.float16)
     mean, std = (dataset.decoded.columns[name][rows][:, None, None, None] for name in ("mean", "std"))
-    return (voxels.astype(np.float32) * std + mean).astype(np.float16)
+    return as_small_floats(voxels.astype(np.float32) * std + mean)
 
 
 def middle_patches(pixels: VolumePixels, rows: Array) -> Array:
@@ -120,6 +121,13 @@ def middle_patches(pixels: VolumePixels, rows: Array) -> Array:
         )
         patches.append(pad_to(stored[middle], pixels.patch).float().cpu().numpy())
     return np.stack(patches)
+
+
+def as_small_floats(values: Array) -> Array:
+    """The values as float16 if its range holds them, else as float32."""
+    is_small = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+    small: Array = values.astype(np.float16 if is_small else np.float32)
+    return small
 
 
 def reference_of(kept: Keepsake) -> Reference | None:
