@@ -29,7 +29,9 @@ from zoo.registry.opening import open_registry
 from zoo.results.store import load_results
 from zoo.runner.choices import check_choices
 from zoo.runner.grid import Machine, PlannedModel, plan_run
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import PROTOCOLS, QUICK3D, SVM
+from zoo.specs.transform import TransformSpec
 from zoo.system.machine import seed_children
 from zoo.trained.card import read_model_card
 from zoo.trained.classifying_volumes import fit_into_cube
@@ -209,7 +211,11 @@ def test_a_window_is_measured_at_all_places_of_the_cubes(tmp_path, monkeypatch):
 
 def test_an_interrupted_training_draws_the_same_volumes(fold):
     protocol = replace(QUICK3D, augmentation="one-of")
-    first, second = (CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES)) for _ in range(2))
+    half = Choice(spec=TransformSpec(name="half", augment=lambda images, draws: images / 2, dims=(3,)), plugin="odd")
+    first, second, plain = (
+        CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES), {"transforms": transforms})
+        for transforms in ((half,), (half,), ())
+    )
     state = first.state()
     planned = first.plan(3)
     second.restore(state)
@@ -219,6 +225,9 @@ def test_an_interrupted_training_draws_the_same_volumes(fold):
     one = first.unpack({name: tensor[0] for name, tensor in planned.tensors().items()})
     volumes, targets = first.compute(one)
     assert volumes.shape == (8, 1, 12, 12, 12)
+    unchanged, _ = plain.compute(one)
+    lowest = unchanged.amin(dim=(1, 2, 3, 4), keepdim=True)
+    torch.testing.assert_close(volumes - lowest, (unchanged - lowest) / 2, atol=1e-5, rtol=0)
     assert torch.equal(targets, torch.from_numpy(fold.targets)[one.rows])
 
 
