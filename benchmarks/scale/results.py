@@ -72,7 +72,8 @@ def draw_predictions(run: Run, fold: DecodedFold, split: str) -> Predictions:
 def store_all(folder: Path, results: Path) -> tuple[list[str], list[Path]]:
     """Store a result of every run; return the names of the models and the datasets."""
     suite = write_datasets(folder)
-    models = [name for name in sorted(make_context().registry.models) if name.startswith("resnet")][:NUM_MODELS]
+    known = sorted(make_context().registry.models.items())
+    models = [name for name, spec in known if name.startswith("resnet") and 2 in spec.dims][:NUM_MODELS]
     context = make_context(Settings(results=results, device="cpu", offline=True, keep_weights="none"))
     options = {"models": tuple(models), "datasets": tuple(map(str, suite)), "seeds": NUM_SEEDS, "weights": "none"}
     plan = plan_bench(compose_suite("", {**options, "settings": {"precision": "fp32"}}, context.registry), context)

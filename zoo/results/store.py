@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from zoo.system.locks import locked
 from zoo.tasks.kinds import TASKS, find_task
 
 RESULT_SCHEMA = 3
+PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "model.safetensors"
 REFERENCE_FILE = "reference.safetensors"  # features of val
 DELETABLE = (WEIGHTS_FILE, REFERENCE_FILE)  # only the best seed keeps them
@@ -79,7 +81,7 @@ class Result:
             raise ResultsError(
                 f"run {self.id[:8]} has no predictions", fix="run it again: only finished runs have predictions"
             )
-        predictions = load_predictions(self.folder / "predictions.npz")
+        predictions = load_predictions(self.folder / PREDICTIONS_FILE)
         if any(len(part.targets) < len(part) for part in predictions.values()):
             raise ResultsError(
                 f"{self.folder}: the bundle does not include its targets",
@@ -186,7 +188,7 @@ def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
     for name, content in artifacts.files.items():
         (folder / name).write_bytes(content)
     if artifacts.predictions:
-        save_predictions(folder / "predictions.npz", dict(artifacts.predictions), compact=artifacts.compact)
+        save_predictions(folder / PREDICTIONS_FILE, dict(artifacts.predictions), compact=artifacts.compact)
     if artifacts.history:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in artifacts.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -319,16 +321,26 @@ def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> Resul
     )
 
 
-def load_sound_result(folder: Path) -> Result:
-    """Load a result and check its predictions. Raises ResultsError for invalid ones."""
+FaultSearch = Callable[[Result, Callable[[], str]], str]  # memo.SoundRuns.check
+
+
+def load_sound_result(folder: Path, check: FaultSearch = lambda _, find_fault: find_fault()) -> Result:
+    """Load a result and check its predictions. Raises ResultsError for invalid ones.
+
+    `check` may know the result and then does not call the function that reads the predictions and finds their fault.
+    """
     result = load_result(folder)
-    if result.ok:
-        path = folder / "predictions.npz"
-        faults = find_faults_of_run(result.card(), result.run["purpose"], result.dataset, load_predictions(path))
-        fault = next(faults, "")
-        if fault:
-            raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
+    if result.ok and (fault := check(result, partial(find_fault_of_predictions, result))):
+        path = folder / PREDICTIONS_FILE
+        raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
     return result
+
+
+def find_fault_of_predictions(result: Result) -> str:
+    """The first fault in the stored predictions of a finished run, or ""."""
+    assert result.folder is not None
+    predictions = load_predictions(result.folder / PREDICTIONS_FILE)
+    return next(find_faults_of_run(result.card(), result.run["purpose"], result.dataset, predictions), "")
 
 
 def unreadable_result(path: Path) -> ResultsError:
