@@ -11,7 +11,7 @@ from scipy import stats
 from zoo import BINARY, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.reasons import Reason
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Score, decide_all
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sanity_checks import (
     count_configurations,
@@ -46,7 +46,8 @@ def predicted(positive, targets=(0, 1) * 10):
 
 
 def reasons(score, *runs, constant=CHANCE, higher=True, card=CARD):
-    outputs = count_outputs([[run] for run in runs], card, "val")
+    seeds = [[run] for run in runs]
+    outputs = count_outputs(seeds, card, decide_all(seeds, card, "val"))
     return find_degenerate(score, constant, higher_is_better=higher, outputs=outputs, unit=card.unit)
 
 

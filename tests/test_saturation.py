@@ -14,6 +14,7 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdTarget
+from zoo.evaluation.values import decide_all
 from zoo.leaderboard.ensembles import average
 from zoo.leaderboard.sanity_checks import count_outputs, find_degenerate
 from zoo.report.statements import saturation_statement
@@ -170,7 +171,7 @@ def test_outputs_that_differ_only_in_log_odds_are_not_equal():
     gap = np.linspace(40, 80, 400)
     test = of_logits(BINARY, np.stack([0 * gap, gap], axis=1), part.targets)
     runs = [[{"val": part, "test": test}]]
-    outputs = count_outputs(runs, PAIR, "half")
+    outputs = count_outputs(runs, PAIR, decide_all(runs, PAIR, "half"))
     reasons = find_degenerate(None, None, higher_is_better=True, outputs=outputs, unit=PAIR.unit)
     assert not any("same output" in reason for reason in reasons)
 
@@ -178,9 +179,10 @@ def test_outputs_that_differ_only_in_log_odds_are_not_equal():
 @pytest.mark.parametrize(("scale", "is_stated"), [(1, False), (40, True)])
 def test_a_board_states_the_number_of_saturated_outputs(scale, is_stated):
     part, _ = binary(scale)
+    runs = [[{"test": part}]]
 
     class Row:
-        name, outputs = "m", count_outputs([[{"test": part}]], PAIR, "half")
+        name, outputs = "m", count_outputs(runs, PAIR, decide_all(runs, PAIR, "half"))
 
     lines = saturation_statement(Row)
     assert bool(lines) == is_stated

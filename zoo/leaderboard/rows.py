@@ -6,20 +6,20 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.errors import Undefined
-from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.evidence import Evidence, weigh_decided
 from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.predictions import LazyRun, Predictions
 from zoo.evaluation.reasons import Reason, reason_for
-from zoo.evaluation.scoring import score, seed_deviations
+from zoo.evaluation.scoring import deviate_by_seed, score_decided
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import DecidedRuns, Runs, Score, decide_all
 from zoo.leaderboard.records import MissingRun, list_missing
 from zoo.leaderboard.sanity_checks import (
     NO_OUTPUTS,
@@ -362,6 +362,7 @@ def score_row(complete: Sequence[Sequence[Result]], scoring: RowScoring) -> RowS
     threshold: ThresholdRule = first.run["protocol"]["threshold"]
     stored = [[LazyRun(result.predictions) for result in part] for part in complete]
     runs, card = keep_labels(stored, first.card(), scoring.labels)
+    decided = cache(partial(decide_all, runs, card, threshold))  # only for facts that are not stored
     stored_names = set.intersection(*(set(scores) for part in each for scores in part))
     how = f"threshold {threshold}, labels {scoring.labels}"
     scores: Mapping[str, Score]
@@ -371,20 +372,17 @@ def score_row(complete: Sequence[Sequence[Result]], scoring: RowScoring) -> RowS
             compute = partial(score_shuffles, runs, card=card, threshold=threshold)
             scores, evidence = memo.find_scores(f"shuffles, {how}", metrics, compute), "a control is not ranked"
         else:
-            scores = memo.find_scores(f"scores, {how}", metrics, partial(score, runs, card=card, threshold=threshold))
+            scores = memo.find_scores(f"scores, {how}", metrics, lambda some: score_decided(decided(), some, card))
             if scoring.labels:
                 counted = f"over {len(card.labels)} of {len(first.card().labels)} labels"
                 scores = {name: add_note(found, counted) for name, found in scores.items()}
-            find = partial(find_evidence, runs, card=card, threshold=threshold)
-            evidence = recall_evidence(memo, how, metrics.get(scoring.primary), find)
+            evidence = recall_evidence(memo, how, metrics.get(scoring.primary), partial(find_evidence, decided, card))
         for name, metric in metrics.items():
             if scoring.labels or name not in stored_names:
-                deviate = partial(seed_deviations, runs, {name: metric}, card, threshold=threshold)
-                found = memo.find(f"seed SD, {how}, {name}@{metric.version}", deviate) if is_core(metric) else deviate()
-                seed_sd |= found
+                deviate = partial(lambda spec: deviate_by_seed(decided(), spec, card), metric)
+                seed_sd[name] = recall_deviation(memo, how, metric, deviate)
         tested = memo.find("tested", lambda: [identify_targets(run["test"]) for part in stored for run in part])
-        count = partial(count_outputs, stored, first.card(), threshold)
-        outputs = memo.find(f"outputs, threshold {threshold}", lambda: asdict(count()))
+        outputs = memo.find(f"outputs, {how}", lambda: asdict(count_outputs(stored, first.card(), decided())))
     return RowScores(
         scores=scores,
         seed_sd=seed_sd,
@@ -421,6 +419,14 @@ def recall_evidence(
     )
 
 
+def recall_deviation(memo: RunsMemo, how: str, metric: MetricSpec, find: Callable[[], float | None]) -> float | None:
+    """The stored standard deviation between seeds of a metric of the core, else what `find` finds."""
+    if not is_core(metric):
+        return find()
+    deviation: float | None = memo.find(f"seed SD, {how}, {metric.name}@{metric.version}", find)
+    return deviation
+
+
 def describe_evidence(evidence: Evidence | Reason | str) -> dict[str, Any]:
     """What a metric of the core gives, as JSON values."""
     assert not isinstance(evidence, str)  # the metric is installed
@@ -442,13 +448,13 @@ def flag_degenerate(row: Row, constant: Score | None, primary: str, higher: bool
 
 
 def find_evidence(
-    stored: Runs, metric: MetricSpec | None, *, card: ScoringContext, threshold: ThresholdRule
+    decided: Callable[[], DecidedRuns], card: ScoringContext, metric: MetricSpec | None
 ) -> Evidence | Reason | str:
     """What the row is ranked by, or why it is not ranked; an error in a plugin's metric is such a reason."""
     if metric is None:
         return "the primary metric is not installed"
     try:
-        return weigh_evidence(stored, metric, card, threshold=threshold)
+        return weigh_decided(decided(), metric, card)
     except Undefined as error:
         return reason_for(error, "undefined")
     except (Exception, SystemExit) as error:

@@ -13,12 +13,12 @@ from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
-from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.thresholds import ThresholdRule
+from zoo.evaluation.values import DecidedRuns, Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
 from zoo.specs.dataset import Unit
-from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.specs.protocol import BASELINE, SECOND_READER
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
@@ -42,7 +42,7 @@ class OutputCounts:
 NO_OUTPUTS = OutputCounts()
 
 
-def count_outputs(runs: Runs, card: ScoringContext, rule: ThresholdRule) -> OutputCounts:
+def count_outputs(runs: Runs, card: ScoringContext, decided: DecidedRuns) -> OutputCounts:
     """Count degenerate and saturated outputs; `one_class` is 0 for tasks without classes."""
     stored = [run for folds in runs for run in folds]
     tests = [run["test"] for run in stored]
@@ -52,7 +52,7 @@ def count_outputs(runs: Runs, card: ScoringContext, rule: ThresholdRule) -> Outp
     return OutputCounts(
         num_runs=len(stored),
         same=sum(says_the_same(test, card) for test in tests),
-        one_class=sum(one_class(run, card, rule) for run in stored) if card.task.classes else 0,
+        one_class=sum(one_class(test.request) for folds in decided for test in folds) if card.task.classes else 0,
         num_outputs=sum(map(len, tests)),
         saturated=num,
         has_log_odds=num == 0
@@ -95,9 +95,8 @@ def says_the_same(test: Predictions, card: ScoringContext) -> bool:
     return bool(spread <= SAME * card.task.answers.unit(test.targets))
 
 
-def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: ThresholdRule) -> bool:
+def one_class(request: MetricRequest) -> bool:
     """Whether all test units get the same class although their targets differ."""
-    request = decide(run, card, rule).request
     assert request.decisions is not None
     return len(np.unique(request.decisions)) == 1 and len(np.unique(request.targets)) > 1
 

@@ -21,7 +21,7 @@ MADE = {
     "images": "images decoded at one size",
     "volumes": "volumes decoded at one spacing",
     "features": "features of frozen models",
-    "scores": "scores of stored predictions",
+    "scores": "what boards computed from stored predictions",
     "checkpoints": "interrupted training runs",
     "fingerprints": "image fingerprints for the audit",
     "unpacked": "unpacked archives",
