@@ -159,9 +159,9 @@ class SoundRuns:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None and self.present != self.stored:
+        if error is None and not self.present <= self.stored:
             with self.memo as memo:
-                memo.note("sound", sorted(self.present))
+                memo.note("sound", sorted(self.present | self.stored))
 
     def check(self, result: Result, find_fault: Callable[[], str]) -> str:
         """The fault of a run, found by `find_fault` unless the run is stored as sound."""

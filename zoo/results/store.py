@@ -42,6 +42,7 @@ Provenance = Literal["", "recomputed", "reproduced", "stated"]
 # Errors caused by the model: the run counts as a failure of the model instead of being left out.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
 RUN_DEPTH = 3  # folders between a results folder and the files of a run
+SHARED = ("dataset", "versions", "system", "deviations")  # fields that are equal in many results
 NOT_STORED = ("folder", "bundle", "provenance")  # set when a result is loaded
 
 
@@ -324,7 +325,11 @@ def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> Resul
 FaultSearch = Callable[[Result, Callable[[], str]], str]  # memo.SoundRuns.check
 
 
-def load_sound_result(folder: Path, check: FaultSearch = lambda _, find_fault: find_fault()) -> Result:
+def check_each(_: Result, find_fault: Callable[[], str]) -> str:
+    return find_fault()
+
+
+def load_sound_result(folder: Path, check: FaultSearch = check_each) -> Result:
     """Load a result and check its predictions. Raises ResultsError for invalid ones.
 
     `check` may know the result and then does not call the function that reads the predictions and finds their fault.
@@ -374,7 +379,7 @@ def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result)
     Raises ResultsError for a newer schema.
     """
     results: dict[str, Result] = {}
-    damaged = []
+    damaged, last = [], None
     for folder in find_result_folders(root):
         try:
             result = load(folder)
@@ -382,7 +387,7 @@ def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result)
                 raise ResultsError(f"{folder}: contains run {result.id[:8]}", fix="move it back, or run again")
             if result.id in results:
                 raise ResultsError(f"{folder}: duplicate of {results[result.id].folder}", fix="delete one of them")
-            results[result.id] = result
+            results[result.id] = last = share_records(result, last)
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise
@@ -403,13 +408,28 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def find_done(root: Path, run: Run) -> Result | None:
-    """Return the finished, undamaged result of this run, or None."""
+def share_records(result: Result, other: Result | None) -> Result:
+    """Replace the records that equal those of another result by the other's.
+
+    perf: memory; thousands of runs have few different records.
+    """
+    if other is None:
+        return result
+    shared = {name: getattr(other, name) for name in SHARED if getattr(other, name) == getattr(result, name)}
+    for name in ("run", "identity"):
+        record, protocol = getattr(result, name), getattr(other, name)["protocol"]
+        if record["protocol"] == protocol:
+            shared[name] = {**record, "protocol": protocol}
+    return replace(result, **shared)
+
+
+def find_done(root: Path, run: Run, check: FaultSearch = check_each) -> Result | None:
+    """Return the finished, undamaged result of this run, or None. `check` is that of `load_sound_result`."""
     folder = root / run.folder
     if not (folder / "result.json").exists():
         return None
     try:
-        result = load_sound_result(folder)
+        result = load_sound_result(folder, check)
         result.scores()
     except ResultsError as error:
         if error.code in ("newer-schema", "unreadable"):
