@@ -30,6 +30,8 @@ from zoo import (
     ObserverSpec,
     Samples,
     SamplingSpec,
+    Section,
+    SectionSpec,
     TransformSpec,
     Undefined,
     Weights,
@@ -387,11 +389,46 @@ def zero_for_one_class(request):
     return 0.0 if len(set(request.targets.tolist())) < 2 else accuracy(request)
 
 
+def of_even_patients(request):
+    even = request.patients % 2 == 0
+    if not even.any():
+        raise Undefined("no patient of an even number")
+    return float(is_right(request)[even].mean())
+
+
+def wrong_patients(request):
+    """The first image of each patient, and whether any of its images is wrong."""
+    _, first, rows = np.unique(request.patients, return_index=True, return_inverse=True)
+    return first, np.bincount(rows, weights=1 - is_right(request)) > 0
+
+
+def patient_accuracy(request):
+    return float(1 - wrong_patients(request)[1].mean())
+
+
+def resampled_patients(request, weights):
+    first, wrong = wrong_patients(request)
+    return 1 - (weights[:, first] * wrong).sum(axis=1) / weights[:, first].sum(axis=1)
+
+
+def each_patient_once(request, weights):
+    return resampled_patients(request, np.minimum(weights, 1))
+
+
+PATIENTS = MetricSpec(
+    name="patients_right", tasks=("binary",), compute=patient_accuracy, resample=resampled_patients, patients=True
+)
 ACCURACY = MetricSpec(name="right", tasks=("binary", "multiclass"), compute=accuracy)
 BY_UNIT = MetricSpec(name="right_by_unit", tasks=("binary", "multiclass"), per_unit=is_right)
 FLAGS = MetricSpec(name="flags_right", tasks=("multilabel",), per_unit=flags_right)
 COMPLETE = replace(ACCURACY, resample=resampled_accuracy, counts=count_right)
-GOOD_METRICS = {"compute": ACCURACY, "per unit": BY_UNIT, "flags": FLAGS, "resample and counts": COMPLETE}
+GOOD_METRICS = {
+    "compute": ACCURACY,
+    "per unit": BY_UNIT,
+    "flags": FLAGS,
+    "resample and counts": COMPLETE,
+    "patients": PATIENTS,
+}
 BAD_METRICS = {
     "metric-fields": replace(ACCURACY, name="a b"),
     "metric-value": replace(ACCURACY, compute=always_undefined),
@@ -401,6 +438,7 @@ BAD_METRICS = {
     "metric-order": replace(ACCURACY, compute=later_counts_more),
     "metric-positive": replace(ACCURACY, compute=of_second_class, tasks=("binary",)),
     "metric-unknown": MetricSpec(name="flags", tasks=("multilabel",), compute=nan_counts_as_zero),
+    "metric-patients": replace(PATIENTS, compute=of_even_patients, resample=None),
     "metric-per-unit": replace(BY_UNIT, per_unit=share_of_rank),
     "metric-resample": replace(ACCURACY, resample=ignore_weights),
     "metric-counts": replace(ACCURACY, counts=count_wrong),
@@ -896,4 +934,45 @@ BAD_TRANSFORMS = {
     "transform-repeats": TransformSpec(name="brighter", prepare=add_levels),
     "transform-batch": TransformSpec(name="center", augment=center_batch),
     "transform-replay": TransformSpec(name="dim", augment=dim_one),
+}
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+def build_means(request, change=None):
+    """The mean probability of each row; `change` makes it wrong."""
+    if change:
+        change(request)
+    rows = [(row.label, row.stored[0][0]["test"].probabilities.mean()) for row in request.rows]
+    return Section(columns=("model", "mean"), rows=tuple(rows)) if rows else None
+
+
+def build_uneven(request):
+    return Section(columns=("model", "mean"), rows=tuple((row.label,) for row in request.rows))
+
+
+def build_noise(request):
+    return Section(columns=("noise",), rows=((random.random(),),))
+
+
+def use_second_row(request):
+    return request.rows[1]
+
+
+def center_probabilities(request):
+    for row in request.rows:
+        probabilities = row.stored[0][0]["test"].probabilities
+        probabilities -= probabilities.mean()
+
+
+def means_spec(change=None):
+    return SectionSpec(name="means", build=partial(build_means, change=change), tasks=("binary",))
+
+
+GOOD_SECTIONS = {"means": means_spec()}
+BAD_SECTIONS = {
+    "section-fields": replace(means_spec(), tasks=("binry", "binary")),
+    "section-builds": replace(means_spec(), build=build_uneven),
+    "section-repeats": replace(means_spec(), build=build_noise),
+    "section-shrinks": means_spec(use_second_row),
+    "section-reads": means_spec(center_probabilities),
 }

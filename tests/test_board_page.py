@@ -19,7 +19,6 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.families import fill_families
 from zoo.leaderboard.prevalence import find_prevalence_shift
-from zoo.leaderboard.tables import Section
 from zoo.leaderboard.ties import group_ties
 from zoo.registry.opening import open_registry
 from zoo.report.board_csv import to_csv
@@ -39,6 +38,7 @@ from zoo.report.summary import outlook
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import SCRATCH, override
+from zoo.specs.section import Section
 
 KNOWN = {spec.name: spec for spec in METRICS}
 SIZES = {"resnet10": 2e6, "resnet18": 11e6, "vit_tiny": 30e6}

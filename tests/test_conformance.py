@@ -15,6 +15,7 @@ import torch
 from zoo.conformance.catalogue import CHECKS, checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
 from zoo.errors import UsageError
+from zoo.leaderboard.sections import SECTIONS
 from zoo.specs.executor import ExecutorSpec
 from zoo.specs.hooks import KINDS
 from zoo.specs.model import Weights
@@ -34,6 +35,7 @@ QUICK = {
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
+    "section": (specs.GOOD_SECTIONS, specs.BAD_SECTIONS),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
@@ -75,6 +77,13 @@ def test_a_valid_spec_passes_every_check(spec, data):
 )
 def test_a_spec_built_to_fail_a_check_fails_it_and_no_other(spec, name, data):
     assert list(failures(spec, data)) == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("spec", SECTIONS, ids=lambda spec: spec.name)
+def test_the_sections_of_the_core_pass_every_check(spec):
+    assert failures(spec) == {}
 
 
 def test_looking_for_copies_holds_few_images_in_memory(data):

@@ -26,16 +26,16 @@ FLOORS = (
     {"models"},
     {"evaluation"},
     {"results", "training"},
-    {"auditing", "builtin", "leaderboard", "trained"},
-    {"explaining", "runner"},
+    {"auditing", "leaderboard", "trained"},
+    {"builtin", "explaining", "runner"},
     {"conformance"},
     {"report", "scaffold"},
     {"api", "cli", "testing"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS, start=1) for package in packages}
 FLOOR["__main__"] = len(FLOORS) + 1  # the installed command: the door to all of it
-# What `from zoo import ...` gives to plugins lives up to this floor.
-DOOR_FLOOR = FLOOR["models"]
+# What `from zoo import ...` gives to plugins lives up to this floor: sections read boards.
+DOOR_FLOOR = FLOOR["leaderboard"]
 # What several modules implement alike: readers of image files, sections below a board, hooks.
 IMPLEMENTED_ALIKE = {
     "SUFFIXES",

@@ -14,7 +14,6 @@ from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.formatting import amount, disarm, number, share
-from zoo.leaderboard.tables import Section
 from zoo.report.board_csv import rows_to_csv, table_to_csv, to_csv
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import escape, to_markdown
@@ -22,6 +21,7 @@ from zoo.report.board_terminal import to_terminal
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
+from zoo.specs.section import Section
 
 DETAILS = Layout(width=200, details=True)
 

@@ -8,8 +8,9 @@ from folders import card, images, open_source, refusal, table
 
 from zoo import MULTICLASS, MULTILABEL, REGRESSION
 from zoo.sources.cards import DatasetCard
-from zoo.sources.guess import LabelTable, add_table
+from zoo.sources.guess import add_table
 from zoo.sources.joining import column_mistakes
+from zoo.sources.label_tables import LabelTable
 from zoo.sources.opening import find_source
 
 

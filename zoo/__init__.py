@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         predict as predict,
     )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
+    from zoo.leaderboard.tables import SectionRequest
     from zoo.models.building import load_weights
     from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
     from zoo.specs.sampling import SamplingRequest, SamplingSpec
+    from zoo.specs.section import FigureSeries, Section, SectionFigure, SectionSpec
     from zoo.specs.suite import Suite
     from zoo.specs.transform import TransformSpec
     from zoo.system.downloads import download
@@ -80,6 +82,7 @@ __all__ = [
     "Event",
     "ExecutorSpec",
     "FetchRequest",
+    "FigureSeries",
     "Head",
     "LossRequest",
     "LossSpec",
@@ -94,6 +97,10 @@ __all__ = [
     "SamplesRequest",
     "SamplingRequest",
     "SamplingSpec",
+    "Section",
+    "SectionFigure",
+    "SectionRequest",
+    "SectionSpec",
     "Suite",
     "TargetFault",
     "Targets",
@@ -128,6 +135,7 @@ _MODULES = (
     "specs.loss",
     "specs.sampling",
     "specs.transform",
+    "specs.section",
     "specs.hooks",
     "tasks.task",
     "tasks.classes",
@@ -142,6 +150,7 @@ _MODULES = (
     "models.building",
     "sources.arrays",
     "sources.opening",
+    "leaderboard.tables",
 )
 
 

@@ -9,6 +9,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import PROTOCOLS, Protocol
 from zoo.specs.sampling import SamplingSpec
+from zoo.specs.section import SectionSpec
 from zoo.specs.transform import TransformSpec
 from zoo.tasks.kinds import CORE_TASKS
 from zoo.tasks.task import Task
@@ -78,3 +79,10 @@ def register_observers() -> list[ObserverSpec]:
     from zoo.system.event_log import EventLog
 
     return [ObserverSpec(name="jsonl", start=EventLog, title="events.jsonl in the results folder")]
+
+
+@hookimpl
+def register_sections() -> list[SectionSpec]:
+    from zoo.leaderboard.sections import SECTIONS
+
+    return list(SECTIONS)

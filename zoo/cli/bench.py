@@ -160,7 +160,8 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
 
     console = Console()
     with console.counting("starting"):
-        from zoo.leaderboard.boards import SECTIONS, build_leaderboard
+        from zoo.leaderboard.boards import build_leaderboard
+        from zoo.leaderboard.sections import list_sections
         from zoo.leaderboard.tables import ReportOptions
         from zoo.registry.context import Context
         from zoo.registry.loading import quiet_stdout
@@ -198,7 +199,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
                     outcome.results.values(),
                     registry.metrics,
                     ReportOptions(recipes=len(suite.protocols) > 1, metrics=tuple(outcome.plan.metrics)),
-                    sections=SECTIONS if as_json else (),
+                    sections=list_sections(registry) if as_json else (),
                     scored_runs=scored,
                     memo=ScoreMemo(cache=settings.cache),
                 )

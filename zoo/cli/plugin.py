@@ -36,7 +36,9 @@ def plugin_list(as_json: bool) -> None:
 @plugin_command.command("new")
 @click.argument(
     "kind",
-    type=click.Choice(("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer")),
+    type=click.Choice(
+        ("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer", "section")
+    ),
 )
 @click.argument("name", type=TEXT)
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")

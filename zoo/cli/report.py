@@ -70,6 +70,7 @@ def report_command(
     """Build the leaderboard from stored results."""
     from zoo.leaderboard.boards import build_leaderboard
     from zoo.leaderboard.families import fill_families
+    from zoo.leaderboard.sections import list_sections
     from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import table_to_csv
@@ -95,7 +96,8 @@ def report_command(
         if cards:
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
-        boards = build_leaderboard(results, registry.metrics, options, memo=ScoreMemo(cache=cache_root()))
+        memo = ScoreMemo(cache=cache_root())
+        boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
         page_boards = fill_families(boards, registry) if "html" in forms.values() else []
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:
@@ -104,6 +106,7 @@ def report_command(
         *warn_groupless(boards, options),
         *warn_unjoined(boards, options),
         *warn_unranked(boards),
+        *warn_dropped(boards),
         *warn_pictureless(boards, galleries),
     )
     for line in warnings:
@@ -289,6 +292,13 @@ def warn_unranked(boards: Sequence[Board]) -> Iterator[str]:
     for board in boards:
         if fault := board.rank_fault:
             yield f"--rank-by {fault.metric}: {board.dataset} is ranked by {board.primary_metric}: {fault.reason}"
+
+
+def warn_dropped(boards: Sequence[Board]) -> Iterator[str]:
+    """A warning for each section that failed, once for each plugin and reason."""
+    from zoo.report.statements import dropped_statements
+
+    yield from dict.fromkeys(line for board in boards for line in dropped_statements(board))
 
 
 def export_cards(results: Sequence[Result], registry: Registry, options: ReportOptions, folder: Path) -> int:

@@ -13,6 +13,7 @@ from zoo.conformance.metric_claims import METRIC_CHECKS
 from zoo.conformance.model_claims import MODEL_CHECKS
 from zoo.conformance.observer_claims import OBSERVER_CHECKS
 from zoo.conformance.protocol_claims import PROTOCOL_CHECKS
+from zoo.conformance.section_claims import SECTION_CHECKS
 from zoo.conformance.spec_claims import SPEC_CHECKS
 from zoo.conformance.task_claims import TASK_CHECKS
 from zoo.registry.lookup import Kind
@@ -29,6 +30,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
     "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
     "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),
+    "section": (*SECTION_CHECKS, *SPEC_CHECKS),
 }
 
 

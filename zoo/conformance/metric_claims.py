@@ -39,7 +39,7 @@ def requests(subject: CheckedSpec, quality: str = "random") -> Iterator[tuple[st
         if name not in TASKS:
             raise Inapplicable(f"there is no task {name!r}")
         where = f"metric {subject.spec.name!r}, {name} task"
-        yield where, make_read_only(request_for(TASKS[name], quality=quality))
+        yield where, make_read_only(request_for(subject.spec, TASKS[name], quality=quality))
 
 
 def value_or_skip(subject: CheckedSpec, request: MetricRequest) -> float:
@@ -152,6 +152,18 @@ def check_unknown_targets(subject: CheckedSpec) -> None:
         raise Inapplicable("none of its tasks has unknown targets")
 
 
+def check_patient_numbers(subject: CheckedSpec) -> None:
+    """Give the patients other numbers: the value must be the same."""
+    if not subject.spec.patients:
+        raise Inapplicable("it does not read patients")
+    for where, request in requests(subject):
+        value = stable_value(subject, request)
+        assert request.patients is not None
+        numbers = np.random.default_rng(4).permutation(NUM_UNITS) + 1
+        other = value_or_skip(subject, make_read_only(replace(request, patients=numbers[request.patients])))
+        expect(outputs_close(value, other), f"{where}: the value depends on the numbers of the patients")
+
+
 def check_unit_values(subject: CheckedSpec) -> None:
     if subject.spec.per_unit is None:
         raise Inapplicable("it has no `per_unit`")
@@ -218,6 +230,7 @@ METRIC_CHECKS = (
     Check(id="metric-order", claim="The value does not depend on the order of rows", run=check_row_order),
     Check(id="metric-positive", claim="Either class can be the positive one", run=check_positive_class),
     Check(id="metric-unknown", claim="Predictions with unknown targets do not count", run=check_unknown_targets),
+    Check(id="metric-patients", claim="The numbers of patients only tell them apart", run=check_patient_numbers),
     Check(id="metric-per-unit", claim="`per_unit` gives each unit a value of its own", run=check_unit_values),
     Check(id="metric-resample", claim="Resampling equals computing", run=check_resampled),
     Check(id="metric-counts", claim="`counts` are those of the value", run=check_counted),

@@ -10,7 +10,7 @@ from zoo.conformance.steps import check_spec_fields, check_tasks, expect, step
 from zoo.errors import Undefined
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import decide
-from zoo.evaluation.values import compute
+from zoo.evaluation.values import compute, repeat_units
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, compute_mean, unit_values
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
@@ -27,8 +27,8 @@ def check_metric(spec: MetricSpec) -> None:
     check_tasks("metric", spec)
     for task in (TASKS[task] for task in spec.tasks):
         where = f"{name}, {task} task"
-        random = make_read_only(request_for(task, quality="random"))
-        perfect = make_read_only(request_for(task, quality="perfect"))
+        random = make_read_only(request_for(spec, task, quality="random"))
+        perfect = make_read_only(request_for(spec, task, quality="perfect"))
         value, best = value_of(where, spec, random), value_of(where, spec, perfect)
         better = best > value if spec.higher_is_better else best < value
         expect(
@@ -51,15 +51,19 @@ def check_metric(spec: MetricSpec) -> None:
         check_undefined(where, spec, random)
 
 
-def request_for(task: Task, *, quality: str) -> MetricRequest:
-    """Predictions of a known quality. For a multi-label task a tenth of the targets is missing (NaN)."""
+def request_for(spec: MetricSpec, task: Task, *, quality: str) -> MetricRequest:
+    """Predictions of a known quality, with two units of each patient and the columns that the metric reads.
+
+    For a multi-label task a tenth of the targets is missing (NaN).
+    """
     rng = np.random.default_rng(1)
     num_labels = min(NUM_LABELS, task.targets.max_labels or NUM_LABELS)
     targets, perfect = task.targets.draw(rng, NUM_UNITS, num_labels)
-    ids = np.arange(NUM_UNITS).astype(str)
+    numbers = np.arange(NUM_UNITS)
     test = Predictions(
-        sample_ids=ids,
-        patients=ids,
+        sample_ids=numbers.astype(str),
+        patients=(numbers // 2).astype(str),
+        metadata={column: np.array(["1", "2", "3"])[numbers % 3] for column in spec.metadata},
         targets=targets,
         probabilities=perfect if quality == "perfect" else task.answers.draw(rng, NUM_UNITS, num_labels),
     )
@@ -68,12 +72,13 @@ def request_for(task: Task, *, quality: str) -> MetricRequest:
         labels=tuple(f"label {index}" for index in range(num_labels)),
         positive=1 if task.targets.has_positive else None,
     )
-    return decide({"test": test}, card, "half").request
+    return decide({"test": test}, card, "half").request_of(spec)
 
 
 def make_read_only(request: MetricRequest) -> MetricRequest:
     """Make the arrays of a request read-only, as in a benchmark."""
-    for values in (request.targets, request.probabilities, request.decisions, request.log_odds):
+    arrays = (request.targets, request.probabilities, request.decisions, request.log_odds, request.patients)
+    for values in (*arrays, *request.metadata.values()):
         if values is not None:
             values.flags.writeable = False
     return request
@@ -114,10 +119,15 @@ def check_per_unit(where: str, spec: MetricSpec, request: MetricRequest, value: 
 
 
 def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: float) -> None:
-    """Compare `resample` with `compute` on the same units, each repeated by its weight."""
+    """Compare `resample` with `compute` on the same units, each repeated by its weight.
+
+    For a metric of patients, whole patients are drawn: one that is drawn twice is two patients.
+    """
     if spec.resample is None:
         return
-    drawn = np.random.default_rng(3).multinomial(NUM_UNITS, np.full(NUM_UNITS, 1 / NUM_UNITS), size=KIT_RESAMPLES)
+    owners = np.arange(NUM_UNITS) if request.patients is None else np.unique(request.patients, return_inverse=True)[1]
+    num = owners.max() + 1
+    drawn = np.random.default_rng(3).multinomial(num, np.full(num, 1 / num), size=KIT_RESAMPLES)[:, owners]
     with step(f"{where}: resample"):
         values = np.asarray(spec.resample(request, np.concatenate([np.ones((1, NUM_UNITS)), drawn])))
     expected = (1 + KIT_RESAMPLES,)
@@ -126,8 +136,7 @@ def check_resample(where: str, spec: MetricSpec, request: MetricRequest, value: 
         outputs_close(float(values[0]), value),
         f"{where}: with all weights equal to 1 `resample` gives {values[0]:.6g} and `compute` {value:.6g}",
     )
-    rows = [np.repeat(np.arange(NUM_UNITS), counts) for counts in drawn]
-    computed = np.array([value_of(where, spec, make_read_only(request.take(row))) for row in rows])
+    computed = np.array([value_of(where, spec, make_read_only(repeat_units(request, counts))) for counts in drawn])
     # A metric may keep the bins of the whole split, as `ece` does: then the values are close, but not equal.
     difference = np.abs(values[1:] - computed).mean()
     expect(
@@ -145,6 +154,9 @@ def check_weighted_counts(where: str, spec: MetricSpec, request: MetricRequest, 
     except Undefined:  # no proportion in this task
         return
     expect(0 <= successes <= trials, f"{where}: `counts` gives {successes} successes of {trials} trials")
+    if request.patients is not None:
+        most = len(np.unique(request.patients))
+        expect(trials <= most, f"{where}: `counts` gives {trials} trials, but there are {most} patients")
     expect(
         trials and outputs_close(successes / trials, value),
         f"{where}: `counts` gives {successes} of {trials}, and `compute` {value:.6g}",

@@ -10,7 +10,7 @@ from zoo.arrays import Array
 from zoo.evaluation.reasons import Unavailable
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule
 from zoo.evaluation.values import DecidedRuns, Runs, compute, decide_all, find_too_few, repeat_units, score_seeds
-from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.weighted import jackknife_influence, sum_by_patient
 
 
@@ -56,11 +56,14 @@ def unit_influence(metric: MetricSpec, part: DecidedTest) -> Array:
     """Influence values (N,) of the test units on a metric T.
 
     They come from the metric's `influence`, else from derivatives of its `resample`, else from leaving each unit out:
-    (N - 1)(T - T without i), the jackknife (Efron 1982, chapter 3). Raises ValueError if they are not N finite numbers.
+    (N - 1)(T - T without i), the jackknife (Efron 1982, chapter 3). For a metric of patients, both are by patient.
+    Raises ValueError if they are not N finite numbers.
     """
-    request, num = part.request, len(part.patients)
+    request, num = part.request_of(metric), len(part.patients)
     if metric.influence is not None:
         values = np.asarray(metric.influence(request), dtype=np.float64)
+    elif metric.patients:
+        values = patient_influence(metric, request, part.patient_numbers)
     elif metric.resample is not None:
         resampler = metric.resample
         values = jackknife_influence(lambda weights: np.asarray(resampler(request, weights), dtype=np.float64), num)
@@ -70,4 +73,24 @@ def unit_influence(metric: MetricSpec, part: DecidedTest) -> Array:
         values = (num - 1) * (whole - np.array([compute(metric, repeat_units(request, keep)) for keep in kept]))
     if values.shape != (num,) or not np.isfinite(values).all():
         raise ValueError(f"expected {num} finite influence values")
+    return values
+
+
+def patient_influence(metric: MetricSpec, request: MetricRequest, patients: Array) -> Array:
+    """Influence values (N,) of a metric of patients: each unit has an equal part of its patient's.
+
+    A patient's influence is the derivative by the weight that its units share, else from leaving all of them out.
+    """
+    sizes = np.bincount(patients)
+    num_patients, resampler = len(sizes), metric.resample
+    if resampler is not None:
+        by_patient = jackknife_influence(
+            lambda weights: np.asarray(resampler(request, weights[:, patients]), dtype=np.float64), num_patients
+        )
+    else:
+        whole = compute(metric, request)
+        kept = (np.flatnonzero(patients != patient) for patient in range(num_patients))
+        left = np.array([compute(metric, request.take(rows)) for rows in kept])
+        by_patient = (num_patients - 1) * (whole - left)
+    values: Array = (by_patient * (len(patients) / num_patients) / sizes)[patients]
     return values

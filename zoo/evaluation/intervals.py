@@ -136,7 +136,7 @@ def bootstrap_interval(
 
     resampled = average(partial(resample, metric))
     if metric.noise is not None:
-        noise = average(partial(in_chunks, metric.noise))
+        noise = average(partial(in_chunks, metric, metric.noise))
         interval = noise_free_interval(value, resampled, noise)
     else:
         interval = percentile_interval(resampled)
@@ -160,10 +160,10 @@ def proportion_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTes
     """
     if metric.counts is None or len(tested[0]) > 1:
         return None
-    if len(np.unique(tested[0][0].patients)) < len(tested[0][0].patients):
+    if not metric.patients and len(np.unique(tested[0][0].patients)) < len(tested[0][0].patients):
         return None
     try:
-        counts = np.array([metric.counts(folds[0].request) for folds in tested], dtype=np.float64)
+        counts = np.array([metric.counts(folds[0].request_of(metric)) for folds in tested], dtype=np.float64)
     except Undefined:
         return None
     trials = float(counts[:, 1].mean())
@@ -177,13 +177,13 @@ def area_interval(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -
     them, and folds are independent. Use Newcombe's method with the patients' design effect if patients have several
     units, or if so few units are misplaced that an estimated variance is often too small by chance.
     """
-    if metric.curve is None:
+    if metric.curve is None or metric.patients:
         return None
     clustered = any(len(np.unique(part.patients)) < len(part.patients) for part in tested[0])
     folds, variances = [], []
     for parts in zip(*tested, strict=True):  # the seeds of one fold
         try:
-            curves = [metric.curve(part.request) for part in parts]
+            curves = [metric.curve(part.request_of(metric)) for part in parts]
         except Undefined:
             return None
         positives, scores, patients = curves[0][0], np.stack([scores for _, scores in curves]), parts[0].patients
@@ -216,22 +216,26 @@ def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
 
     Raises ValueError if the metric's `resample` disagrees with its `compute` on the test split itself.
     """
+    request = part.request_of(metric)
     if metric.resample is None:
-        return np.array([compute_or_nan(metric, repeat_units(part.request, drawn)) for drawn in weights])
-    whole = compute(metric, part.request)
+        return np.array([compute_or_nan(metric, repeat_units(request, drawn)) for drawn in weights])
+    whole = compute(metric, request)
     unit_weights = np.ones((1, weights.shape[1]))
-    again = float(np.asarray(metric.resample(part.request, unit_weights)).item())
+    again = float(np.asarray(metric.resample(request, unit_weights)).item())
     if not np.isclose(again, whole, rtol=1e-6, atol=1e-6):
         raise ValueError(f"resample gives {again:.6g} for the test split itself, where compute gives {whole:.6g}")
-    return in_chunks(metric.resample, part, weights)
+    return in_chunks(metric, metric.resample, part, weights)
 
 
-def in_chunks(function: Callable[[MetricRequest, Array], Array], part: DecidedTest, weights: Array) -> Array:
-    """Apply `function` to all resamples (B,), in chunks that fit the cache."""
+def in_chunks(
+    metric: MetricSpec, function: Callable[[MetricRequest, Array], Array], part: DecidedTest, weights: Array
+) -> Array:
+    """Apply a function of a metric to all resamples (B,), in chunks that fit the cache."""
+    request = part.request_of(metric)
     rows = max(MIN_CHUNK_RESAMPLES, RESAMPLES_AT_ONCE // weights.shape[1])
     parts = (weights[start : start + rows].astype(np.float64) for start in range(0, len(weights), rows))
     whole = len(weights) <= rows and weights.dtype == np.float64
-    chunks = [np.asarray(function(part.request, chunk), dtype=np.float64) for chunk in ([weights] if whole else parts)]
+    chunks = [np.asarray(function(request, chunk), dtype=np.float64) for chunk in ([weights] if whole else parts)]
     values = np.concatenate(chunks)
     if values.shape != (len(weights),):
         raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")

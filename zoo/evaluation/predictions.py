@@ -221,6 +221,8 @@ def read_split(arrays: Mapping[str, Array], split: str) -> Predictions:
     part = Predictions(**stored, log_odds=log_odds, metadata=metadata, label_maps=read_label_maps(arrays, split))
     if any(values.shape != part.sample_ids.shape or values.dtype.kind != "U" for values in metadata.values()):
         raise ValueError(f"{split}: the metadata do not match the samples")
+    for values in (*stored.values(), *metadata.values(), *([] if log_odds is None else [log_odds])):
+        values.flags.writeable = False  # every section and figure of a board reads the same arrays
     return part
 
 

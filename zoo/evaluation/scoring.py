@@ -104,9 +104,9 @@ def val_score(val: Predictions, metric: MetricSpec, card: ScoringContext) -> flo
 
     NaN if the metric is undefined. Raises RunError if it fails.
     """
-    request = decide({"val": val, "test": val}, card, "val").request
+    decided = decide({"val": val, "test": val}, card, "val")
     try:
-        value = compute(metric, request)
+        value = compute(metric, decided.request_of(metric))
     except Undefined:
         return float("nan")
     except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import Undefined
 from zoo.evaluation.predictions import Predictions
-from zoo.specs.metric import MetricRequest, ScoringContext, positive_index
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, positive_index
 from zoo.tasks.logits import sigmoid
 
 SCORE_TOLERANCE = 1e-9
@@ -35,6 +36,38 @@ class DecidedTest:
 
     request: MetricRequest
     patients: Array  # (N,)
+    metadata: Mapping[str, Array] = field(default_factory=dict)  # by column: (N,)
+
+    @cached_property
+    def patient_numbers(self) -> Array:
+        """A number for each unit, int64 (N,), from 0 in the order of the patients' ids."""
+        numbers: Array = np.unique(self.patients, return_inverse=True)[1].astype(np.int64)
+        numbers.flags.writeable = False
+        return numbers
+
+    @cached_property
+    def _requests(self) -> dict[tuple[bool, tuple[str, ...]], MetricRequest]:
+        """The requests of metrics that read more than targets and probabilities, by what they read."""
+        return {}
+
+    def request_of(self, metric: MetricSpec) -> MetricRequest:
+        """The input of a metric. Raises `Undefined` if it reads a column that the predictions lack."""
+        if not metric.patients and not metric.metadata:
+            return self.request
+        if missing := [name for name in metric.metadata if name not in self.metadata]:
+            raise Undefined(f"the stored predictions have no column {missing[0]!r}")
+        key = metric.patients, metric.metadata
+        if key not in self._requests:
+            self._requests[key] = self.with_columns(metric.metadata, patients=metric.patients)
+        return self._requests[key]
+
+    def with_columns(self, columns: Iterable[str], *, patients: bool = True) -> MetricRequest:
+        """The request with the patients and some columns of the metadata."""
+        return replace(
+            self.request,
+            patients=self.patient_numbers if patients else None,
+            metadata={name: read_only(self.metadata[name]) for name in columns},
+        )
 
 
 def decide(run: Mapping[str, Predictions], card: ScoringContext, threshold: ThresholdRule) -> DecidedTest:
@@ -52,7 +85,7 @@ def decide(run: Mapping[str, Predictions], card: ScoringContext, threshold: Thre
         positive=card.positive,
         log_odds=read_only(test.log_odds),
     )
-    return DecidedTest(request, test.patients)
+    return DecidedTest(request, test.patients, test.metadata)
 
 
 def on_one_scale(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
@@ -56,7 +56,7 @@ def score_value(
     try:
         with noted_interrupts() as interrupts:
             seed_scores = score_seeds(metric, tested)
-            notes = [metric.note(part.request) for folds in tested for part in folds] if metric.note else []
+            notes = [metric.note(part.request_of(metric)) for folds in tested for part in folds] if metric.note else []
     except Undefined as error:
         return Score(value=None, reason=reason_for(error, "undefined"), version=metric.version), none
     except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -69,7 +69,7 @@ def score_value(
 
 def score_seeds(metric: MetricSpec, tested: Sequence[Sequence[DecidedTest]]) -> Array:
     """Compute the score of each seed, its mean over folds: (S,)."""
-    return np.array([exact_mean(compute(metric, part.request) for part in folds) for folds in tested])
+    return np.array([exact_mean(compute(metric, part.request_of(metric)) for part in folds) for folds in tested])
 
 
 def compute(metric: MetricSpec, request: MetricRequest) -> float:
@@ -147,5 +147,13 @@ def compute_or_nan(metric: MetricSpec, request: MetricRequest) -> float:
 
 
 def repeat_units(request: MetricRequest, drawn: Array) -> MetricRequest:
-    """Repeat each unit of a request as often as it was drawn, (N,)."""
-    return request.take(np.repeat(np.arange(len(drawn)), drawn.astype(np.intp)))
+    """Repeat each unit of a request as often as it was drawn, (N,).
+
+    A patient drawn twice is two patients: the second copies of its units have a number of their own.
+    """
+    drawn = drawn.astype(np.int64)
+    taken = request.take(np.repeat(np.arange(len(drawn)), drawn))
+    if request.patients is None:
+        return taken
+    copies = np.arange(drawn.sum()) - np.repeat(np.cumsum(drawn) - drawn, drawn)
+    return replace(taken, patients=taken.patients + copies * (request.patients.max(initial=0) + 1))

@@ -12,7 +12,7 @@ from zoo.errors import clean
 from zoo.evaluation.label_cases import LabelCases, choose_labels, count_label_cases
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.leaderboard import calibration, cases, ensembles, external, operating_points, subgroups
+from zoo.leaderboard import external
 from zoo.leaderboard.ranking_metrics import find_rank_fault
 from zoo.leaderboard.records import RunsRecord, record_runs
 from zoo.leaderboard.rows import (
@@ -42,21 +42,14 @@ from zoo.leaderboard.sanity_checks import (
     judge_shuffles,
     tested_on,
 )
+from zoo.leaderboard.sections import CORE_SECTIONS, DroppedSection, OwnedSection, build_sections
 from zoo.leaderboard.significance import Comparisons, compare_rows
-from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, Section, SectionBuilder, SectionRequest
+from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, SectionRequest
 from zoo.results.memo import ScoreMemo
 from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Result
 from zoo.specs.metric import MetricSpec, ScoringContext
-
-# The tables below every board, in this order.
-SECTIONS: tuple[SectionBuilder, ...] = (
-    calibration.build_section,
-    operating_points.build_section,
-    cases.build_section,
-    subgroups.build_section,
-    ensembles.build_section,
-)
+from zoo.specs.section import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +97,7 @@ class Board:
     versions: Mapping[str, str] = field(default_factory=dict)
     comparisons: Comparisons = field(default_factory=Comparisons)
     sections: tuple[Section, ...] = ()
+    dropped: tuple[DroppedSection, ...] = ()  # sections that failed
     record: RunsRecord = field(default_factory=RunsRecord)
 
     def rank(self, row: int) -> int | None:
@@ -164,7 +158,7 @@ class BoardRequest:
 
     metrics: Mapping[str, MetricSpec]
     options: ReportOptions
-    sections: Sequence[SectionBuilder]
+    sections: Sequence[OwnedSection]
     memo: ScoreMemo
 
 
@@ -172,7 +166,7 @@ def build_leaderboard(
     results: Iterable[Result],
     metrics: Mapping[str, MetricSpec],
     options: ReportOptions | None = None,
-    sections: Sequence[SectionBuilder] = SECTIONS,
+    sections: Sequence[OwnedSection] = CORE_SECTIONS,
     scored_runs: Iterable[Mapping[str, Any]] | None = None,
     memo: ScoreMemo | None = None,
 ) -> list[Board]:
@@ -357,7 +351,8 @@ def build_board(
             metrics[primary].bounds if primary in metrics else (None, None),
         ),
     )
-    return replace(board, sections=build_sections(board, options, request.sections))
+    built, dropped = build_sections(request_sections(board, options), request.sections)
+    return replace(board, sections=built, dropped=dropped)
 
 
 def count_board_cases(finished: Sequence[Result]) -> tuple[LabelCases, ...]:
@@ -442,12 +437,6 @@ def refuse_other_targets(row: Row, majorities: Mapping[str, str | None]) -> Row:
         return row
     reason = "its targets are not those of most models for the same test images"
     return replace(row, evidence=reason, failures=(*row.failures, Failure("damaged", reason)))
-
-
-def build_sections(board: Board, options: ReportOptions, builders: Sequence[SectionBuilder]) -> tuple[Section, ...]:
-    """Build the tables below a board from the predictions of its rows."""
-    request = request_sections(board, options)
-    return tuple(section for build in builders if (section := build(request)))
 
 
 def request_sections(board: Board, options: ReportOptions) -> SectionRequest:

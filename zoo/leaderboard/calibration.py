@@ -24,9 +24,10 @@ from zoo.evaluation.scoring import score
 from zoo.evaluation.temperature import find_temperature, rescale
 from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import Runs, Score
-from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.results.memo import RunsMemo
 from zoo.specs.metric import MetricRequest, ScoringContext
+from zoo.specs.section import Section
 from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
 from zoo.statistics.intervals import bootstrap_weights, percentile_interval, wilson_interval
 from zoo.statistics.weighted import ratio

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.errors import Undefined
 from zoo.evaluation.thresholds import decide
-from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.specs.metric import MetricSpec, unit_values
+from zoo.specs.section import Section
 from zoo.statistics.units import means_by_label
 
 WORST = 0.05  # the share of units beyond the bound of the worst twentieth
@@ -45,7 +47,10 @@ def list_case_values(row: ScoredRow, request: SectionRequest) -> list[CaseValues
         of_folds = []
         for run in folds:
             in_order = np.argsort(run["test"].by_unit(card.unit).sample_ids)
-            decided = decide(run, card, request.rule_of(row)).request
+            try:
+                decided = decide(run, card, request.rule_of(row)).request_of(metric)
+            except Undefined:  # it reads a column that is not stored
+                return []
             of_folds.append(unit_values(decided, metric.per_unit)[in_order])
         seeds.append(np.concatenate(of_folds))
         means.append(means_by_label(np.stack([means_by_label(part) for part in of_folds])))

@@ -17,8 +17,9 @@ from zoo.evaluation.predictions import Predictions, SplitPredictions, mean_log_o
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.significance import compare_rows
-from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.specs.metric import MetricSpec
+from zoo.specs.section import Section
 from zoo.statistics.means import exact_mean, mean_of_arrays
 
 MIN_MEMBERS = 2
@@ -245,4 +246,9 @@ def join_folds(parts: Sequence[Predictions]) -> Predictions:
         targets=np.concatenate([part.targets for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         log_odds=log_odds_of(parts),
+        metadata={
+            name: np.concatenate([part.metadata[name] for part in parts])
+            for name in parts[0].metadata
+            if all(name in part.metadata for part in parts)
+        },
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.values import Score
-from zoo.leaderboard.tables import Section
+from zoo.specs.section import Section
 from zoo.statistics.intervals import independent_difference
 
 NO_RUN = Score(value=None, reason=Reason("not-run"))

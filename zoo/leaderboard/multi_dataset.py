@@ -23,7 +23,8 @@ from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import failure_text
 from zoo.leaderboard.rows import Row
 from zoo.leaderboard.significance import MIN_SEEDS
-from zoo.leaderboard.tables import Cell, Section
+from zoo.leaderboard.tables import Cell
+from zoo.specs.section import Section
 from zoo.statistics.datasets import DatasetSamples, Order, datasets_needed, normalized_mean, order_models, wilcoxon_holm
 from zoo.statistics.means import exact_mean, rounded
 from zoo.statistics.pairs import ALPHA

@@ -32,10 +32,11 @@ from zoo.evaluation.thresholds import (
 )
 from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
 from zoo.leaderboard.calibration import merge_units
-from zoo.leaderboard.tables import Cell, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.results.memo import RunsMemo
 from zoo.results.store import parse_score
 from zoo.specs.metric import ScoringContext, positive_index
+from zoo.specs.section import Section
 from zoo.statistics.intervals import add_seed_variance, percentile_interval
 from zoo.statistics.predictive import predictive_intervals, predictive_values
 from zoo.tasks.kinds import default_task

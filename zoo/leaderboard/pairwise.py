@@ -231,10 +231,14 @@ def test_scores(
     variance of the paired influence values by patient, its equivalent for other metrics and for clusters.
     """
     assert board.primary is not None
-    curve = board.primary.curve
-    if curve and all(len(np.unique(part.patients)) == len(part.patients) for part in parts[0]):
+    curve = None if board.primary.patients else board.primary.curve
+    if (
+        curve
+        and not board.primary.patients
+        and all(len(np.unique(part.patients)) == len(part.patients) for part in parts[0])
+    ):
         try:
-            curves = [[curve(part.request) for part in folds] for folds in parts]
+            curves = [[curve(part.request_of(board.primary)) for part in folds] for folds in parts]
         except Undefined:
             curves = []
         if curves:

@@ -16,14 +16,16 @@ def find_rank_fault(metric: MetricSpec, run: SplitPredictions, card: ScoringCont
     """Explain why a metric cannot rank models on this test set; "" if it can.
 
     The tests between models need the influence of each patient. It follows from `resample` or from leaving units out,
-    unless the metric refuses by its `influence`.
+    unless the metric refuses by its `influence`. A metric may also read a column that is not stored.
     """
     if card.task.name not in metric.tasks:
         return f"not a metric of {card.task} tasks"
-    if metric.influence is None:
+    if metric.influence is None and not metric.metadata:
         return ""
     try:
-        metric.influence(decide(run, card, rule).request)
+        request = decide(run, card, rule).request_of(metric)
+        if metric.influence is not None:
+            metric.influence(request)
     except Undefined as reason:
         return clean(reason)
     except (Exception, SystemExit):

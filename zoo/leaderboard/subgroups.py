@@ -20,8 +20,9 @@ from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import MIN_CASES, Runs, Score, find_too_few
-from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, Section, SectionRequest
+from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, SectionRequest
 from zoo.specs.metric import MetricSpec, ScoringContext, positive_index
+from zoo.specs.section import Section
 from zoo.statistics.intervals import independent_difference
 from zoo.statistics.pairs import holm
 
@@ -251,7 +252,7 @@ def of_rest(reason: Reason | None) -> Reason:
 
 def select_units(run: SplitPredictions, inside: Array) -> SplitPredictions:
     """Select units of test; val is unchanged."""
-    return {**run, "test": replace(run["test"], metadata={}).take(inside)}
+    return {**run, "test": run["test"].take(inside)}
 
 
 def differ(group: Score, rest: Score) -> tuple[Score, float | None]:
@@ -299,7 +300,7 @@ def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) ->
     if request.card.task.targets.has_positive:
         counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
     differences = [f"{name} {LESS}" for name in metrics]
-    return ("model", "by", "group", *counted, *metrics, differences[0], "p (Holm)", *differences[1:])
+    return ("model", "by", "group", *counted, *metrics, *differences[:1], "p (Holm)", *differences[1:])
 
 
 def group_cells(

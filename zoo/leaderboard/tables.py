@@ -1,37 +1,22 @@
-"""The tables below a board as plain data that every format can show, and the options of a report."""
+"""The input of the sections below a board, and the options of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import UsageError
 from zoo.evaluation.label_cases import keep_labels
-from zoo.evaluation.reasons import Reason
-from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget
+from zoo.evaluation.scoring import score
+from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget, decide
 from zoo.evaluation.values import Runs, Score
 from zoo.results.memo import RunsMemo
 from zoo.specs.dataset import parse_patient
-from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 
 Cell = Score | str | int | float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A named table: below its board in the terminal and in Markdown, under `sections` in JSON, by `--table` in CSV."""
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[Reason | str, ...] = ()
-    compact: tuple[str, ...] = ()  # the columns shown on a terminal; empty: all
-    compact_rows: int | None = None  # the number of rows shown on a terminal; None: all
-    always: bool = False  # shown on a terminal without `--details` too
-    details: Mapping[str, Any] = field(default_factory=dict)  # plain data for JSON only, as curves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +48,10 @@ class ReportOptions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScoredRow:
-    """One row of a board with the stored predictions from which its scores are computed."""
+    """One row of a board with the stored predictions from which its scores are computed.
+
+    `stored[s][f]` are the predictions of seed s and fold f by split: `row.stored[0][0]["test"].probabilities`.
+    """
 
     label: str
     baseline: bool
@@ -88,6 +76,15 @@ class SectionRequest:
     threshold: ThresholdRule
     options: ReportOptions = field(default_factory=ReportOptions)
     labels: tuple[int, ...] = ()  # positions of the labels that count; empty: all
+
+    def decided_tests(self, row: ScoredRow) -> list[list[MetricRequest]]:
+        """The test splits of a row by seed and fold: units with their decisions, patients and metadata."""
+        decided = [[decide(run, self.card, self.rule_of(row)) for run in folds] for folds in row.stored]
+        return [[part.with_columns(part.metadata) for part in folds] for folds in decided]
+
+    def score(self, row: ScoredRow, metric: MetricSpec) -> Score:
+        """The value of a metric with its interval, computed as on the board."""
+        return score(row.stored, {metric.name: metric}, self.card, threshold=self.rule_of(row))[metric.name]
 
     def over_counted_labels(self) -> SectionRequest:
         """The request reduced to the labels that count: the input of a mean over labels."""
@@ -117,10 +114,6 @@ class Failure:
     status: str  # of the run, or "damaged"
     message: str
     fix: str = ""
-
-
-# Builds a section, or returns None if it has no rows.
-SectionBuilder = Callable[[SectionRequest], Section | None]
 
 
 def parse_by(texts: Sequence[str]) -> tuple[GroupBy, ...]:

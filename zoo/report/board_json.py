@@ -13,7 +13,7 @@ from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.label_scores import score_labels
 from zoo.leaderboard.multi_dataset import Across, find_across
-from zoo.leaderboard.tables import Cell, Section
+from zoo.leaderboard.tables import Cell
 from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
@@ -36,6 +36,7 @@ from zoo.report.json_records import (
 )
 from zoo.report.reasons import reason_text, section_notes, text_or_none
 from zoo.report.statements import statements, title
+from zoo.specs.section import Section
 
 
 def to_json(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
@@ -176,12 +177,14 @@ def record_section(section: Section) -> SectionRecord:
     """A section, each row a dict by column."""
     return SectionRecord(
         title=section.title,
+        text=section.text,
         columns=list(section.columns),
         rows=[
             {column: record_cell(cell) for column, cell in zip(section.columns, cells, strict=True)}
             for cells in section.rows
         ],
         notes=list(section_notes(section)),
+        figures=[asdict(figure) for figure in section.figures],
         details=dict(section.details),
     )
 

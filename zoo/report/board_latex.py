@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, number, section_cell
-from zoo.leaderboard.tables import Section
 from zoo.report.cells import short_metrics
 from zoo.report.formats import Layout
 from zoo.report.names import name_plainly
 from zoo.report.reasons import section_notes
 from zoo.report.statements import title
+from zoo.specs.section import Section
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -10,13 +10,13 @@ from zoo.errors import clean
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, section_cell, with_interval
 from zoo.leaderboard.multi_dataset import find_across
-from zoo.leaderboard.tables import Section
 from zoo.report.cells import model_cell, primary_heading, rank_cell, seed_cell
 from zoo.report.formats import Layout
 from zoo.report.names import name_plainly
 from zoo.report.reasons import section_notes
 from zoo.report.statements import headings, statements, title
 from zoo.report.summary import summarize_board
+from zoo.specs.section import Section
 
 
 def to_markdown(boards: Sequence[Board], layout: Layout | None = None) -> str:  # noqa: ARG001 - one width
@@ -53,7 +53,7 @@ def to_markdown(boards: Sequence[Board], layout: Layout | None = None) -> str:  
 
 def section_lines(section: Section, level: str) -> list[str]:
     """A table below a board, with its title at this level of heading."""
-    lines = [f"{level} {escape(section.title)}", ""]
+    lines = [f"{level} {escape(section.title)}", "", *([escape(section.text), ""] if section.text else [])]
     texts = [
         column for i, column in enumerate(section.columns) if any(isinstance(cells[i], str) for cells in section.rows)
     ]

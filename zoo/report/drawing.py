@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from zoo.errors import clean
 from zoo.leaderboard.formatting import section_cell
-from zoo.leaderboard.tables import Section
 from zoo.report.reasons import section_notes
+from zoo.specs.section import Section
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +87,8 @@ def print_section(section: Section, console: Console, notes: bool = True) -> Non
     from rich.text import Text
 
     console.print(Text(wrap_title(section.title, console.width), style="bold"), soft_wrap=True)
+    if section.text:
+        console.print(Text(wrap(clean(section.text), console.width)), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     shown = [i for i, column in enumerate(section.columns) if not section.compact or column in section.compact]
     rows = [[section_cell(entries[i]) for i in shown] for entries in section.rows[: section.compact_rows]]

@@ -108,9 +108,11 @@ class SectionRecord:
     """A table below a board."""
 
     title: str
+    text: Annotated[str, about("A sentence between title and table, or empty.")]
     columns: list[str]
     rows: Annotated[list[dict[str, Any]], about("By column: a score, a text, a number or null.")]
     notes: list[str]
+    figures: Annotated[list[dict[str, Any]], about("Figures of a plugin's section as data.")]
     details: Annotated[dict[str, Any], about("Further data, such as curves.")]
 
 

@@ -16,7 +16,7 @@ from zoo.leaderboard.boards import Board, build_leaderboard
 from zoo.leaderboard.formatting import amount, milliseconds, number, section_cell, with_interval
 from zoo.leaderboard.rows import Row, board_key, data_key, row_key
 from zoo.leaderboard.sanity_checks import SCORED, is_baseline
-from zoo.leaderboard.tables import ReportOptions, Section
+from zoo.leaderboard.tables import ReportOptions
 from zoo.registry.lookup import Registry
 from zoo.report.board_markdown import escape, rule_line, section_lines
 from zoo.report.board_page.checklists import fill_checklists
@@ -36,6 +36,7 @@ from zoo.report.statements import (
 from zoo.report.summary import answer, warnings
 from zoo.results.runs import safe_name
 from zoo.results.store import WEIGHTS_FILE, Result, load_result, load_results
+from zoo.specs.section import Section
 from zoo.trained.card import CARD_FILE, NOTICE, ModelCard, read_model_card, shareable_notes, transform_texts
 from zoo.trained.opening import best_of
 

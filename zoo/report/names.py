@@ -11,8 +11,8 @@ from typing import Any
 from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.rows import Row
-from zoo.leaderboard.tables import Section
 from zoo.models.weights import LOCAL_TAG
+from zoo.specs.section import Section
 
 
 def name_plainly(boards: Sequence[Board]) -> list[Board]:
@@ -45,7 +45,7 @@ def name_rows(board: Board, clear: set[str]) -> Board:
 
 
 def name_section(section: Section, names: Mapping[str, str]) -> Section:
-    """Replace the names in the texts of a table: its cells, its notes, and the details of reasons."""
+    """Replace the names in the texts of a table: its cells, its lines, and the details of reasons."""
     longest_first = sorted(names, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, longest_first))})")
 
@@ -55,7 +55,12 @@ def name_section(section: Section, names: Mapping[str, str]) -> Section:
         return pattern.sub(lambda match: names[match[0]], value) if isinstance(value, str) else value
 
     rows = tuple(tuple(map(replace_names, cells)) for cells in section.rows)
-    return replace(section, rows=rows, notes=tuple(map(replace_names, section.notes)))
+    figures = tuple(
+        replace(figure, series=tuple(replace(each, name=replace_names(each.name)) for each in figure.series))
+        for figure in section.figures
+    )
+    notes = tuple(map(replace_names, section.notes))
+    return replace(section, text=replace_names(section.text), rows=rows, notes=notes, figures=figures)
 
 
 def has_local_weights(row: Row) -> bool:

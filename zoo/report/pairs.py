@@ -10,7 +10,7 @@ from zoo.errors import clean
 from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.rows import Row
-from zoo.leaderboard.tables import Cell, Section
+from zoo.leaderboard.tables import Cell
 from zoo.report.cells import seed_cell
 from zoo.report.deviations import deviation_text
 from zoo.report.drawing import open_console, print_section, read_console
@@ -24,6 +24,7 @@ from zoo.report.statements import (
     row_statements,
     title,
 )
+from zoo.specs.section import Section
 
 MAX_SAMPLES = 2  # per patient, on a terminal; JSON has all
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.evaluation.reasons import Reason, ReasonCode
 from zoo.evaluation.values import Score
-from zoo.leaderboard.tables import Section
+from zoo.specs.section import Section
 
 REASON_TEXTS: Mapping[ReasonCode, str] = {
     "wrong-task": "not a metric of {} tasks",

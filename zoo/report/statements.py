@@ -98,8 +98,13 @@ def statements(board: Board) -> list[str]:
         lines.append(PROVENANCE_TEXT["recomputed"])
     for row in board.rows:
         lines += row_statements(row, board)
-    lines += note_statements(board.rows, board.metrics)
+    lines += [*note_statements(board.rows, board.metrics), *dropped_statements(board)]
     return [*lines, not_shown_statement(board)]
+
+
+def dropped_statements(board: Board) -> list[str]:
+    """The sections that a board lacks because they failed, each with its plugin."""
+    return [f"section {clean(each.name)} of {clean(each.plugin)} is left out: {each.reason}" for each in board.dropped]
 
 
 def boundary_statements(board: Board) -> list[str]:

@@ -79,7 +79,7 @@ class RunsMemo:
     def __enter__(self) -> Self:
         if self.path is not None:
             self.facts = read_facts(self.path)
-            mark_used(self.path)
+            mark_used(self.path.parent)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -132,8 +132,13 @@ class ScoreMemo:
         card = results[0].card()
         facts = card.task.name, card.labels, card.positive, card.unit, card.has_patients, card.val_unit
         predictions = [[result.checksums[PREDICTIONS_FILE] for result in folds] for folds in runs]
-        key = hash_bytes(digest_code(), json.dumps([facts, predictions]))
-        return RunsMemo(self.cache / KIND / f"{key[:40]}.facts")
+        key = hash_bytes(json.dumps([facts, predictions]))
+        return RunsMemo(folder_of_code(self.cache) / f"{key[:40]}.facts")
+
+
+def folder_of_code(cache: Path) -> Path:
+    """The folder of the facts that this version of the code computed: one entry of the cache."""
+    return cache / KIND / digest_code()[:16]
 
 
 def has_digest(result: Result) -> bool:
@@ -148,8 +153,8 @@ class SoundRuns:
     """
 
     def __init__(self, cache: Path | None, root: Path) -> None:
-        name = hash_bytes(digest_code(), str(root.resolve())) if cache else ""
-        self.memo = RunsMemo(cache and cache / KIND / f"{name[:40]}.sound")
+        name = hash_bytes(str(root.resolve()))
+        self.memo = RunsMemo(cache and folder_of_code(cache) / f"{name[:40]}.sound")
         self.stored: frozenset[str] = frozenset()
         self.present: set[str] = set()
 

@@ -24,7 +24,7 @@ from zoo.data.fingerprints import Fingerprints
 from zoo.data.masks import hash_maps
 from zoo.data.opening import OpenDataset, discard_split
 from zoo.data.splits import draw_split
-from zoo.errors import DataError, ResultsError, VerifyError, clean
+from zoo.errors import DataError, ResultsError, Undefined, VerifyError, clean
 from zoo.evaluation.predictions import Predictions, load_predictions
 from zoo.evaluation.scoring import score_run
 from zoo.evaluation.thresholds import ThresholdRule, decide
@@ -475,9 +475,13 @@ def compare_scores(run: BundledRun, missing: Sequence[str], registry: Registry, 
 
 def needs_threshold(metric: MetricSpec, result: Result, predictions: Mapping[str, Predictions]) -> bool:
     """Whether a metric depends on decisions: compare its value for all-correct and all-wrong decisions."""
-    request = decide(predictions, result.card(), "half").request
-    if not request.task.yes_no:
+    decided = decide(predictions, result.card(), "half")
+    if not decided.request.task.yes_no:
         return False  # the class with the largest probability, or no decisions
+    try:
+        request = decided.request_of(metric)
+    except Undefined:
+        return False  # it has no value with any decisions
     decisions = (
         (request.targets, 1 - request.targets) if request.task.classes else (request.targets == 1, request.targets != 1)
     )

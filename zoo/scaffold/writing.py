@@ -69,6 +69,9 @@ PROJECT_KINDS = {
     "observer": ProjectKind(
         summary="The observer {title} for zoo", usage="zoo bench --datasets PATH --observers {spec}"
     ),
+    "section": ProjectKind(
+        summary="The section {title} of zoo's boards", usage="zoo report --details", requirements=("numpy",)
+    ),
 }
 
 

@@ -54,13 +54,53 @@ class Selection:
     channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the files of each image, if several
 
 
+@dataclass(frozen=True, eq=False)
+class SortedFiles:
+    """The files of a folder by what the patterns of a card make of them."""
+
+    files: dict[str, Captures]
+    masks: dict[str, dict[str, Captures]]  # by the key of their pattern
+    left_out: set[str]
+    unread: tuple[str, ...]
+    counts: Counter[str]  # images left out, by reason
+    mistakes: list[str]
+
+
 def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = frozenset()) -> Selection:
     """Select the images of the folder; count those left out, by reason.
 
     Placeholders in `deep` may match a path.
     """
-    index = index_images(listing.root, listing.images)
-    dropped, mistakes = find_all("drop", card.drop, index)
+    found = sort_files(card, listing, deep)
+    channels = find_channels(card.channels, found.files)
+    counts = found.counts + channels.left_out
+    files = {image: found.files[image] for image in channels.files}
+    pairs, notes, mask_mistakes = pair_all_masks(card, files, found.masks)
+    mistakes = [*found.mistakes, *channels.mistakes, *mask_mistakes]
+    if not files:
+        compiled = compile_pattern(card.images, deep)
+        others = any(match_path(compiled, image) is not None for image in listing.images)
+        what = "all images are left out" if others else f"{card.images!r} matches no image"
+        mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
+    if listing.masks and card.dims != 3:
+        notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
+    notes += [describe_unread(found.unread)] if found.unread else []
+    notes += [f"{count} images left out: {reason}" for reason, count in counts.items()]
+    return Selection(
+        files=files,
+        left_out=frozenset(found.left_out | (found.files.keys() - channels.files.keys())),
+        unread=found.unread,
+        notes=tuple(notes),
+        mistakes=tuple(mistakes),
+        masks=pairs.get("path", {}),
+        second_masks=pairs.get("second", {}),
+        channels=channels.several,
+    )
+
+
+def sort_files(card: DatasetCard, listing: Listing, deep: frozenset[str]) -> SortedFiles:
+    """Match each file of the folder with the patterns of the card."""
+    dropped, mistakes = find_all("drop", card.drop, index_images(listing.root, listing.images))
     compiled = compile_pattern(card.images, deep)
     excludes = compile_excludes(card)
     patterns = mask_patterns(card)
@@ -76,59 +116,38 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         if own := match_masks(patterns, image):
             for place, mask_captures in own.items():
                 masks[place][image] = mask_captures
-        elif image in dropped:
-            counts["listed in drop"] += 1
-        elif excluded:
-            counts["excluded"] += 1
+            left_out.add(image)
+        elif image in dropped or excluded:
+            counts["listed in drop" if image in dropped else "excluded"] += 1
+            left_out.add(image)
         elif captures is None:
             counts[f"do not match {card.images}"] += 1
-            continue
         elif "split" in captures and "split" not in deep and not split_of(captures["split"]):
             counts[f"in {captures['split']}, which is not a split"] += 1
-            continue
         else:
             files[image] = captures
-            continue
-        left_out.add(image)
     for image in listing.masks if card.dims == 3 else ():
         for place, mask_captures in match_masks(patterns, image).items():
             masks[place][image] = mask_captures
-    unread: list[str] = []
-    for file in listing.unread:
-        excluded = matching_files(excludes, file)
-        used.update(excluded)
-        unread += [] if excluded else [file]
+    excluded_by_file = {file: matching_files(excludes, file) for file in listing.unread}
+    used.update(*excluded_by_file.values())
     mistakes += [f"{place}: {pattern!r} matches no image" for place, pattern in places(card) if pattern not in used]
-    channels = find_channels(card.channels, files)
-    left_out.update(files.keys() - channels.files.keys())
-    counts += channels.left_out
-    mistakes += channels.mistakes
-    files = {image: files[image] for image in channels.files}
+    unread = tuple(file for file, excluded in excluded_by_file.items() if not excluded)
+    return SortedFiles(files, masks, left_out, unread, counts, mistakes)
+
+
+def pair_all_masks(
+    card: DatasetCard, files: dict[str, Captures], masks: Mapping[str, dict[str, Captures]]
+) -> tuple[dict[str, dict[str, tuple[str, ...]]], list[str], list[str]]:
+    """Return the masks of each image by the key of their pattern, notes on them, and mistakes."""
     pairs: dict[str, dict[str, tuple[str, ...]]] = {}
-    mask_notes: list[str] = []
-    for place in patterns:
-        pairs[place], notes_on_masks, mask_mistakes = pair_masks(card, place, files, masks[place])
-        mask_notes += notes_on_masks
-        mistakes += mask_mistakes
-    mistakes += find_shared_masks(pairs)
-    if not files:
-        others = any(match_path(compiled, image) is not None for image in listing.images)
-        what = "all images are left out" if others else f"{card.images!r} matches no image"
-        mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
-    if listing.masks and card.dims != 3:
-        mask_notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
-    mask_notes += [describe_unread(unread)] if unread else []
-    notes = [*mask_notes, *(f"{count} images left out: {reason}" for reason, count in counts.items())]
-    return Selection(
-        files=files,
-        left_out=frozenset(left_out),
-        unread=tuple(unread),
-        notes=tuple(notes),
-        mistakes=tuple(mistakes),
-        masks=pairs.get("path", {}),
-        second_masks=pairs.get("second", {}),
-        channels=channels.several,
-    )
+    notes: list[str] = []
+    mistakes: list[str] = []
+    for place, own in masks.items():
+        pairs[place], its_notes, its_mistakes = pair_masks(card, place, files, own)
+        notes += its_notes
+        mistakes += its_mistakes
+    return pairs, notes, mistakes + find_shared_masks(pairs)
 
 
 def mask_patterns(card: DatasetCard) -> dict[str, Compiled]:

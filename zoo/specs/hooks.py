@@ -16,6 +16,7 @@ from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
 from zoo.specs.sampling import SamplingSpec
+from zoo.specs.section import SectionSpec
 from zoo.specs.suite import Suite
 from zoo.specs.transform import TransformSpec
 from zoo.tasks.task import Task
@@ -38,6 +39,7 @@ KINDS: dict[str, type[Any]] = {
     "loss": LossSpec,
     "sampling": SamplingSpec,
     "transform": TransformSpec,
+    "section": SectionSpec,  # provisional
 }
 KIND_OF = {plural_of(kind): kind for kind in KINDS}
 HOOKS = {kind: f"register_{plural_of(kind)}" for kind in KINDS}

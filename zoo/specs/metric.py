@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,9 @@ class MetricRequest:
     made at thresholds chosen on val; None for regression. `positive` is the index of the positive class (binary).
     Rank by `log_odds`, log p/(1 - p) of the probabilities, if it is not None: the probability of every logit above 37
     is 1.
+
+    Metrics whose spec asks for them also receive `patients`, int64 (N,), a number that the units of one patient share,
+    and `metadata`, str (N,) by column, "" where a value is unknown and "several" where the images of a unit differ.
     """
 
     task: Task
@@ -35,6 +38,8 @@ class MetricRequest:
     decisions: Array | None
     positive: int | None = None
     log_odds: Array | None = None
+    patients: Array | None = None
+    metadata: Mapping[str, Array] = field(default_factory=dict)
     _resampled: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
     _known: dict[Callable[[MetricRequest], Array], Array] = field(init=False, repr=False, default_factory=dict)
 
@@ -65,6 +70,8 @@ class MetricRequest:
             probabilities=self.probabilities[rows],
             decisions=None if self.decisions is None else self.decisions[rows],
             log_odds=None if self.log_odds is None else self.log_odds[rows],
+            patients=None if self.patients is None else self.patients[rows],
+            metadata={name: values[rows] for name, values in self.metadata.items()},
         )
 
 
@@ -89,6 +96,11 @@ class MetricSpec:
     - `noise` is for a metric that chance can only increase, such as a sum of errors over bins. It returns the value
       due to chance alone in B resamples, (request, weights) -> (B,). Percentiles of `resample` would be biased.
     - `note` returns what a reader must know about a defined value ("macro over 6 of 7 labels"), or "".
+
+    With `patients` the metric reads `request.patients`, as a sensitivity by patient does. Resamples draw whole
+    patients: one that is drawn twice is two patients in the request of `compute`, and the weights of `resample` are
+    equal for all units of a patient. `counts` counts patients, and `curve` is not used. `metadata` names the columns
+    that the metric reads, as a worst group does; it is `Undefined` where the stored predictions lack one.
     """
 
     name: str
@@ -106,6 +118,8 @@ class MetricSpec:
     note: Callable[[MetricRequest], str] | None = None
     influence: Callable[[MetricRequest], Array] | None = None
     noise: Callable[[MetricRequest, Array], Array] | None = None
+    patients: bool = False
+    metadata: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.per_unit is None:

@@ -207,7 +207,11 @@ def test_missing_files_offline_name_the_page_and_the_place_of_the_zip(tmp_path):
 def kaggle(monkeypatch):
     """A local server in the place of Kaggle for the real kagglehub; `status` and `body` make it misbehave."""
     pytest.importorskip("kagglehub", reason="kagglehub, the extra `download`, is not installed")
+    from kagglehub import clients
     from kagglesdk import kaggle_env
+
+    # perf: the name of the client is made of the sources of all callers, which takes longer than a test
+    monkeypatch.setattr(clients, "get_user_agent", lambda: "zoo")
 
     class Kaggle(http.server.ThreadingHTTPServer):
         status, body, requested = 200, zipped(), None

@@ -6,8 +6,9 @@ from typing import Any
 
 from zoo.evaluation.values import Score
 from zoo.leaderboard.formatting import section_cell
-from zoo.leaderboard.tables import Cell, Section
+from zoo.leaderboard.tables import Cell
 from zoo.report.reasons import section_notes
+from zoo.specs.section import Section
 
 MAX_ROWS = 30  # perf: 300 models x 6 datasets with all their tables would take 3 MB
 
@@ -20,6 +21,7 @@ def describe_table(section: Section) -> dict[str, Any]:
         "name": section.name,
         "title": section.title,
         "inside": f"table of {len(section.rows)} row{'s' * (len(section.rows) != 1)}",
+        "text": section.text,
         "columns": list(section.columns),
         "rows": [[format_cell(cell) for cell in cells] for cells in section.rows[:MAX_ROWS]],
         "notes": [*section_notes(section), *([left_out] if more > 0 else [])],

@@ -50,12 +50,15 @@ from zoo.report.figures.plots import (
 from zoo.report.reasons import reason_text
 from zoo.report.text import join_names
 from zoo.specs.metric import positive_index
+from zoo.specs.section import FigureSeries, SectionFigure
 from zoo.tasks.task import FigureKind
 
 MAX_DRAWN_MODELS = 4  # models in a figure, the best first
 MAX_CURVE_LABELS = 6  # with curves of their own
 MAX_NARROW_CLASSES, MAX_CLASSES = 5, CELL_SIDES[-1][0]  # of a confusion matrix that fits a phone, and that is drawn
-OF_THE_BOARD = ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
+ALL_LABELS, VALUES, TRAINING, SUBGROUPS = "All labels", "Predicted values", "Training", "Subgroups"
+OF_SECTIONS = "Sections of plugins"
+OF_THE_BOARD = (ALL_LABELS, VALUES, TRAINING, SUBGROUPS, OF_SECTIONS)
 LABEL_METRICS = {spec.name: spec for spec in METRICS if spec.name in ("auroc", "average_precision")}
 
 
@@ -126,8 +129,8 @@ def list_figures(board: Board) -> BoardFigures:
     order = [ALL_LABELS, VALUES, *map(request.heading, board.card.labels)]
     figures.sort(key=lambda figure: order.index(figure.group))
     training, notes = draw_training(request)
-    subgroups = list(draw_subgroups(request))
-    return BoardFigures(tuple(number_names([*figures, *training, *subgroups])), (*describe_left_out(request), *notes))
+    figures += [*training, *draw_subgroups(request), *draw_sections(request)]
+    return BoardFigures(tuple(number_names(figures)), (*describe_left_out(request), *notes))
 
 
 def number_names(figures: Sequence[Figure]) -> Iterator[Figure]:
@@ -519,6 +522,54 @@ def draw_subgroups(request: FigureRequest) -> Iterator[Figure]:
             note="Dots with 95 % intervals; the table below has the differences and their tests.",
             group=SUBGROUPS,
         )
+
+
+# --- sections of plugins ---------------------------------------------------------------------------------------------
+def draw_sections(request: FigureRequest) -> Iterator[Figure]:
+    """The figures that sections describe as data."""
+    for section in request.board.sections:
+        for figure in section.figures:
+            yield Figure(
+                name=figure_name("section", section.name, figure.title),
+                title=figure.title,
+                text=figure.text,
+                columns=("series", *figure.axes, "low", "high"),
+                rows=tuple(
+                    (each.name, *cells)
+                    for each in figure.series
+                    for cells in zip(each.x, each.y, *bounds_of(each), strict=True)
+                ),
+                svg=draw_section_lines(figure) if figure.kind == "lines" else draw_section_dots(figure),
+                note=f"Of the section “{section.title}”.",
+                group=OF_SECTIONS,
+                tabled=True,
+            )
+
+
+def bounds_of(series: FigureSeries) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    unknown = (None,) * len(series.x)
+    return series.low or unknown, series.high or unknown
+
+
+def draw_section_lines(figure: SectionFigure) -> str:
+    lines = []
+    for style, series in enumerate(figure.series):
+        x, y, low, high = (np.array(values, dtype=float) for values in (series.x, series.y, *bounds_of(series)))
+        band = (low, high) if series.low else None
+        lines.append(Line(name=series.name, x=x, y=y, style=style, band=band))
+    across = fit_axis(float(value) for line in lines for value in line.x)
+    up = fit_axis(float(v) for line in lines for values in (line.y, *(line.band or ())) for v in values)
+    return draw_lines(Area(x=across, y=up, labels=figure.axes), lines, (), figure.text)
+
+
+def draw_section_dots(figure: SectionFigure) -> str:
+    by_name: dict[str, list[Dot]] = {}
+    for place, series in enumerate(figure.series):
+        for name, value, low, high in zip(series.x, series.y, *bounds_of(series), strict=True):
+            by_name.setdefault(str(name), []).append(Dot(series=place, value=value, low=low, high=high))
+    rows = [DotRow(name=name, dots=tuple(dots)) for name, dots in by_name.items()]
+    names = [series.name for series in figure.series]
+    return draw_dots(rows, names, (axis_of(rows), figure.axes[1]), (), figure.text)
 
 
 BUILDERS: dict[FigureKind, Callable[[FigureRequest], Iterator[Figure]]] = {

@@ -11,11 +11,11 @@ from zoo.arrays import Array
 from zoo.evaluation.values import Score
 from zoo.leaderboard.curves import Curve, RowCurves
 from zoo.leaderboard.formatting import number
-from zoo.leaderboard.tables import Section
 from zoo.report.charts import Axis, fit_axis
 from zoo.report.figures.figure import Figure, figure_name, table_rows
 from zoo.report.figures.plots import SIDE, Area, GuideLine, Line, draw_lines
 from zoo.report.text import join_names
+from zoo.specs.section import Section
 
 BOTH_ENDS = np.array([0.0, 1.0])
 UNIT_AXIS = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
