@@ -1,6 +1,7 @@
 """Keep in the cache what was computed from stored predictions, so that the next report does not compute it again.
 
-Only functions of zoo's own code are kept: a plugin's metric or task is computed each time. `zoo verify` reads none.
+Only what zoo's own code computes is kept: a plugin's metrics, and boards of its tasks, are computed each time.
+`zoo verify` reads none.
 """
 
 from __future__ import annotations
