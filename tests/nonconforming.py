@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,10 +29,12 @@ from zoo import (
     MetricSpec,
     ModelSpec,
     ObserverSpec,
+    ReaderSpec,
     Samples,
     SamplingSpec,
     Section,
     SectionSpec,
+    Suite,
     TransformSpec,
     Undefined,
     Weights,
@@ -660,10 +663,14 @@ class MeanTarget:
         return np.stack([1 - values, *[values] * (self.columns - 1)], axis=1)
 
 
-def fit_mean_target(request, *, noise=None, write=False, **options):
+def fit_mean_target(request, *, noise=None, write=False, one_label=False, **options):
     if write:
         request.inputs -= request.inputs.mean(axis=0)
     present = request.targets == 1
+    if present.all() or not present.any():
+        if one_label:
+            raise ValueError("expected 2 classes")
+        raise DataError("train has one class", fix="give images of both")
     slope = request.inputs[present].mean(axis=0) - request.inputs[~present].mean(axis=0)
     slope /= np.linalg.norm(slope)  # so that no probability is so near to 0 or 1 that noise does not change it
     if noise is not None:
@@ -691,7 +698,7 @@ def fit_known_labels(request):
     """Fails if train lacks a label."""
     from zoo.models.estimators import fit_centroids
 
-    if not (request.task.targets.to_flags(request.targets, request.num_labels) == 1).any(axis=0).all():
+    if (request.task.targets.to_flags(request.targets, request.num_labels) == 1).any(axis=0).sum() == 2:
         raise ValueError("a label is missing")
     return fit_centroids(request)
 
@@ -715,6 +722,7 @@ BAD_ESTIMATORS = {
     "estimator-fits": mean_target(write=True),
     "estimator-answers": mean_target(columns=3),
     "estimator-absent": EstimatorSpec(name="known-labels", fit=fit_known_labels, tasks=("multiclass",)),
+    "estimator-one-label": mean_target(one_label=True),
     "estimator-repeats": mean_target(noise=no_seed),
     "estimator-seeded": mean_target(noise=seed_of),
     "estimator-rows": mean_target(of_batch=True),
@@ -877,12 +885,25 @@ def hardest_half(margins):
     return losses[losses >= losses.median()].mean()
 
 
+def unbiased_mean(margins):
+    return torch.nn.functional.softplus(-margins).sum() / (len(margins) - 1)
+
+
+def by_place(margins):
+    places = torch.linspace(0.5, 1.5, len(margins), device=margins.device)
+    return (places * torch.nn.functional.softplus(-margins)).mean()
+
+
 def margin_spec(margin, **changes):
     return LossSpec(name="margin", build=partial(build_by_margin, margin=margin), tasks=("binary",), **changes)
 
 
 def build_half(request):
     return partial(draw_some, count=request.num_images // 2)
+
+
+def build_by_first_label(request):
+    return partial(draw_some, count=len(request.flags[:, 0]))
 
 
 def build_unseeded(request):
@@ -910,6 +931,10 @@ def center_batch(images, draws):
     return images - images.mean()
 
 
+def to_levels_of_255(images, draws):
+    return images * 255
+
+
 def dim_one(images, draws):
     return images * 0.5 if draws[0, 0] > 0.5 else images * 0.6
 
@@ -919,6 +944,8 @@ BAD_LOSSES = {
     "loss-fields": margin_spec(softplus, version="1"),
     "loss-gradients": margin_spec(log_of_margin),
     "loss-direction": margin_spec(wrong_way),
+    "loss-one-image": margin_spec(unbiased_mean),
+    "loss-order": margin_spec(by_place),
     "loss-replay": margin_spec(hardest_half),
 }
 GOOD_SAMPLINGS = {"uniform": UNIFORM, "balanced": BALANCED}
@@ -926,6 +953,7 @@ BAD_SAMPLINGS = {
     "sampling-fields": replace(UNIFORM, tasks=("binry",)),
     "sampling-pass": SamplingSpec(name="half", build=build_half),
     "sampling-seed": SamplingSpec(name="unseeded", build=build_unseeded),
+    "sampling-unlabeled": SamplingSpec(name="by-label", build=build_by_first_label),
 }
 GOOD_TRANSFORMS = {"clahe": CLAHE, "cutout": CUTOUT}
 BAD_TRANSFORMS = {
@@ -933,7 +961,65 @@ BAD_TRANSFORMS = {
     "transform-shape": TransformSpec(name="half", prepare=halve),
     "transform-repeats": TransformSpec(name="brighter", prepare=add_levels),
     "transform-batch": TransformSpec(name="center", augment=center_batch),
+    "transform-range": TransformSpec(name="levels", augment=to_levels_of_255),
     "transform-replay": TransformSpec(name="dim", augment=dim_one),
+}
+
+
+# --- readers ---------------------------------------------------------------------------------------------------------
+DOT_ROWS, DOT_COLUMNS = 2, 5  # of the image in dots.txt, whose characters are its pixels
+
+
+def read_dots(path, rows=DOT_ROWS, change=None, size=None):
+    """The characters of a text of 10 bytes as an image."""
+    values = np.frombuffer(path.read_bytes()[:size], np.uint8)
+    pixels = np.resize(values, (rows, DOT_COLUMNS)) if size else values.reshape(rows, DOT_COLUMNS)
+    return change(path, pixels) if change else pixels
+
+
+def space_dots(path, sizes=(0.5, 0.5)):
+    return sizes
+
+
+def brighten_at_random(path, pixels):
+    return pixels + np.uint8(random.randrange(100))
+
+
+def brighten_in_threads(path, pixels):
+    return pixels + np.uint8(threading.current_thread() is not threading.main_thread())
+
+
+def note_beside(path, pixels):
+    path.with_suffix(".note").write_text("read")
+    return pixels
+
+
+DOTS_IN_TEXT = ReaderSpec(name="dots", suffixes=(".dots",), read=read_dots, spacing=space_dots)
+
+
+def dots_reader(**options):
+    return replace(DOTS_IN_TEXT, read=partial(read_dots, **options))
+
+
+GOOD_READERS = {"dots": DOTS_IN_TEXT, "without spacing": replace(DOTS_IN_TEXT, spacing=None)}
+BAD_READERS = {
+    "reader-fields": replace(DOTS_IN_TEXT, version="1"),
+    "reader-arrays": dots_reader(rows=3),
+    "reader-spacing": replace(DOTS_IN_TEXT, spacing=partial(space_dots, sizes=(0.5, 0.5, 0.5))),
+    "reader-repeats": dots_reader(change=brighten_at_random),
+    "reader-threads": dots_reader(change=brighten_in_threads),
+    "reader-truncated": dots_reader(size=100),
+    "reader-untouched": dots_reader(change=note_beside),
+}
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+SUITE = Suite(name="two", models=("constant", "thumb*"), metrics=("auroc",), settings=(("epochs", "3"),))
+GOOD_SUITES = {"names": SUITE, "defaults": Suite(name="defaults", models=("constant",))}
+BAD_SUITES = {
+    "suite-fields": replace(SUITE, version="1"),
+    "suite-names": replace(SUITE, datasets=("no-such-dataset",)),
+    "suite-settings": replace(SUITE, settings=(("epocs", "3"),)),
 }
 
 

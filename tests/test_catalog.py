@@ -64,7 +64,8 @@ def test_a_pattern_is_a_glob_or_a_part_of_a_name(pattern, expected):
 @pytest.mark.parametrize("kind", KIND_OF)
 def test_every_kind_lists_as_json_with_a_name_and_a_plugin(kind):
     items = list_items(kind, None, open_registry())
-    assert items and all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
+    assert items or kind == "readers"  # zoo's own formats have no spec
+    assert all(item["name"] and "plugin" in item for item in json.loads(json.dumps(items)))
 
 
 def test_core_metrics_belong_to_zoo_bench():

@@ -26,8 +26,10 @@ from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.results.runs import Run, read_run
 from zoo.runner.choices import check_choices, identify_choices
+from zoo.runner.planning import apply_settings
 from zoo.specs.choice import Choice, parse_choice, split_choices
 from zoo.specs.protocol import PROTOCOLS, QUICK, override
+from zoo.specs.suite import Suite
 from zoo.specs.transform import TransformSpec, prepare_pixels
 from zoo.trained.inputs import NewImage, read_new_image
 from zoo.trained.seen import describe_images
@@ -115,6 +117,24 @@ def test_commas_in_parentheses_separate_options():
         "cutout",
     )
     assert override(override(QUICK, {"transforms": "clahe"}), {"transforms": "none"}).transforms == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "one"),
+    [
+        ({"loss": "focal(gamma=2)"}, "focal"),
+        ({"loss": " focal( gamma=3.0 )"}, "focal(gamma=3)"),
+        ({"transforms": "clahe(tiles=8,clip=2),cutout"}, "clahe,cutout"),
+        ({"transforms": "clahe(tiles=4,clip=3)"}, "clahe(clip=3,tiles=4)"),
+        ({"transforms": "none"}, "none"),
+        ({"loss": "task"}, "task"),
+        ({"epochs": "3"}, "3"),
+    ],
+)
+def test_all_texts_of_the_same_choices_are_one_protocol(settings, one):
+    suite, (name,) = Suite(name="s", settings=tuple(settings.items())), settings
+    protocol, expected = apply_settings(QUICK, suite, core()), override(QUICK, {name: one})
+    assert (protocol, protocol.label) == (expected, expected.label)
 
 
 @pytest.mark.parametrize(

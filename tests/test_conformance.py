@@ -23,7 +23,7 @@ from zoo.system.machine import can_fork
 from zoo.system.workers import execute
 from zoo.testing import parametrize_with_checks
 
-IN_OTHER_PROCESSES = {"light-import", "spawn"}
+IN_OTHER_PROCESSES = {"light-import", "spawn", "reader-process"}
 QUICK = {
     "model": (specs.GOOD_MODELS, specs.BAD_MODELS),
     "metric": (specs.GOOD_METRICS, specs.BAD_METRICS),
@@ -35,6 +35,8 @@ QUICK = {
     "loss": (specs.GOOD_LOSSES, specs.BAD_LOSSES),
     "sampling": (specs.GOOD_SAMPLINGS, specs.BAD_SAMPLINGS),
     "transform": (specs.GOOD_TRANSFORMS, specs.BAD_TRANSFORMS),
+    "reader": (specs.GOOD_READERS, specs.BAD_READERS),
+    "suite": (specs.GOOD_SUITES, specs.BAD_SUITES),
     "section": (specs.GOOD_SECTIONS, specs.BAD_SECTIONS),
 }
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
@@ -45,6 +47,7 @@ needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dots")
     (folder / "dots.txt").write_text("dots\n")
+    (folder / "example.dots").write_text("0123456789")
     return folder
 
 
@@ -178,6 +181,41 @@ def test_a_function_that_another_process_cannot_load_fails_spawn():
     spec = replace(specs.TINY, build=lambda request: specs.Tiny())
     assert list(failures(spec, ids={"spawn"})) == ["spawn"]
     assert failures(specs.TINY, ids={"spawn"}) == {}
+
+
+READ_IF_OPENED = """
+OPENED = []
+
+def read(path):
+    import numpy as np
+    return np.frombuffer(path.read_bytes(), np.uint8).reshape(2, 5)
+
+def read_if_opened(path):
+    assert OPENED
+    return read(path)
+"""
+
+
+@pytest.mark.integration
+def test_a_reader_that_needs_this_process_fails_in_another_one(data, tmp_path, monkeypatch):
+    (tmp_path / "kit_opened.py").write_text(READ_IF_OPENED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import kit_opened
+
+    (check,) = [check for check in checks_of("reader") if check.id == "reader-process"]
+    spec = replace(specs.DOTS_IN_TEXT, spacing=None)
+    check.run(CheckedSpec(spec=replace(spec, read=kit_opened.read), folder=data))
+    kit_opened.OPENED.append("here only")
+    with pytest.raises(AssertionError, match=r"another process cannot read example\.dots: AssertionError"):
+        check.run(CheckedSpec(spec=replace(spec, read=kit_opened.read_if_opened), folder=data))
+
+
+def test_without_files_a_reader_is_not_checked(tmp_path):
+    for check in checks_of("reader"):
+        if check.id not in {"reader-fields", "light-import", "spawn"}:
+            for folder in (None, tmp_path):
+                with pytest.raises(Inapplicable, match=r"\.dots files"):
+                    check.run(CheckedSpec(spec=specs.DOTS_IN_TEXT, folder=folder))
 
 
 # --- in tests --------------------------------------------------------------------------------------------------------

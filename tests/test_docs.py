@@ -19,6 +19,7 @@ from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import HOOKS, load_registry
 from zoo.sources.cards import read_card
 from zoo.specs.protocol import PROTOCOLS
+from zoo.specs.reader import ReaderSpec
 from zoo.tasks.kinds import CORE_TASKS, IMAGE_TASKS
 from zoo.testing import check_dataset
 
@@ -156,7 +157,7 @@ def test_every_hook_is_described(hook):
 
 
 @pytest.mark.parametrize(
-    "spec", [ModelSpec, Weights, DatasetSpec, MetricSpec, EstimatorSpec], ids=lambda spec: spec.__name__
+    "spec", [ModelSpec, Weights, DatasetSpec, MetricSpec, EstimatorSpec, ReaderSpec], ids=lambda spec: spec.__name__
 )
 def test_every_field_of_a_spec_is_described(spec):
     text = section(read("write-a-plugin.md"), spec.__name__)

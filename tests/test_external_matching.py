@@ -6,8 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from test_segmentation import squares
 
-from zoo.auditing.external import describe_external, find_levels, match_datasets, match_labels, open_external, read_gray
+from zoo.auditing.external import (
+    describe_external,
+    find_levels,
+    keep,
+    match_datasets,
+    match_labels,
+    open_external,
+    read_gray,
+    require_inputs,
+)
 from zoo.data.dataset import describe_fold, open_fold
 from zoo.data.decoded import cache_images
 from zoo.data.fingerprints import take_fingerprints
@@ -163,14 +173,49 @@ def test_the_hash_depends_on_the_tolerance_of_the_tested_card(trained, tmp_path)
     assert len(hashes) == 3
 
 
-def test_the_hash_depends_on_the_second_input(trained, tmp_path):
+def with_columns(source, inputs=(), **columns):
+    """The dataset with columns in its table, and with those that models may take beside the image."""
+    samples = replace(source.samples, table=source.samples.table.assign(**columns))
+    return replace(source, spec=replace(source.spec, inputs=inputs), samples=samples)
+
+
+def test_the_hash_depends_on_the_second_input_also_after_leaks_were_dropped(trained, tmp_path):
     source, (tested, fingerprints) = opened(trained)[0], opened(write(tmp_path / "b", ("normal", "pneumonia")))
-    hashes = set()
-    for inputs, age in (((), "50"), ((), "60"), (("age",), "50"), (("age",), "60")):
-        samples = replace(tested.samples, table=tested.samples.table.assign(age=age))
-        own = replace(source, spec=replace(source.spec, inputs=inputs))
-        hashes.add(match_datasets(own, replace(tested, samples=samples), fingerprints, {}, name="b").hash)
-    assert len(hashes) == 3
+    externals = [
+        match_datasets(with_columns(source, inputs), with_columns(tested, age=age), fingerprints, {}, name="b")
+        for inputs, age in (((), "50"), ((), "60"), (("age",), "50"), (("age",), "60"))
+    ]
+    assert len({external.hash for external in externals}) == 3
+    assert len({keep(external, external.rows > 0, "one less").hash for external in externals}) == 3
+
+
+def test_the_second_input_of_another_dataset_is_coded_by_train(trained, tmp_path):
+    source, fingerprints = opened(trained)
+    split = draw_split(source, None, fingerprints)
+    images = cache_images(source, 16, tmp_path / "cache")
+    source = with_columns(source, ("age", "sex"), age=np.arange(36).astype(str), sex=["F", "M"] * 18)
+    own = open_fold(source, split, 0, images)
+    tested, fingerprints = opened(write(tmp_path / "b", ("pneumonia", "other"), seed=1))
+    ages = np.array(["", *map(str, range(100, 135))])
+    tested = with_columns(tested, sex=["M", "X"] * 18, age=ages)  # in another order, with an unknown sex and age
+    external = match_datasets(source, tested, fingerprints, {}, name="b")
+    other = open_external(external, own, cache_images(external.source, 16, tmp_path / "cache"))
+    train = np.flatnonzero(own.split_of == "train").astype(float)
+    age = np.array([np.nan if text == "" else float(text) for text in ages[external.rows]])
+    coded = other.coding.encode(other.inputs)
+    np.testing.assert_allclose(coded[:, 0], np.nan_to_num((age - train.mean()) / train.std()), rtol=1e-6)
+    np.testing.assert_array_equal(coded[:, 1], np.isnan(age))
+    sexes = np.array(["M", "X"] * 18)[external.rows]
+    np.testing.assert_array_equal(coded[:, 2:], np.stack([sexes == text for text in ("F", "M", "X")], axis=1))
+
+
+def test_another_dataset_without_a_column_of_the_second_input_is_refused(trained, tmp_path):
+    source, tested = opened(trained)[0], opened(write(tmp_path / "b", ("normal", "pneumonia")))[0]
+    require_inputs(source, tested)
+    require_inputs(with_columns(source, ("age",)), with_columns(tested, age=""))
+    with pytest.raises(DataError, match="'b': no column 'age'") as caught:
+        require_inputs(with_columns(source, ("age",)), with_columns(tested, Age="50"))
+    assert caught.value.code == "inputs" and "'Age'" in caught.value.fix
 
 
 def test_inputs_that_cannot_be_coded_do_not_matter_to_models_of_images(trained, tmp_path):
@@ -272,3 +317,12 @@ def test_exact_label_names_match_before_similar_ones(trained, tmp_path):
     source = opened(trained)[0]
     twins = replace(source, spec=replace(source.spec, labels=("a b", "a-b")))
     assert match_labels(twins, twins, {}) == {"a b": "a b", "a-b": "a-b"}
+
+
+def test_all_images_of_a_set_of_masks_without_splits_are_tested_at_their_own_size(tmp_path):
+    _, other, facts, external = as_datasets(squares(tmp_path / "a"), squares(tmp_path / "b", count=12, side=40))
+    assert other.split_of.tolist() == ["test"] * 12 and facts["splits"]["test"]["images"] == 12
+    masks = [external.source.samples.masks(image) for image in external.source.samples.table["image"]]
+    assert {mask.shape for mask in masks} == {(40, 32)}
+    for row, mask in enumerate(masks):
+        np.testing.assert_array_equal(other.label_maps[row], mask)

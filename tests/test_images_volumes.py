@@ -20,7 +20,9 @@ from zoo.errors import DataError
 from zoo.images import volumes
 from zoo.images.formats import read_header, read_image, read_values
 from zoo.images.reading import AS_STORED, Reading
+from zoo.images.volumes import count_stored_channels
 from zoo.sources.opening import find_source
+from zoo.sources.whole_volumes import open_whole
 from zoo.specs.dataset import DatasetSpec, Samples, SamplesRequest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -128,6 +130,21 @@ def test_slices_of_an_npy_and_of_tiff_pages_match_the_array(tmp_path):
     assert np.array_equal(read_image(tmp_path / "inverted.tif", 1, PAGES), 255 - color[1, ..., 0])
 
 
+@pytest.mark.parametrize("name", ["rgb.tif", "rgb.nii.gz", "rgb.npy", "gray.tif"])
+def test_the_channels_of_a_whole_volume_are_counted_as_they_are_read(tmp_path, name):
+    color, path = np.random.default_rng(1).integers(0, 255, (5, 6, 7, 3), dtype=np.uint8), tmp_path / name
+    if name == "rgb.npy":
+        np.save(path, color)
+    elif path.suffix == ".tif":
+        gray = name == "gray.tif"
+        tifffile.imwrite(path, color[..., 0] if gray else color, photometric="minisblack" if gray else "rgb")
+    else:
+        nibabel.save(nibabel.Nifti1Image(color.view([(band, "u1") for band in "RGB"])[..., 0], np.eye(4)), path)
+    volume, _ = open_whole(path)
+    assert volume.array.shape[:3] == (5, 6, 7)
+    assert count_stored_channels(path) == volume.array[0, 0, 0].size == (1 if name == "gray.tif" else 3)
+
+
 def test_an_npy_of_two_axes_or_of_colors_is_one_image(tmp_path):
     plane = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.save(tmp_path / "gray.npy", plane)
@@ -159,7 +176,7 @@ def test_only_recent_volumes_are_cached(tmp_path, monkeypatch):
     for path in paths:
         read_values(path, 0)
     assert 1 <= len(volumes.RECENT_VOLUMES.opened) <= 3
-    assert str(paths[-1]) in {key[0] for key in volumes.RECENT_VOLUMES.opened}
+    assert str(paths[-1]) in {key[0][0] for key in volumes.RECENT_VOLUMES.opened}
 
 
 @pytest.mark.integration

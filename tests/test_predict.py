@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.errors import UsageError
 from zoo.results.store import load_results
 from zoo.system.files import json_text, seal, unseal
+from zoo.trained.opening import find_models
 from zoo.trained.outside import make_reference
 
 pytestmark = pytest.mark.integration
@@ -227,6 +229,21 @@ def test_a_name_that_fits_several_protocols_lists_them(predict, tiny_data):
     done, _ = predict("table/tiny_cnn", tiny_data / "table")
     assert done.returncode == 2
     assert "table/tiny_cnn/knn@1" in done.stderr
+
+
+def test_runs_with_two_versions_of_a_loss_are_not_averaged(trained, tmp_path):
+    shutil.copytree(trained / "folders", tmp_path / "folders")
+    first, second = (path / "result.json" for path in find_models("folders/tiny_cnn", tmp_path))
+    document = json.loads(second.read_text())
+    assert unseal(document)
+    document["identity"]["choices"] = ["loss=zoo-tiny:tiny_loss@2"]
+    second.write_text(json_text(seal(document)))
+    with pytest.raises(UsageError) as caught:
+        find_models("folders/tiny_cnn", tmp_path)
+    ids = [json.loads(path.read_text())["id"][:8] for path in (first, second)]
+    assert caught.value.code == "ambiguous" and "2 models that differ in choices" in caught.value.message
+    assert all(each in caught.value.fix for each in ids) and "tiny_loss@2" in caught.value.fix
+    assert find_models(ids[1], tmp_path) == [second.parent]
 
 
 def test_an_npz_is_read_row_by_row(predict, tiny_data):

@@ -21,7 +21,7 @@ from zoo.images.volumes import count_stored_channels
 from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
-from zoo.trained.keeping import describe_pixels
+from zoo.trained.keeping import as_small_floats, describe_pixels
 from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
 
 BENCH = "--models unet3d --protocol quick --weights none --set steps=4 --set image_size=16 --folds 1 --seeds 1"
@@ -245,6 +245,12 @@ def test_a_volume_of_another_size_differs_in_millimeters():
     assert find_other_size(card, (10, 10, 10), (0.4, 1.0, 1.0)) == ("size",)
     assert find_other_size(card, (41, 10, 10), (1.0, 1.0, 1.0)) == ("size",)
     assert find_other_size(card_of_volumes(spacing=None), (10, 10, 10), (0.1, 1.0, 1.0)) == ()
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(3000.0, np.float16), (-65504.0, np.float16), (90000.0, np.float32)])
+def test_values_of_patches_that_float16_cannot_hold_are_kept_as_float32(largest, dtype):
+    kept = as_small_floats(np.array([1.5, largest], np.float32))
+    assert kept.dtype == dtype and kept.tolist() == [1.5, largest]
 
 
 def test_seeds_decide_by_their_mean_probability():

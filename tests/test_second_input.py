@@ -16,6 +16,7 @@ from conftest import write_table
 from zoo import BuildRequest
 from zoo.conformance.protocol_claims import TINY_NETWORK, short_training
 from zoo.data.coding import fit_coding, read_coding
+from zoo.data.inputs import select_inputs
 from zoo.data.opening import open_dataset
 from zoo.data.pixels import as_pixels, with_metadata
 from zoo.errors import DataError, UsageError
@@ -205,6 +206,13 @@ def test_the_identity_has_the_columns_and_their_cells_where_they_are_used(tmp_pa
     assert one.startswith("age ") and one == unused != other
     assert not any("metadata" in resolved_fields(protocol) for protocol in PROTOCOLS)
     assert resolved_fields(WITH_METADATA)["metadata"] is True
+
+
+def test_the_cells_are_hashed_once_per_dataset(tmp_path, monkeypatch):
+    source, calls = open_with(tmp_path, ("age",), age=range(12)), []
+    monkeypatch.setattr("zoo.data.opening.select_inputs", lambda *made: calls.append(made) or select_inputs(*made))
+    assert identify_inputs(WITH_METADATA, source) == identify_inputs(WITH_METADATA, source)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from zoo.data.references import open_references
 from zoo.data.splits import Split
 from zoo.errors import DataError
 from zoo.evaluation.predict_masks import collect_masks
-from zoo.runner.second_reader import read_second_masks
+from zoo.registry.finding import find_plugins
+from zoo.registry.loading import CORE, load_registry
+from zoo.runner.second_reader import find_stored, read_second_masks, score_reader
 from zoo.sources.opening import find_source
+from zoo.system.settings import Settings
 from zoo.tasks.overlaps import statistic
 
 CARD = """task = "segmentation"
@@ -86,6 +90,20 @@ def test_a_second_mask_that_is_missing_or_has_another_size_is_named(tmp_path, fa
     with pytest.raises(DataError) as caught:
         list(read_second_masks(fold, silent))
     assert path.stem in caught.value.line() and caught.value.code == "mask"
+
+
+def test_stored_results_are_found_by_the_masks_alone(tmp_path, monkeypatch):
+    fold = references(two_readers(tmp_path / "set"), tmp_path)
+    registry = load_registry([plugin for plugin in find_plugins() if plugin.name == CORE])
+    context = SimpleNamespace(settings=Settings(results=tmp_path / "results"), registry=registry)
+    first = score_reader([fold], context, silent)
+    monkeypatch.setattr("zoo.runner.second_reader.collect_masks", None)  # it compares masks
+    assert [result.id for result in score_reader([fold], context, silent)] == [first[0].id]
+    row = fold.index("test")[0]
+    image, mask = fold.source.samples.table["image"].iloc[row], fold.label_maps[row]
+    write(tmp_path / "set" / image.replace("images", "second"), np.ones_like(mask))
+    fold = references(tmp_path / "set", tmp_path)
+    assert find_stored([fold], context, silent) is None
 
 
 @pytest.mark.parametrize("second", ["third/{stem}.png", "second/{eye}.png"])

@@ -129,6 +129,7 @@ def test_patients_of_nnunet_are_proposed_and_not_assumed(tmp_path):
     ("changes", "expected"),
     [
         ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "'whole' is a region of several values, [1, 2]"),
+        ({"labels": {"background": 0, "whole": [1, 4], "core": 4}}, 'labels = {1 = "NAME", 4 = "NAME"}'),
         ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "'ignore' marks voxels without a label"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "'b' has the value 1"),
         ({"labels": {"background": 0, "a": "1"}}, "'a' has the value '1'"),

@@ -34,7 +34,7 @@ def test_unread_files_are_counted_by_suffix(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["unsure/{}.png.gz", "unsure/{}.HEIC", "unsure/{}.mhd", "unsure/deep/{}", "unsure/{}.avif"]
+    "pattern", ["unsure/{}.png.gz", "unsure/{}.HEIC", "unsure/{}.mnc", "unsure/deep/{}", "unsure/{}.avif"]
 )
 @pytest.mark.parametrize("others", [("benign", "malignant"), ("benign",)])
 def test_a_class_of_only_unread_files_is_refused_by_name(tmp_path, pattern, others):

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from folders import card, open_source
 
+from zoo.data.opening import open_dataset
 from zoo.errors import DataError
 from zoo.images.formats import read_header, read_spacing, read_values
 from zoo.images.label_maps import read_declared_spacing, read_grid, read_label_map
+from zoo.images.text_headers import stored_files
 from zoo.images.volumes import count_stored_channels, open_volume
 from zoo.sources.imported_masks import Expected, read_imported
+from zoo.sources.listing import list_folder
+from zoo.sources.opening import find_source
 from zoo.sources.whole_volumes import open_whole
 
 NOISE = np.random.default_rng(0)
@@ -78,6 +82,26 @@ def write_mha(path, array, *, pack=False, **fields):
 WRITERS = {".nrrd": write_nrrd, ".mha": write_mha}
 
 
+def write_detached(path, array, *, pack=False, before=b""):
+    """A header and, in another file, its array after some bytes."""
+    data = array.tobytes(order="F")
+    is_nrrd = path.suffix == ".nhdr"
+    raw = path.with_suffix((".raw.gz" if is_nrrd else ".zraw") if pack else ".raw")
+    if is_nrrd:
+        skip = {"byte skip": len(before)} if before else {}
+        write_nrrd(path, array, pack=pack, **skip, **{"data file": raw.name})
+        path.write_bytes(path.read_bytes().partition(b"\n\n")[0] + b"\n")  # no empty line at the end
+    else:
+        skip = {"HeaderSize": -1} if before else {}
+        write_mha(path, array, pack=pack, **skip, ElementDataFile=raw.name)
+        path.write_bytes(path.read_bytes().partition(raw.name.encode())[0] + raw.name.encode())
+    raw.write_bytes(before + ((gzip.compress if is_nrrd else zlib.compress)(data) if pack else data))
+    return path
+
+
+DETACHED = (".nhdr", ".mhd")
+
+
 def upright(array):
     """The same volume by nibabel, in RAS+ order."""
     return nibabel.as_closest_canonical(nibabel.Nifti1Image(array, expected_affine()))
@@ -98,6 +122,63 @@ def test_values_axes_sizes_and_places_are_those_of_the_same_nifti(tmp_path, suff
     np.testing.assert_array_equal(read_values(path, 2), read_values(tmp_path / "a.nii", 2))
     assert read_spacing(path, 2) == read_spacing(tmp_path / "a.nii", 2) == (0.5, 0.75)
     assert read_header(path).frames == 5
+
+
+@pytest.mark.parametrize(("pack", "before"), [(False, b""), (True, b""), (False, b"12345678")])
+@pytest.mark.parametrize("suffix", DETACHED)
+def test_the_array_of_a_detached_header_is_read_from_its_file(tmp_path, suffix, pack, before):
+    path = write_detached(tmp_path / f"a{suffix}", VALUES, pack=pack, before=before)
+    volume = open_volume(path)
+    np.testing.assert_array_equal(volume.array, upright(VALUES).dataobj)
+    np.testing.assert_allclose(volume.affine, upright(VALUES).affine)
+    assert [file.suffix for file in stored_files(path)] == [
+        suffix,
+        ".gz" if pack and suffix == ".nhdr" else ".zraw" if pack else ".raw",
+    ]
+
+
+@pytest.mark.parametrize("suffix", DETACHED)
+@pytest.mark.parametrize("name", ["gone.raw", "../a.raw", "/etc/passwd", "a%03d.raw 1 3 1", "LIST"])
+def test_a_detached_header_names_one_file_beside_it(tmp_path, suffix, name):
+    path = write_detached(tmp_path / f"a{suffix}", VALUES)
+    path.write_bytes(path.read_bytes().replace(b"a.raw", name.encode()))
+    with pytest.raises(DataError) as caught:
+        open_volume(path)
+    assert "\n" not in caught.value.line() and ("gone.raw: no such file" in str(caught.value)) == (name == "gone.raw")
+
+
+def test_an_array_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
+    path = write_detached(tmp_path / "set" / "a.mhd", VALUES)
+    path.with_suffix(".raw").rename(tmp_path / "elsewhere.raw")
+    path.with_suffix(".raw").symlink_to(tmp_path / "elsewhere.raw")
+    refusals = {}
+    assert not list_folder(tmp_path / "set", refusals.__setitem__).images
+    assert "a link to" in str(refusals["a.mhd"])
+
+
+def test_a_changed_array_of_a_detached_header_changes_all_that_was_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for number in range(3):
+        write_detached(tmp_path / "set" / "imagesTr" / f"{number}.mhd", VALUES + number)
+        write_detached(tmp_path / "set" / "labelsTr" / f"{number}.mhd", (number < VALUES).astype(np.uint8))
+    root = card(
+        tmp_path / "set",
+        'task = "segmentation"\ndims = 3\nimages = "imagesTr/*"\nmasks = {path = "labelsTr/{stem}.mhd"}\n',
+    )
+    first = open_dataset(find_source(root), tmp_path / "cache")
+    assert len(first.sample_ids) == 3 and not any("not read" in note for note in first.samples.notes)
+    for folder, values in (("imagesTr", -VALUES), ("labelsTr", (VALUES < 0).astype(np.uint8))):
+        (root / folder / "1.raw").write_bytes(values.tobytes(order="F"))  # the headers stay as they are
+    with pytest.raises(DataError, match=r"1.raw was changed"):
+        first.samples.read("imagesTr/1.mhd")
+    second = open_dataset(find_source(root), tmp_path / "cache")
+    assert (first.digests != second.digests).tolist() == [False, True, False]
+    assert [one != two for one, two in zip(first.mask_digests, second.mask_digests, strict=True)] == [
+        False,
+        True,
+        False,
+    ]
+    np.testing.assert_array_equal(second.samples.volumes("imagesTr/1.mhd"), upright(-VALUES).dataobj)
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -210,7 +291,7 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("suffix", [*WRITERS, *DETACHED])
 def test_files_of_simpleitk_are_read_as_it_reads_them(tmp_path, suffix, packed):
     sitk = pytest.importorskip("SimpleITK")
     turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])  # oblique

@@ -4,14 +4,17 @@ import io
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
+from factories import store_result
 
 from zoo.evaluation.predict import measure_forward
 from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.results.store import TIMINGS, load_results, read_timing
-from zoo.runner.latency import find_untimed, time_models
+from zoo.runner.latency import find_untimed, time_models, time_network
+from zoo.specs.protocol import SCRATCH
 from zoo.system.progress import Console
 from zoo.system.settings import Settings
 
@@ -107,6 +110,28 @@ def test_a_model_that_cannot_be_timed_gives_a_warning(results, tmp_path):
     assert set(after) == set(loaded)
     assert stream.getvalue().count("its speed could not be measured alone") == len(find_untimed(loaded, settings.cache))
     assert not any(name in result.cost for result in after.values() for name in TIMINGS)
+
+
+@pytest.mark.parametrize(
+    ("method", "inputs", "parts"),
+    [
+        ("finetune", "", None),
+        ("probe", "", None),
+        ("knn", "", ["head"]),
+        ("estimator", "", ["head"]),
+        ("finetune", "age 1a2b3c4d", ["inputs"]),
+        ("estimator", "age 1a2b3c4d", ["head", "inputs"]),
+    ],
+)
+def test_the_timing_names_the_parts_of_a_model_that_it_leaves_out(tmp_path, monkeypatch, method, inputs, parts):
+    protocol = replace(SCRATCH, method=method, estimator="svm" if method == "estimator" else "")
+    result = store_result(tmp_path, protocol=protocol, inputs=inputs, details={"channels": 1})
+    (task,) = find_untimed({result.id: result}, tmp_path)
+    measured = {"latency_seconds": 0.5, "inference_images_per_second": 2.0}
+    monkeypatch.setattr("zoo.runner.latency.measure_network", lambda *_: measured)
+    time_network(task, "cpu", None, registry=Registry())
+    assert json.loads((result.folder / "timing.json").read_text())["timing"].get("not_timed") == parts
+    assert read_timing(result.folder) == measured
 
 
 @pytest.mark.integration

@@ -16,7 +16,7 @@ from folders import open_source
 from zoo import BINARY, REGRESSION
 from zoo.auditing.external import match_datasets
 from zoo.data.cube_pixels import open_cubes
-from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.dataset import Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.data.volume_cubes import CUBES_FILE, GRIDS_FILE, Cube, DecodedCubes, decode_cube, fit_volume
@@ -139,6 +139,22 @@ def test_decoded_volumes_are_standardized_by_their_own_values(source, fold):
     assert volumes.shape == (2, 1, 12, 12, 12) and not pixels.clipped
     inside = volumes[0][volumes[0] != 0]
     assert abs(inside.mean()) < 0.2 and 0.5 < inside.std() < 1.2
+
+
+def test_every_volume_is_decoded_once_and_those_of_unknown_spacing_are_a_note_of_the_result(source, tmp_path):
+    decoded, first = [], source.samples.table["image"][0]
+    samples = replace(
+        source.samples,
+        volumes=lambda image: decoded.append(image) or source.samples.volumes(image),
+        spacing=lambda image: None if image == first else SPACING,
+    )
+    opened, split = replace(source, samples=samples), draw_split(source)
+    cubes = cache_decoded(opened, Resolution(12, 2.0), tmp_path)
+    assert sorted(decoded) == sorted(samples.table["image"])
+    notes = describe_fold(open_fold(opened, split, 0, cubes, patch=12), opened, split)["notes"]
+    assert any(
+        "the size of the voxels of 1 of 48 volumes is unknown: they are taken as cubes" in note for note in notes
+    )
 
 
 def test_a_volume_is_decoded_into_its_cube_without_a_copy_of_it_in_64_bits():

@@ -1,6 +1,7 @@
 """Volumes as volumes: reading, the cache, patches, windows, the native grid, and a board of `unet3d`."""
 
 import json
+import re
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from zoo import SEGMENTATION
 from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.datasheet import label_text
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.data.volumes import Sides, map_ahead, open_volumes, standardize
@@ -187,6 +189,12 @@ def test_a_slice_stands_for_a_volume_where_it_is_shown(source):
     shown = source.samples.read(source.samples.table["image"][0])
     volume = source.samples.volumes(source.samples.table["image"][0])
     assert shown.dtype == np.uint8 and shown.shape == volume.shape[1::-1]
+
+
+def test_the_sizes_of_labels_of_a_volume_are_in_voxels(source):
+    assert re.fullmatch(r"front [\d,]+ voxels, back [\d,]+ voxels", label_text(source, 0))
+    image = replace(source, spec=replace(source.spec, dims=2))
+    assert label_text(image, 0) == label_text(source, 0).replace("voxels", "px")
 
 
 def test_volumes_of_a_plugin_are_hashed_whole(tmp_path):

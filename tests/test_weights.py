@@ -20,6 +20,7 @@ from zoo.models.building import load_weights, read_state
 from zoo.models.weights import InitialWeights, find_all_weights, find_local_weights, host_of, reachable_hosts
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.runner.trials import Trial, find_heads, refuse_misfits, try_weights
+from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import BuildRequest, ModelSpec, Weights
 from zoo.system.machine import can_fork
 
@@ -373,6 +374,17 @@ def test_only_the_hubs_host_follows_its_environment_variable(monkeypatch):
     assert host_of(HUB) == "http://mirror.test"
     assert host_of("https://download.pytorch.org/models/a.pth") == "https://download.pytorch.org"
     assert host_of("") == ""
+
+
+def test_a_file_of_the_hub_is_downloaded_from_the_host_that_was_contacted(tmp_path, monkeypatch):
+    urls = []
+    monkeypatch.setattr(weights, "download", lambda url, path, **_: urls.append(url) or path)
+    tag = Weights(tag="in1k", url="https://huggingface.co/owner/name/resolve/main/model.safetensors")
+    request, spec = FetchRequest(name="net", tag="in1k", folder=tmp_path), ModelSpec(name="net", build=None)
+    path = weights.fetch_file(spec, tag, request)
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.test/hf/")
+    assert weights.fetch_file(spec, tag, request) == path  # one place in the cache
+    assert urls == [tag.url, "http://mirror.test/hf/owner/name/resolve/main/model.safetensors"]
 
 
 # --- whether they fit ------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from zoo.specs.model import BuildRequest, ModelSpec, Weights
     from zoo.specs.observer import ObserverSpec
     from zoo.specs.protocol import FINETUNE, Protocol
+    from zoo.specs.reader import ReaderSpec
     from zoo.specs.sampling import SamplingRequest, SamplingSpec
     from zoo.specs.section import FigureSeries, Section, SectionFigure, SectionSpec
     from zoo.specs.suite import Suite
@@ -92,6 +93,7 @@ __all__ = [
     "ObserverSpec",
     "Presentation",
     "Protocol",
+    "ReaderSpec",
     "RemoteWork",
     "Samples",
     "SamplesRequest",
@@ -135,6 +137,7 @@ _MODULES = (
     "specs.loss",
     "specs.sampling",
     "specs.transform",
+    "specs.reader",
     "specs.section",
     "specs.hooks",
     "tasks.task",

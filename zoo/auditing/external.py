@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from zoo.data.checks import target_texts
 from zoo.data.dataset import DecodedFold, count_split, open_fold, unit_of
 from zoo.data.decoded import find_intensity, map_images
 from zoo.data.fingerprints import Fingerprints, select_rows
-from zoo.data.metadata import texts_of
+from zoo.data.inputs import texts_of
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.errors import DataError, UsageError, dataset_subject, nearest
@@ -39,6 +39,7 @@ class External:
     content_hash: str  # of the whole dataset
     notes: tuple[str, ...]
     findings: tuple[Finding, ...] = ()  # of the overlap with train and val
+    inputs: tuple[str, ...] = ()  # the columns that models of the training set may take beside the image
     leak_allowed: str = ""  # the reason given with --allow-leak
 
     @property
@@ -88,6 +89,7 @@ def match_datasets(
         labels=labels,
         left_out=left_out,
         content_hash=tested.content_hash,
+        inputs=trained.spec.inputs,
         notes=(*notes, *compare_reading(trained, tested)),
     )
 
@@ -104,7 +106,7 @@ def keep(external: External, mask: Array, note: str) -> External:
         )
     return replace(
         external,
-        source=subset(source, rows, np.asarray(source.samples.targets)[rows]),
+        source=subset(source, rows, np.asarray(source.samples.targets)[rows], external.inputs),
         fingerprints=select_rows(external.fingerprints, rows),
         rows=external.rows[rows],
         notes=(*external.notes, note),
@@ -127,6 +129,20 @@ def check_axes(trained: OpenDataset, tested: OpenDataset) -> None:
             fix="leave it out of --test-on",
             code="channels",
         )
+
+
+def require_inputs(trained: OpenDataset, tested: OpenDataset) -> None:
+    """Raise DataError if a column that the models take beside the image is missing."""
+    columns = tested.samples.table.columns
+    for name in trained.spec.inputs:
+        if name not in columns:
+            raise DataError(
+                f"no column {name!r}, which models of {trained.spec.name!r} take beside the image",
+                subject=dataset_subject(tested.spec.name),
+                fix=f"{nearest(name, map(str, columns))} Add the column; its cells may be empty where the value is "
+                "unknown".strip(),
+                code="inputs",
+            )
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -241,17 +257,14 @@ def restrict(trained: OpenDataset, tested: OpenDataset, rows: Array, targets: Ar
         positive=trained.spec.positive,
         channels=trained.spec.channels,
     )
-    table = tested.samples.table
-    # Only with a second input, so that other tests keep the hash they had before there was one.
-    inputs = [f"{name} {list(texts_of(table[name])[rows])}" for name in trained.spec.inputs if name in table.columns]
     opened = replace(tested, spec=spec, samples=replace(tested.samples, read=read))
-    return subset(opened, rows, targets, facts=tuple(inputs))
+    return subset(opened, rows, targets, trained.spec.inputs)
 
 
-def subset(source: OpenDataset, rows: Array, targets: Array, facts: tuple[str, ...] = ()) -> OpenDataset:
+def subset(source: OpenDataset, rows: Array, targets: Array, inputs: Sequence[str]) -> OpenDataset:
     """Make a dataset of some rows of another, with new targets; all its images are test.
 
-    Its hash covers images, patients, targets, how they are read, and `facts`.
+    Its hash covers images, patients, targets, how they are read, and the cells of the columns `inputs`.
     """
     samples, spec = source.samples, source.spec
     selected = replace(
@@ -264,7 +277,11 @@ def subset(source: OpenDataset, rows: Array, targets: Array, facts: tuple[str, .
     texts = masks or target_texts(targets)
     parts = (source.sample_ids[rows], source.patients[rows], source.digests[rows], texts)
     lines = ("\t".join(map(str, cells)) for cells in zip(*parts, strict=True))
-    facts = (spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *facts)
+    # Only with a second input, so that other tests keep the hash they had before there was one.
+    columns = [
+        f"{name} {list(texts_of(samples.table[name])[rows])}" for name in inputs if name in samples.table.columns
+    ]
+    facts = (spec.task.name, *spec.labels, str(spec.channels), str(dict(samples.reading)), *columns)
     if spec.tolerance_mm is not None:  # other datasets keep the hash they had before there was one
         facts += (f"tolerance_mm {spec.tolerance_mm}",)
     content = hash_bytes(*facts, *lines)

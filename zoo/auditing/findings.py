@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from zoo.arrays import Array
 from zoo.auditing.scope import Scope
+from zoo.data.datasheet import label_text
 from zoo.data.opening import OpenDataset
 from zoo.errors import DataError, dataset_subject
 from zoo.specs.dataset import SPLITS
@@ -126,7 +125,7 @@ def name_row(source: OpenDataset, split_of: Array, row: int) -> str:
 
 
 def describe_label(source: OpenDataset, row: int) -> str:
-    text = source.task.targets.describe(np.asarray(source.samples.targets)[row], source.spec.labels)
+    text = label_text(source, row)
     return repr(text) if source.task.labeled else text
 
 

@@ -49,10 +49,10 @@ def audit_command(datasets: tuple[str, ...], offline: bool, as_json: bool, **fla
         raise UsageError("--features and --weights-dir are for --label-noise", fix="add --label-noise")
     if flags["label_noise"]:
         require_cleanlab()
-    if write:
+    context = Context(registry=registry_with_warnings(), settings=Settings(offline=offline), console=Console())
+    if write:  # after plugins are loaded, which may read the files
         written = clean(write_card(Path(datasets[0]), output))
         tell(f"zoo: wrote {written}: review it and correct what is wrong")
-    context = Context(registry=registry_with_warnings(), settings=Settings(offline=offline), console=Console())
     with quiet_stdout():
         backbone = None
         if flags["label_noise"]:  # before the audit, which takes long: weights may be missing

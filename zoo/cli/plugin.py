@@ -37,7 +37,10 @@ def plugin_list(as_json: bool) -> None:
 @click.argument(
     "kind",
     type=click.Choice(
-        ("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer", "section")
+        (
+            *("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer"),
+            *("estimator", "loss", "sampling", "transform", "suite", "reader", "section"),
+        )
     ),
 )
 @click.argument("name", type=TEXT)
@@ -67,7 +70,10 @@ def plugin_new(kind: str, name: str, output: Path | None) -> None:
 @click.argument("name", type=TEXT, required=False, default="", metavar="[PLUGIN[:NAME]]")
 @plugin_option
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="The data of the checked dataset (default: where zoo finds them)."
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="The data of the checked dataset (default: where zoo finds them), or files for a reader.",
 )
 @click.option(
     "--timeout",

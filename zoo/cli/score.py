@@ -99,6 +99,7 @@ def score_masks(masks: str, options: Mapping[str, Any]) -> int:
     if options.get("cldice"):
         require_skimage()
     spacing = read_spacing_option(options.get("spacing"))
+    registry_with_warnings()  # plugins may read the masks
     places = find_label_maps(masks), find_label_maps(options["reference"])
     cases = pair_label_maps(*places)
     for line in pairing_lines(cases, places):
@@ -156,6 +157,8 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     from zoo.system.settings import Settings
 
     refuse_alone(options, OF_REFERENCE, "--reference")
+    console = Console()
+    registry = registry_with_warnings(console)  # plugins may read the masks
     request = ImportRequest(
         name=read_row_name(options.get("name")),
         files=find_label_maps(masks),
@@ -163,8 +166,7 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     )
     chosen = {name: options[name] for name in ("folds", "resplit", "drop_leaks", "allow_leak") if name in options}
     suite = Suite(name="score", datasets=(options["dataset"],), **chosen)
-    console = Console()
-    context = Context(registry=registry_with_warnings(console), settings=Settings(results=results), console=console)
+    context = Context(registry=registry, settings=Settings(results=results), console=console)
     with quiet_stdout():
         outcome = import_masks(request, suite, context)
     for error in outcome.refused:

@@ -13,8 +13,10 @@ from zoo.conformance.metric_claims import METRIC_CHECKS
 from zoo.conformance.model_claims import MODEL_CHECKS
 from zoo.conformance.observer_claims import OBSERVER_CHECKS
 from zoo.conformance.protocol_claims import PROTOCOL_CHECKS
+from zoo.conformance.reader_claims import READER_CHECKS
 from zoo.conformance.section_claims import SECTION_CHECKS
 from zoo.conformance.spec_claims import SPEC_CHECKS
+from zoo.conformance.suite_claims import SUITE_CHECKS
 from zoo.conformance.task_claims import TASK_CHECKS
 from zoo.registry.lookup import Kind
 
@@ -23,6 +25,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "dataset": (*DATASET_CHECKS, *SPEC_CHECKS),
     "metric": (*METRIC_CHECKS, *SPEC_CHECKS),
     "protocol": (*PROTOCOL_CHECKS, *SPEC_CHECKS),
+    "suite": (*SUITE_CHECKS, *SPEC_CHECKS),
     "executor": (*EXECUTOR_CHECKS, *SPEC_CHECKS),
     "observer": (*OBSERVER_CHECKS, *SPEC_CHECKS),
     "task": (*TASK_CHECKS, *SPEC_CHECKS),
@@ -30,6 +33,7 @@ CHECKS: Mapping[Kind, Sequence[Check]] = {
     "loss": (*LOSS_CHECKS, *SPEC_CHECKS),
     "sampling": (*SAMPLING_CHECKS, *SPEC_CHECKS),
     "transform": (*TRANSFORM_CHECKS, *SPEC_CHECKS),
+    "reader": (*READER_CHECKS, *SPEC_CHECKS),
     "section": (*SECTION_CHECKS, *SPEC_CHECKS),
 }
 

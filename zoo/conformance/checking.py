@@ -20,7 +20,7 @@ class CheckedSpec:
     """A spec, with what its checks need besides."""
 
     spec: Any
-    folder: Path | None = None  # of the data of a dataset
+    folder: Path | None = None  # of the data of a dataset, or of files for a reader
     module: str = ""  # of the plugin; default: that of the spec's first callable
 
     @property

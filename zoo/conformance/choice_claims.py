@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CHOICE_BATCH, CHOICE_SIDE = 32, 16
 SMOOTHING = 0.1
+SAME_LOSS = 1e-5  # float32 sums in another order
+WIDE_RANGE = (-1.0, 2.0)  # of augmented images: noise and contrast may leave 0 to 1, another scale does not fit
 # A tensor of this device has a shape and no values, so reading one fails, as it would in a captured step of a GPU.
 WITHOUT_VALUES = "meta"
 
@@ -114,10 +117,41 @@ def check_loss_replay(subject: CheckedSpec) -> None:
                 loss(logits, targets)
 
 
+def check_loss_one_image(subject: CheckedSpec) -> None:
+    """The last batch of a pass may have one image."""
+    import torch
+
+    spec: LossSpec = subject.spec
+    for task in served_tasks(spec):
+        logits, targets = (each[:1] for each in draw_answers(task))
+        given = logits.clone().requires_grad_()
+        for loss in losses_of(spec, task):
+            what = f"loss {spec.name!r} of {task.name} tasks"
+            with step(f"{what}, of one image"):
+                value = loss(given, targets)
+                (gradient,) = torch.autograd.grad(value, given)
+            finite = bool(value.isfinite()) and bool(gradient.isfinite().all())
+            expect(finite, f"{what}: the loss or its gradient is not finite for a batch of one image")
+
+
+def check_loss_order(subject: CheckedSpec) -> None:
+    import torch
+
+    spec: LossSpec = subject.spec
+    for task in served_tasks(spec):
+        logits, targets = draw_answers(task)
+        logits = logits * torch.linspace(0.2, 1.0, len(logits))[:, None]  # images of different losses
+        for loss in losses_of(spec, task):
+            with step(f"loss {spec.name!r} of {task.name} tasks"):
+                value, reordered = float(loss(logits, targets)), float(loss(logits.flip(0), targets.flip(0)))
+            same = math.isclose(value, reordered, rel_tol=SAME_LOSS, abs_tol=SAME_LOSS)
+            expect(same, f"loss {spec.name!r} of {task.name} tasks: it depends on the order of the images of a batch")
+
+
 # --- samplings -------------------------------------------------------------------------------------------------------
-def open_small_sampling(spec: SamplingSpec) -> Callable[[Generator], Any]:
-    """The sampling of 3 classes of 20, 9 and 3 images."""
-    flags = np.eye(3)[np.repeat([0, 1, 2], [20, 9, CHOICE_BATCH - 29])]
+def open_small_sampling(spec: SamplingSpec, labeled: bool = True) -> Callable[[Generator], Any]:
+    """The sampling of 3 classes of 20, 9 and 3 images, or of images without labels."""
+    flags = np.eye(3)[np.repeat([0, 1, 2], [20, 9, CHOICE_BATCH - 29])] if labeled else None
     request = SamplingRequest(flags=flags, patients=np.arange(CHOICE_BATCH).astype(str), options=spec.options)
     with step(f"sampling {spec.name!r}: `build`"):
         drawn: Callable[[Generator], Any] = spec.build(request)
@@ -157,6 +191,16 @@ def check_sampling_seed(subject: CheckedSpec) -> None:
     spec: SamplingSpec = subject.spec
     same = draw_passes(spec, 1).equal(draw_passes(spec, 2))
     expect(same, f"sampling {spec.name!r}: one state of the generator gives two passes; use no other random numbers")
+
+
+def check_sampling_unlabeled(subject: CheckedSpec) -> None:
+    import torch
+
+    spec: SamplingSpec = subject.spec
+    if all(TASKS[name].labeled for name in spec.tasks or TASKS if name in TASKS):
+        raise Inapplicable("all of its tasks have labels")
+    with step(f"sampling {spec.name!r}, of images without labels (`flags` is None; else name its `tasks`)"):
+        open_small_sampling(spec, labeled=False)(torch.Generator().manual_seed(0))
 
 
 # --- transforms ------------------------------------------------------------------------------------------------------
@@ -233,6 +277,17 @@ def check_transform_batch(subject: CheckedSpec) -> None:
     expect(same, f"transform {spec.name!r}: an image depends on the other images of its batch")
 
 
+def check_transform_range(subject: CheckedSpec) -> None:
+    spec: TransformSpec = subject.spec
+    augment = require_augment(spec)
+    images, draws = draw_batch(spec)
+    with step(f"transform {spec.name!r}"):
+        augmented = augment(images, draws, **spec.options)
+        low, high = float(augmented.min()), float(augmented.max())
+    inside = WIDE_RANGE[0] <= low and high <= WIDE_RANGE[1]
+    expect(inside, f"transform {spec.name!r}: images of values 0 to 1 become {low:.3g} to {high:.3g}")
+
+
 def check_transform_replay(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     augment = require_augment(spec)
@@ -245,17 +300,21 @@ LOSS_CHECKS = (
     Check(id="loss-fields", claim="Its fields are valid", run=check_choice_fields),
     Check(id="loss-gradients", claim="The loss and its gradients are finite", run=check_loss_gradients),
     Check(id="loss-direction", claim="Right answers have a smaller loss than wrong ones", run=check_loss_direction),
+    Check(id="loss-one-image", claim="The loss of one image is finite", run=check_loss_one_image),
+    Check(id="loss-order", claim="It does not depend on the order of the batch", run=check_loss_order),
     Check(id="loss-replay", claim="A GPU can capture it: no value is read back", run=check_loss_replay),
 )
 SAMPLING_CHECKS = (
     Check(id="sampling-fields", claim="Its fields are valid", run=check_choice_fields),
     Check(id="sampling-pass", claim="A pass has as many images as train", run=check_sampling_pass),
     Check(id="sampling-seed", claim="It depends on no random numbers but its generator's", run=check_sampling_seed),
+    Check(id="sampling-unlabeled", claim="It needs no labels, or names its tasks", run=check_sampling_unlabeled),
 )
 TRANSFORM_CHECKS = (
     Check(id="transform-fields", claim="Its fields are valid", run=check_choice_fields),
     Check(id="transform-shape", claim="It keeps shape and type of images", run=check_transform_shape),
     Check(id="transform-repeats", claim="The same arguments give the same images", run=check_transform_repeats),
     Check(id="transform-batch", claim="An image does not depend on its batch", run=check_transform_batch),
+    Check(id="transform-range", claim="Augmented images keep the scale of 0 to 1", run=check_transform_range),
     Check(id="transform-replay", claim="A GPU can capture it: no value is read back", run=check_transform_replay),
 )

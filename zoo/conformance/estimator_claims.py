@@ -11,6 +11,7 @@ from zoo.arrays import Array
 from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, check_tasks, expect, step
 from zoo.conformance.task_claims import num_labels_of
+from zoo.errors import ZooError
 from zoo.specs.estimator import EstimatorRequest, EstimatorSpec
 from zoo.tasks.kinds import TASKS
 from zoo.tasks.task import Task
@@ -29,18 +30,23 @@ def tasks_of(spec: EstimatorSpec) -> list[Task]:
     return [TASKS[name] for name in spec.tasks if name in TASKS]
 
 
-def draw_request(task: Task, *, seed: int = 0, absent: bool = False) -> tuple[EstimatorRequest, Array]:
-    """A request, and the inputs of new images; with `absent`, the last label is not in train. Arrays are read-only."""
+def draw_request(
+    task: Task, *, seed: int = 0, absent: bool = False, alone: bool = False
+) -> tuple[EstimatorRequest, Array]:
+    """A request, and the inputs of new images. Arrays are read-only.
+
+    With `absent`, the last label is not in train; with `alone`, only the first one is.
+    """
     rng = np.random.default_rng(1)
     num_labels = num_labels_of(task)
     targets, perfect = task.targets.draw(rng, NUM_DRAWN_TRAIN + NUM_NEW, num_labels)
     inputs = rng.normal(size=(len(targets), NUM_FEATURES))
     inputs[:, : perfect.shape[1]] += SIGNAL * (perfect - perfect.mean(axis=0)) / (perfect.std(axis=0) + SAME_ANSWER)
     rows = np.arange(NUM_DRAWN_TRAIN)
-    if absent:
+    if absent or alone:
         flags = task.targets.to_flags(targets, num_labels)
         assert flags is not None
-        rows = rows[flags[rows, -1] != 1]
+        rows = rows[flags[rows, 0] == 1 if alone else flags[rows, -1] != 1]
     train = np.asarray(task.targets.standardize(targets[rows], task.targets.scale(targets[rows])))
     request = EstimatorRequest(
         inputs=inputs[rows],
@@ -117,6 +123,24 @@ def check_absent_label(subject: CheckedSpec) -> None:
         expect(not fault, f"{estimator_label(subject)}: with a label that train lacks, its answers are wrong: {fault}")
 
 
+def check_one_label(subject: CheckedSpec) -> None:
+    classes = [task for task in tasks_of(subject.spec) if task.classes]
+    if not classes:
+        raise Inapplicable("none of its tasks has classes")
+    for task in classes:
+        request, inputs = draw_request(task, alone=True)
+        try:
+            fault = task.answers.find_fault(np.asarray(subject.spec.fit(request)(inputs)), num_labels_of(task))
+        except ZooError:
+            continue
+        except Exception as error:
+            fault = f"it raises {type(error).__name__}: {error}; answer, or raise zoo.DataError with the fix"
+        if fault:  # not because it cannot be fitted at all
+            request, inputs = draw_request(task)
+            valid_answers(fit_or_skip(subject, request), inputs, task)
+        expect(not fault, f"{estimator_label(subject)}: a {task.name} task with one label in train: {fault}")
+
+
 def check_same_fit(subject: CheckedSpec) -> None:
     for task, predict, inputs in each_fit(subject):
         first = valid_answers(predict, inputs, task)
@@ -189,6 +213,7 @@ ESTIMATOR_CHECKS = (
     Check(id="estimator-fits", claim="It can be fitted for each of its tasks", run=check_fits),
     Check(id="estimator-answers", claim="Its answers are those of the task", run=check_answers_of_task),
     Check(id="estimator-absent", claim="Train may lack a label", run=check_absent_label),
+    Check(id="estimator-one-label", claim="With one label in train it answers, or refuses", run=check_one_label),
     Check(id="estimator-repeats", claim="Two fits with one seed are equal", run=check_same_fit),
     Check(id="estimator-seeded", claim="Its outcome depends on the seed only if it says so", run=check_seeded),
     Check(id="estimator-rows", claim="The answer to an image does not depend on the others", run=check_other_images),

@@ -16,8 +16,9 @@ from zoo.arrays import Array
 from zoo.data.checks import find_conflict
 from zoo.data.coding import MetadataCoding, fit_coding
 from zoo.data.decoded import DecodedImages, cache_images, measure_intensity
+from zoo.data.inputs import select_inputs
 from zoo.data.masks import LabelMaps
-from zoo.data.metadata import select_inputs, select_metadata
+from zoo.data.metadata import select_metadata
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.data.volume_cubes import Cube, DecodedCubes, cache_cubes
@@ -208,7 +209,7 @@ def open_fold(source: OpenDataset, split: Split, fold: int, images: Path, patch:
         intensity=intensity or measure_intensity(images, split_of == "train"),
         images=images,
         volumes=volumes,
-        inputs=select_inputs(source),
+        inputs=select_inputs(source.spec, source.samples),
     )
     if spec.tolerance_mm is not None:
         decoded.boundary_rule  # noqa: B018  raises an error here, before any run
@@ -280,12 +281,21 @@ def describe_fold(dataset: Fold, source: OpenDataset, split: Split) -> dict[str,
         "split_origin": split.origin,
         "fold": dataset.fold,
         "num_folds": dataset.num_folds,
-        "notes": [*source.samples.notes, *split.notes],
+        "notes": [*source.samples.notes, *split.notes, *describe_unknown_spacings(dataset)],
         "known_issues": list(spec.known_issues),
         **({"boundaries": dataset.boundary_rule._asdict()} if spec.task.targets.spatial else {}),
         **({"dims": spec.dims} if spec.dims != 2 else {}),
         "splits": {name: count_split(dataset, name) for name in SPLITS},
     }
+
+
+def describe_unknown_spacings(dataset: Fold) -> list[str]:
+    """A note on volumes in cubes whose spacing is unknown, so that their size in the cube is not that of the others."""
+    if not isinstance(dataset, DecodedFold) or not isinstance(dataset.decoded, DecodedCubes):
+        return []
+    count = sum(spacing is None for spacing in dataset.spacings)
+    what = f"the size of the voxels of {count} of {len(dataset.spacings)} volumes is unknown"
+    return [f"{what}: they are taken as cubes, and the longest side of the volume fills its cube"] if count else []
 
 
 def count_split(dataset: Fold, name: str) -> dict[str, Any]:

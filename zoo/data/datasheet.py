@@ -166,8 +166,10 @@ def evenly(count: int, wanted: int) -> Array:
 
 
 def label_text(source: OpenDataset, row: int) -> str:
-    target = np.asarray(source.samples.targets)[row]
-    return source.task.targets.describe(target, source.spec.labels)
+    """The target of an image as text."""
+    targets = source.task.targets
+    describe = targets.describe_volume if source.spec.dims == 3 else targets.describe
+    return describe(np.asarray(source.samples.targets)[row], source.spec.labels)
 
 
 def set_intensity(source: OpenDataset, split: Split) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,12 @@ def join_streams(parts: Sequence[Array], shapes: Array) -> LabelMaps:
 
 def hash_maps(maps: LabelMaps) -> str:
     """Hash label maps, whatever their order."""
-    return hash_bytes(*sorted(hash_mask(maps[row]) for row in range(len(maps))))
+    return hash_masks(maps[row] for row in range(len(maps)))
+
+
+def hash_masks(masks: Iterable[Array]) -> str:
+    """Hash masks as `hash_maps` does, one at a time."""
+    return hash_bytes(*sorted(map(hash_mask, masks)))
 
 
 def save_maps(path: Path, maps: LabelMaps) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.data.inputs import texts_of
 from zoo.data.opening import OpenDataset
-from zoo.errors import DataError, dataset_subject, nearest
-
-if TYPE_CHECKING:
-    import pandas
 
 MAX_TEXT_VALUES = 50  # in a column of texts; more values are likely to identify images
 MAX_LENGTH = 60  # characters; longer texts are free text
@@ -32,27 +27,6 @@ def select_metadata(source: OpenDataset) -> dict[str, Array]:
         if is_grouping(values, source.patients):
             columns[name] = values
     return columns
-
-
-def select_inputs(source: OpenDataset) -> dict[str, Array]:
-    """The columns (N,) str of the dataset's `inputs`, "" where unknown. Raises DataError for one that is missing."""
-    columns = {}
-    for name in source.spec.inputs:
-        if name not in source.samples.table.columns:
-            raise DataError(
-                f"inputs: no column {name!r}",
-                subject=dataset_subject(source.spec.name),
-                fix=f"{nearest(name, source.samples.table.columns)} Its columns are: "
-                f"{', '.join(map(str, source.samples.table.columns))}".strip(),
-                code="inputs",
-            )
-        columns[name] = texts_of(source.samples.table[name])
-    return columns
-
-
-def texts_of(cells: pandas.Series[Any]) -> Array:
-    """The cells of a column as str (N,), "" where unknown."""
-    return cells.astype(str).where(cells.notna(), "").str.strip().to_numpy().astype(np.str_)
 
 
 def is_grouping(values: Array, patients: Array) -> bool:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from zoo.data.checks import (
     target_texts,
     unify_spellings,
 )
+from zoo.data.inputs import select_inputs
 from zoo.data.masks import hash_mask, measure_masks
 from zoo.errors import DataError, ZooError, convert_disk_errors, dataset_subject, message_of
 from zoo.images.formats import split_frame
+from zoo.images.text_headers import stored_files
 from zoo.images.volumes import show_slice
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.sources.listing import one_form
@@ -62,6 +64,18 @@ class OpenDataset:
     @property
     def task(self) -> Task:
         return self.spec.task
+
+    @cached_property
+    def inputs_identity(self) -> str:
+        """The columns of the second input and a hash of their cells, "age, sex 1a2b3c4d"; "" without columns.
+
+        Raises DataError for a column that is missing.
+        """
+        columns = select_inputs(self.spec, self.samples)
+        if not columns:
+            return ""
+        cells = ("".join(map(repr, each)) for each in columns.values())
+        return f"{', '.join(columns)} {hash_bytes(*columns, *cells)[:8]}"
 
 
 def open_dataset(
@@ -229,7 +243,7 @@ def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | N
                 stamp = file_stamp(path)
                 hashed[path] = memo(path), stamp
             digest = hashed[path][0]
-            for further in samples.more_files.get(image, ()):
+            for further in further_files(samples, path, image):
                 hashed[further] = memo(further), file_stamp(further)
                 digest = hash_bytes(digest, hashed[further][0])
             digests.append(digest if frame is None else hash_bytes(digest, str(frame)))
@@ -238,11 +252,16 @@ def hash_images(samples: Samples, name: str, cache: Path, progress: Progress | N
     finally:
         memo.close()
     files = {
-        image: (path, *samples.more_files.get(image, ())) for image, path in zip(images, samples.files, strict=True)
+        image: (path, *further_files(samples, path, image)) for image, path in zip(images, samples.files, strict=True)
     }
     watch = partial(refuse_changes, name=name, files=files, hashed=hashed)
     read_by = samples.read_by and partial(refuse_changes_by, samples.read_by, watch)
     return np.array(digests), replace(samples, read=watch(samples.read), read_by=read_by)
+
+
+def further_files(samples: Samples, path: Path, image: Any) -> list[Path]:
+    """The files of an image beside its own: those of its other channels, and the arrays of detached headers."""
+    return [part for file in (path, *samples.more_files.get(image, ())) for part in stored_files(file)][1:]
 
 
 def refuse_changes(

@@ -58,21 +58,22 @@ class DecodedCube:
 def decode_cubes(source: OpenDataset, cube: Cube, folder: Path, progress: Progress | None) -> None:
     """Write the files of the cache."""
     rows, at_once = range(len(source.sample_ids)), num_cores()
-    first = decode_cube(source, cube, 0)
     decoded: list[DecodedCube] = []
-    array = create_array(folder / CUBES_FILE, (len(rows), *first.voxels.shape), first.voxels.dtype)
+    array: Any = None  # mapped when the first volume tells the number of channels
     with ThreadPoolExecutor(at_once) as pool:
         for start in rows[::at_once]:  # few at once: volumes are large
             for row, volume in enumerate(pool.map(partial(decode_cube, source, cube), rows[start:][:at_once]), start):
-                if volume.voxels.shape != first.voxels.shape:
+                if array is None:
+                    array = create_array(folder / CUBES_FILE, (len(rows), *volume.voxels.shape), volume.voxels.dtype)
+                if volume.voxels.shape != array.shape[1:]:
                     raise DataError(
                         f"{source.sample_ids[row]} has {len(volume.mean)} channels, {source.sample_ids[0]} has "
-                        f"{len(first.mean)}",
+                        f"{array.shape[-1]}",
                         fix="give all volumes the same channels",
                         code="channels",
                     )
                 array[row] = volume.voxels
-                decoded.append(replace(volume, voxels=first.voxels[:0]))
+                decoded.append(replace(volume, voxels=volume.voxels[:0]))
                 if progress:
                     progress(row + 1, len(rows))
     array.flush()

@@ -7,7 +7,6 @@ a `HEADER_VERSION`. If its files may declare the size of a pixel, it has `read_s
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -23,19 +22,39 @@ from zoo.images import animation, dicom, raster, video, volumes
 from zoo.images.elements import has_dicom_prefix
 from zoo.images.elements import read_dicom_tag as read_element
 from zoo.images.placement import Spacing
-from zoo.images.reading import AS_STORED, Header, Reading, is_binary
+from zoo.images.plugin_readers import PLUGIN_READERS, SuffixReader, is_plugin_image
+from zoo.images.reading import AS_STORED, Header, Reading, is_binary, suffix_of
 
 READERS: tuple[ModuleType, ...] = (raster, animation, volumes, video, dicom)
-BY_SUFFIX = {suffix: kind for kind in READERS for suffix in kind.SUFFIXES}
+OWN_SUFFIXES = frozenset(suffix for kind in READERS for suffix in kind.SUFFIXES)  # those that zoo itself reads
+BY_SUFFIX = {suffix: kind for kind in READERS for suffix in kind.SUFFIXES}  # and those of plugins: see `use_readers`
 IGNORED_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "dicomdir"})
 # Images and videos that zoo does not read: from phones, cameras, slide scanners, microscopes, scanners and drawings
 UNREAD_SUFFIXES = frozenset(
     ".heic .heif .hif .avif .jxl .jxr .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svs .ndpi .mrxs .scn .bif .vms .vmu "  # noqa: SIM905
-    ".svslide .czi .lif .lsm .nd2 .oib .oif .oir .vsi .zvi .ims .stk .mhd .nhdr .mgh .mgz .mnc .img .hdr "
+    ".svslide .czi .lif .lsm .nd2 .oib .oif .oir .vsi .zvi .ims .stk .mgh .mgz .mnc .img .hdr "
     ".par .rec .isq .aim .acr .dc3 .dic .raw .fda .fds .e2e .svg .eps .wmf .emf .psd .xcf .exr .pcx .tga .wmv .mkv "
     ".flv .webm .mpg .mpeg".split()
 )
 FRAME = re.compile(r"(.+)#(\d+)", re.DOTALL)
+
+
+def use_readers(readers: Iterable[SuffixReader]) -> None:
+    """Read files by these readers of plugins in this process, instead of those before."""
+    by_suffix: dict[str, tuple[SuffixReader, ...]] = {}
+    for reader in readers:
+        for suffix in reader.suffixes:
+            by_suffix[suffix] = (*by_suffix.get(suffix, ()), reader)
+    PLUGIN_READERS.update(by_suffix)  # first: at no time does a thread miss a reader
+    BY_SUFFIX.update(dict.fromkeys(by_suffix, volumes))
+    for suffix in PLUGIN_READERS.keys() - by_suffix.keys():
+        del BY_SUFFIX[suffix], PLUGIN_READERS[suffix]
+
+
+def readers_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The identities of the plugins' readers of some files, sorted."""
+    suffixes = {suffix_of(posixpath.basename(name)) for name in names}
+    return tuple(sorted(reader.identity for suffix in suffixes for reader in PLUGIN_READERS.get(suffix, ())))
 
 
 def is_ignored(name: str) -> bool:
@@ -48,12 +67,6 @@ def is_image_name(name: str) -> bool:
     return suffix_of(name) in BY_SUFFIX and not is_ignored(name)
 
 
-def suffix_of(name: str) -> str:
-    """The suffix of a file name in lower case; `.nii.gz` is one suffix."""
-    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122  perf: takes half the time of pathlib
-    return os.path.splitext(stem)[1] + suffix if suffix == ".gz" else suffix  # noqa: PTH122
-
-
 def without_suffix(name: str) -> str:
     """A path or file name without its suffix, which may be `.nii.gz`."""
     return name[: len(name) - len(suffix_of(posixpath.basename(name)))]
@@ -64,17 +77,32 @@ def kind_by_name(name: str) -> str:
     return suffix_of(posixpath.basename(name)) or "without suffix"
 
 
+def how_to_read(name: str) -> str:
+    """The fix for a file whose suffix has no reader."""
+    suffix = suffix_of(posixpath.basename(name))
+    if not suffix:
+        return "convert it to PNG"
+    return f"install a plugin that reads {suffix}, write one (`zoo plugin new reader NAME`), or convert it to PNG"
+
+
 def is_volume_name(name: str) -> bool:
-    return suffix_of(posixpath.basename(name)) in volumes.SUFFIXES
+    return volumes.is_volume_suffix(suffix_of(posixpath.basename(name)))
 
 
 def is_single_name(name: str) -> bool:
     """Whether the name is that of a file with a single image."""
-    return BY_SUFFIX.get(suffix_of(posixpath.basename(name))) is raster
+    suffix = suffix_of(posixpath.basename(name))
+    return BY_SUFFIX.get(suffix) is raster or is_plugin_image(suffix, dims=2)
 
 
 def is_tiff_name(name: str) -> bool:
     return suffix_of(posixpath.basename(name)) in raster.TIFF_SUFFIXES
+
+
+def default_axis(name: str) -> int:
+    """The axis of a volume along which slices are stacked, unless the dataset declares another one."""
+    suffix = suffix_of(posixpath.basename(name))
+    return 0 if suffix in raster.TIFF_SUFFIXES or is_plugin_image(suffix, dims=3) else 2
 
 
 def all_have_pages(tiffs: Iterable[Path]) -> bool:
@@ -119,7 +147,8 @@ def header_version(path: Path, reading: Reading = AS_STORED) -> str:
     """
     kind = kind_of(path, reading)
     version = getattr(kind, "HEADER_VERSION", None)
-    return f"{kind.__name__.rpartition('.')[2]}:{version}" if version else ""
+    readers = "".join(f":{identity}" for identity in readers_of([path.name]))
+    return f"{kind.__name__.rpartition('.')[2]}:{version}{readers}" if version else ""
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:

@@ -17,8 +17,8 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images import raster, volumes
-from zoo.images.formats import suffix_of
-from zoo.images.reading import check_regular, damaged
+from zoo.images.plugin_readers import PLUGIN_READERS, is_plugin_image
+from zoo.images.reading import check_regular, damaged, suffix_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,16 +46,17 @@ class LabelMap:
 
 def is_label_map_name(name: str) -> bool:
     """Whether a file name has the suffix of an image; whether it holds labels is known when it is read."""
-    return suffix_of(name) in (*raster.SUFFIXES, *volumes.SUFFIXES, ".gif")
+    return suffix_of(name) in (*raster.SUFFIXES, *volumes.SUFFIXES, *PLUGIN_READERS, ".gif")
 
 
 def read_label_map(path: Path) -> LabelMap:
     """Read a file as labels. Raises DataError with the name of the file for anything else."""
     check_regular(path)
-    if suffix_of(path.name) not in volumes.SUFFIXES:
+    suffix = suffix_of(path.name)
+    if suffix not in volumes.SUFFIXES and suffix not in PLUGIN_READERS:
         return to_label_map(path, read_raster_labels(path))
-    if path.suffix.lower() == ".npy":
-        volume = volumes.Volume(volumes.open_npy(path))
+    if suffix == ".npy" or is_plugin_image(suffix, dims=2):
+        volume = volumes.Volume(volumes.open_plane(path), voxel=volumes.read_spacing(path) or ())
     else:
         volume, _ = volumes.open_volume_file(path)
     if volume.array.ndim not in (2, 3):
@@ -94,7 +95,8 @@ class Grid:
 def read_grid(path: Path) -> Grid:
     """Read the grid of a volume in the RAS+ order of axes, from its header alone if that places the voxels."""
     if suffix_of(path.name) not in volumes.WITH_GRID:
-        return Grid(volumes.open_volume(path).array.shape[:3], None, None)
+        volume = volumes.open_volume(path)
+        return Grid(volume.array.shape[:3], known_spacing(volume.voxel), None)
     import nibabel
 
     check_regular(path)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.images.formats import suffix_of
 from zoo.images.label_maps import read_grid
+from zoo.images.reading import suffix_of
 
 SCANNER = 1  # code of an affine to the coordinates of the scanner
 
@@ -29,10 +29,13 @@ def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
     if suffix_of(volume.name) in (".nii", ".nii.gz"):
         image = on_grid_of(nibabel.load(volume), mask, header)
     else:
-        affine = read_grid(volume).affine
-        image = nibabel.Nifti1Image(mask, affine, header)
-        if affine is not None:
-            image.set_sform(affine, SCANNER)
+        grid = read_grid(volume)
+        image = nibabel.Nifti1Image(mask, grid.affine, header)
+        if grid.affine is not None:
+            image.set_sform(grid.affine, SCANNER)
+            image.header.set_xyzt_units("mm")
+        elif grid.spacing is not None:  # of a plugin's reader
+            image.header.set_zooms(grid.spacing)
             image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(image, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ FILE_KINDS = (
     (4, b"ftyp", "a video or an image in an MP4 container", (".mp4", ".mov", ".m4v", ".heic", ".heif", ".avif")),
     (128, b"DICM", "DICOM", (".dcm", ".dicom", ".ima")),
     (344, b"n+1\0", "NIfTI", (".nii",)),
-    (0, b"NRRD0", "NRRD", (".nrrd",)),
-    (0, b"ObjectType = Image", "MetaImage", (".mha",)),
+    (0, b"NRRD0", "NRRD", (".nrrd", ".nhdr")),
+    (0, b"ObjectType = Image", "MetaImage", (".mha", ".mhd")),
     (0, b"\x89PNG", "PNG", (".png",)),
     (0, b"\xff\xd8\xff", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif")),
     (0, b"II*\0", "TIFF", (".tif", ".tiff")),
@@ -83,9 +84,16 @@ class Reading:
     crop: Literal["", "ultrasound-region"] = ""
     axis: int | None = None  # the axis of a volume along which slices are stacked; None: the default of its file kind
     pages: bool = False  # the pages of a TIFF are slices of a volume
+    readers: tuple[str, ...] = ()  # of plugins, `SuffixReader.identity`
 
 
 AS_STORED = Reading()
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in lower case; `.nii.gz` is one suffix."""
+    stem, suffix = os.path.splitext(name.lower())  # noqa: PTH122  perf: takes half the time of pathlib
+    return os.path.splitext(stem)[1] + suffix if suffix == ".gz" else suffix  # noqa: PTH122
 
 
 def check_regular(path: Path) -> None:

@@ -1,7 +1,11 @@
-"""Read the headers of NRRD and MetaImage volumes (`.nrrd`, `.mha`): text, then the array in the same file."""
+"""Read the headers of NRRD and MetaImage volumes: text, then the array in the same file (`.nrrd`, `.mha`).
+
+A detached header (`.nhdr`, `.mhd`) may name a file beside it that has the array.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +15,11 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
+from zoo.images.reading import check_regular
 
-NRRD_SUFFIX, METAIMAGE_SUFFIX = ".nrrd", ".mha"
-TEXT_SUFFIXES = (NRRD_SUFFIX, METAIMAGE_SUFFIX)
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+DETACHED_SUFFIXES = (".nhdr", ".mhd")
+TEXT_SUFFIXES = (*NRRD_SUFFIXES, ".mha", ".mhd")
 MAX_HEADER_BYTES = 1 << 20
 NRRD_TYPES = {
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -45,8 +51,17 @@ SPACES = {
     "lps": (-1, -1, 1),
 }
 SPATIAL_KINDS = ("domain", "space", "none", "???")
+NRRD_SYNONYMS = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
 UNIT_MM = {"mm": 1.0, "um": 1e-3, "cm": 10.0, "m": 1e3}
 FIX_HEADER = "save it as NIfTI, or leave it out"
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """Where the array of a header begins."""
+
+    path: Path
+    offset: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +70,7 @@ class TextHeader:
 
     shape: tuple[int, ...]  # as stored, the first axis the fastest
     dtype: np.dtype[np.generic]
-    offset: int  # of the array in the file
+    array: StoredArray
     is_packed: bool  # by gzip or zlib
     channel_axis: int | None  # of `shape`; the others are the three of space
     affine: Array | None  # (4, 4) from indices along these three to mm, RAS+; None: unknown
@@ -66,9 +81,9 @@ class TextHeader:
 
 
 def read_text_header(path: Path) -> TextHeader:
-    """Read the header of a `.nrrd` or `.mha` file. Raises DataError for what zoo does not read."""
+    """Read the header of a NRRD or MetaImage. Raises DataError for what zoo does not read."""
     try:
-        return (read_nrrd if path.suffix.lower() == NRRD_SUFFIX else read_metaimage)(path)
+        return (read_nrrd if path.suffix.lower() in NRRD_SUFFIXES else read_metaimage)(path)
     except (ValueError, KeyError, IndexError) as error:
         raise wrong_header(path, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
@@ -77,20 +92,45 @@ def wrong_header(path: Path, problem: str) -> DataError:
     return DataError(f"{path}: its header {problem}", fix=FIX_HEADER, code="image")
 
 
+def stored_files(path: Path) -> tuple[Path, ...]:
+    """The files that a volume is stored in: its own, and the file of its array if the header is detached."""
+    if path.suffix.lower() not in DETACHED_SUFFIXES:
+        return (path,)
+    try:
+        array = read_text_header(path).array.path
+    except (OSError, DataError):  # it is reported when the volume is read
+        return (path,)
+    return (path,) if array == path else (path, array)
+
+
+def find_detached(path: Path, name: str, skip: int, num_bytes: int) -> StoredArray:
+    """The array in a file beside a detached header, after `skip` bytes; -1: the last `num_bytes` of the file.
+
+    Raises DataError for a missing file, one in another folder, and several.
+    """
+    if path.suffix.lower() not in DETACHED_SUFFIXES:
+        raise wrong_header(path, f"names a data file, {name!r}, and only an array after the header is read")
+    if not re.fullmatch(r"[^/\\%\s]+", name) or name in (".", "..", "LIST"):
+        raise wrong_header(path, f"names the data file {name!r}; expected one file in the folder of the header")
+    array = path.with_name(name)
+    check_regular(array)
+    if skip < -1:
+        raise wrong_header(path, f"declares an array after {skip} bytes")
+    return StoredArray(array, max(0, array.stat().st_size - num_bytes) if skip == -1 else skip)
+
+
 def read_nrrd(path: Path) -> TextHeader:
     """The header of a NRRD: lines of "field: value" up to an empty one (teem.sourceforge.net/nrrd/format.html)."""
     with open(path, "rb") as stream:
         start = stream.read(MAX_HEADER_BYTES)
     end = re.search(rb"\r?\n\r?\n", start)
-    if not start.startswith(b"NRRD") or end is None:
+    if not start.startswith(b"NRRD") or (end is None and path.suffix.lower() not in DETACHED_SUFFIXES):
         raise wrong_header(path, "is not that of a NRRD file with its data")
     fields = {}
-    for line in start[: end.start()].decode("latin-1").splitlines()[1:]:
+    for line in start[: end.start() if end else None].decode("latin-1").splitlines()[1:]:
         name, separator, value = line.partition(": ")
         if separator and not line.startswith("#"):
-            fields[name.strip().lower()] = value.strip()
-    if detached := {"data file", "datafile", "line skip", "byte skip", "lineskip", "byteskip"} & fields.keys():
-        raise wrong_header(path, f"has the field {min(detached)!r}, and only an array after the header is read")
+            fields[NRRD_SYNONYMS.get(name.strip().lower(), name.strip().lower())] = value.strip()
     shape = tuple(map(int, fields["sizes"].split()))
     encoding = fields["encoding"].lower()
     if encoding not in ("raw", "gzip", "gz"):
@@ -99,13 +139,21 @@ def read_nrrd(path: Path) -> TextHeader:
     if not code:
         raise wrong_header(path, f"declares values of type {fields['type']!r}")
     order = ">" if fields.get("endian", "little").lower() == "big" else "<"
-    channel_axis = find_channel_axis(path, fields, shape)
+    dtype, skip = np.dtype(order + code), int(fields.get("byte skip", 0))
+    if int(fields.get("line skip", 0)) or (skip and (encoding != "raw" or "data file" not in fields)):
+        raise wrong_header(path, "skips lines or bytes before its array; only bytes of a raw data file are skipped")
+    if "data file" in fields:
+        array = find_detached(path, fields["data file"], skip, math.prod(shape) * dtype.itemsize)
+    elif end is None:
+        raise wrong_header(path, "has no array after it and names no data file")
+    else:
+        array = StoredArray(path, end.end())
     return TextHeader(
         shape=shape if len(shape) != 2 else (*shape, 1),
-        dtype=np.dtype(order + code),
-        offset=end.end(),
+        dtype=dtype,
+        array=array,
         is_packed=encoding != "raw",
-        channel_axis=channel_axis,
+        channel_axis=find_channel_axis(path, fields, shape),
         affine=locate_nrrd(fields) if len(shape) > 2 else None,
     )
 
@@ -154,13 +202,13 @@ def read_metaimage(path: Path) -> TextHeader:
     """
     with open(path, "rb") as stream:
         start = stream.read(MAX_HEADER_BYTES)
-    end = re.search(rb"(^|\n)ElementDataFile *= *([^\r\n]*)\r?\n", start)
+    end = re.search(rb"(^|\n)ElementDataFile *= *([^\r\n]*)(\r?\n|\Z)", start)
     if end is None:
         raise wrong_header(path, "is not that of a MetaImage")
-    text = start[: end.start() + 1].decode("latin-1")
+    text, name = start[: end.start() + 1].decode("latin-1"), end[2].strip().decode("latin-1")
     fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
-    if end[2].strip() != b"LOCAL" or fields.get("BinaryData", "True") != "True":
-        raise wrong_header(path, "does not describe a binary array after it")
+    if fields.get("BinaryData", "True") != "True":
+        raise wrong_header(path, "does not describe a binary array")
     sizes = tuple(map(int, fields["DimSize"].split()))
     channels = int(fields.get("ElementNumberOfChannels", "1"))
     if not 2 <= len(sizes) <= 4 or (len(sizes) == 4 and channels > 1):
@@ -169,11 +217,19 @@ def read_metaimage(path: Path) -> TextHeader:
         raise wrong_header(path, f"declares values of type {fields['ElementType']!r}")
     big = "True" in (fields.get("BinaryDataByteOrderMSB"), fields.get("ElementByteOrderMSB"))
     volume = (*sizes, 1) if len(sizes) == 2 else sizes
+    dtype = np.dtype((">" if big else "<") + META_TYPES[fields["ElementType"]])
+    is_packed, skip = fields.get("CompressedData") == "True", int(fields.get("HeaderSize", 0))
+    if name == "LOCAL":
+        array = StoredArray(path, end.end())
+    elif skip and is_packed:
+        raise wrong_header(path, "skips bytes of a compressed array")
+    else:
+        array = find_detached(path, name, skip, math.prod(sizes) * channels * dtype.itemsize)
     return TextHeader(
         shape=(channels, *volume) if channels > 1 else volume,
-        dtype=np.dtype((">" if big else "<") + META_TYPES[fields["ElementType"]]),
-        offset=end.end(),
-        is_packed=fields.get("CompressedData", "False") == "True",
+        dtype=dtype,
+        array=array,
+        is_packed=is_packed,
         channel_axis=0 if channels > 1 else 3 if len(sizes) == 4 else None,
         affine=locate_metaimage(fields, len(sizes)) if len(sizes) > 2 else None,
     )

@@ -1,4 +1,4 @@
-"""Read a slice of a volume (NIfTI, NRRD, MetaImage, NPY, the pages of a TIFF), upright.
+"""Read a slice of a volume (NIfTI, NRRD, MetaImage, NPY, the pages of a TIFF, a plugin's format), upright.
 
 A NIfTI, NRRD or MetaImage is reoriented to the closest RAS+ axes by its affine: axis 0 gives sagittal, 1 coronal, 2
 axial slices. Slices are oriented as in DICOM viewers: the patient's right (or front) on the left, the head (or front)
@@ -21,6 +21,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.placement import Spacing, valid_spacing
+from zoo.images.plugin_readers import find_reader, is_plugin_image
 from zoo.images.raster import TIFF_SUFFIXES, flatten, turn_upright
 from zoo.images.reading import (
     AS_STORED,
@@ -35,7 +36,7 @@ from zoo.images.reading import (
 )
 from zoo.images.recent import Recent
 from zoo.images.stacks import declared_planes
-from zoo.images.text_headers import TEXT_SUFFIXES, TextHeader, read_text_header
+from zoo.images.text_headers import TEXT_SUFFIXES, TextHeader, read_text_header, stored_files
 
 SUFFIXES = (".nii", ".nii.gz", ".npy", *TEXT_SUFFIXES)
 WITH_GRID = (".nii", ".nii.gz", *TEXT_SUFFIXES)  # their headers place the voxels
@@ -102,6 +103,10 @@ class Volume:
         return self.axis if axis is None else axis
 
 
+def is_volume_suffix(suffix: str) -> bool:
+    return suffix in SUFFIXES or is_plugin_image(suffix, dims=3)
+
+
 def central_slice(voxels: Array) -> Array:
     """The middle slice across the last of three axes in RAS+ order, upright; of channels after them, the first."""
     volume = voxels[..., 0] if voxels.ndim == 4 else voxels
@@ -122,7 +127,7 @@ def read_header(path: Path, reading: Reading = AS_STORED) -> Header:
     `frames` is None for a `.npy` with a single image. Raises DataError for NaN and infinite values.
     """
     if is_plane(path, reading):
-        array = open_npy(path)
+        array = open_plane(path)
         check_size(path, array.shape[1], array.shape[0], array[0, 0].size, array.dtype.itemsize * 8)
         planes, volume, frames = iter([array]), Volume(array), None
     else:
@@ -172,7 +177,7 @@ def read_frame(path: Path, frame: int | None = None, reading: Reading = AS_STORE
 def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Array:
     """One slice in the file's own units, with its scaling applied."""
     if frame is None:
-        return np.array(open_npy(path))
+        return np.array(open_plane(path))
     volume = open_volume(path)
     num_slices = volume.array.shape[volume.across(reading.axis)]
     if frame >= num_slices:
@@ -184,7 +189,10 @@ def read_values(path: Path, frame: int | None = None, reading: Reading = AS_STOR
 
 def read_spacing(path: Path, frame: int | None = None, reading: Reading = AS_STORED) -> Spacing | None:
     """Size of the pixels of a slice in mm, if the header has it."""
-    return None if frame is None else open_volume(path).spacing(reading.axis)
+    if frame is not None:
+        return open_volume(path).spacing(reading.axis)
+    reader = find_reader(path)
+    return reader.read_size(path) if reader else None
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -228,7 +236,9 @@ def open_volume_file(path: Path) -> tuple[Volume, int]:
     """The volume in a file and its size in memory, in bytes."""
     suffix = path.suffix.lower()
     try:
-        if suffix in TIFF_SUFFIXES:
+        if reader := find_reader(path):
+            volume = Volume(check_shape(path, reader.read_array(path)), axis=0, voxel=reader.read_size(path) or ())
+        elif suffix in TIFF_SUFFIXES:
             volume = Volume(read_pages(path), axis=0)
         elif suffix == ".npy":
             volume = Volume(check_shape(path, open_npy(path)))
@@ -243,7 +253,7 @@ def open_volume_file(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES)
+RECENT_VOLUMES: Recent[Volume] = Recent(open_volume_file, RECENT_VOLUME_BYTES, stored_files)
 
 
 def check_shape(path: Path, array: Array) -> Array:
@@ -367,11 +377,11 @@ def unpack_array(path: Path, header: TextHeader) -> Array:
     import zlib
 
     if not header.is_packed:
-        return read_array(path, header.offset, header.shape, header.dtype)
+        return read_array(header.array.path, header.array.offset, header.shape, header.dtype)
     check_bytes(path, header.shape, header.dtype)
     size = math.prod(header.shape) * header.dtype.itemsize
-    with open(path, "rb") as stream:
-        stream.seek(header.offset)
+    with open(header.array.path, "rb") as stream:
+        stream.seek(header.array.offset)
         stored = stream.read()
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # a header of gzip or of zlib
     data = unpacker.decompress(stored, size + 1)
@@ -399,15 +409,24 @@ def read_placed(path: Path) -> tuple[tuple[int, ...], Any]:
 
 
 def count_stored_channels(path: Path) -> int:
-    """The channels of a whole volume, from its header: the axis that is not one of space; 1 without one."""
+    """The channels of a whole volume, from its header: the axis that is not one of space, or RGB; 1 without one."""
     check_regular(path)
-    if path.suffix.lower() not in (*TEXT_SUFFIXES, ".npy", ".nii", ".gz"):
-        return 1
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() in TEXT_SUFFIXES:
+        if suffix in TIFF_SUFFIXES:
+            with open_tiff(path) as tiff:
+                return 3 if int(tiff.pages[0].photometric) == 2 else 1
+        if suffix in TEXT_SUFFIXES:
             header = read_text_header(path)
             return 1 if header.channel_axis is None else header.shape[header.channel_axis]
-        shape = open_npy(path).shape if path.suffix.lower() == ".npy" else read_placed(path)[0]
+        if find_reader(path):
+            shape = open_volume(path).array.shape
+        elif suffix == ".npy":
+            shape = open_npy(path).shape
+        else:
+            shape, image = read_placed(path)
+            if image.get_data_dtype().names == ("R", "G", "B"):
+                return 3
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors for a damaged file
@@ -474,6 +493,12 @@ def read_array(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[
     return np.frombuffer(data, dtype).reshape(shape, order="F")
 
 
+def open_plane(path: Path) -> Array:
+    """The array of a file with a single image: a `.npy`, or one that a plugin reads."""
+    reader = find_reader(path)
+    return reader.read_array(path) if reader else open_npy(path)
+
+
 def open_npy(path: Path) -> Array:
     """Map the array of a `.npy` file, without unpickling."""
     check_regular(path)
@@ -493,10 +518,12 @@ def open_npy(path: Path) -> Array:
 
 
 def is_plane(path: Path, reading: Reading) -> bool:
-    """Whether a `.npy` is a single image: (H, W), or (H, W, 3) if the dataset does not declare slices.
+    """Whether a file is a single image: a `.npy` of (H, W), or (H, W, 3) if the dataset does not declare slices.
 
     Other arrays of three axes are volumes. Raises DataError if the dataset does not declare the axis of their slices.
     """
+    if reader := find_reader(path):
+        return reader.dims == 2
     if path.suffix.lower() != ".npy":
         return False
     array = open_npy(path)

@@ -254,7 +254,9 @@ def fetch_file(spec: ModelSpec, weights: Weights, request: FetchRequest) -> Path
     path = request.folder / f"{hash_bytes(weights.url)[:12]}-{name}"  # other URLs end in the same name
     if request.offline:
         return path if path.is_file() else None
-    return download(weights.url, path, sha256=weights.sha256 or hash_in_name(name), progress=request.progress)
+    return download(
+        at_endpoint(weights.url), path, sha256=weights.sha256 or hash_in_name(name), progress=request.progress
+    )
 
 
 def name_in_url(url: str) -> str:
@@ -295,11 +297,16 @@ def fetch(
 
 
 def host_of(url: str) -> str:
-    """The scheme and host that a download contacts; `$HF_ENDPOINT` may replace that of the hub."""
-    parts = urlsplit(url)
-    if parts.netloc == urlsplit(HUB_URL).netloc and os.environ.get("HF_ENDPOINT"):
-        parts = urlsplit(os.environ["HF_ENDPOINT"])
+    """The scheme and host that a download contacts."""
+    parts = urlsplit(at_endpoint(url))
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+
+def at_endpoint(url: str) -> str:
+    """The URL at `$HF_ENDPOINT`, if that is set and the URL is of the hub."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    is_of_hub = url == HUB_URL or url.startswith(f"{HUB_URL}/")
+    return f"{endpoint}{url.removeprefix(HUB_URL)}" if endpoint and is_of_hub else url
 
 
 def reachable_hosts(urls: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.errors import PluginError, UsageError, nearest
 from zoo.registry.loading import CORE
 from zoo.registry.lookup import Kind, Registry
-from zoo.specs.choice import Choice, parse_choice
+from zoo.specs.choice import Choice, format_choice, parse_choice, split_choices
 from zoo.specs.protocol import ADDED, CHOICE_KINDS, Protocol, chosen_names
 
 Choices = Mapping[str, tuple[Choice, ...]]  # by field of the protocol
@@ -27,8 +27,30 @@ def find_choices(protocol: Protocol, registry: Registry) -> Choices:
     }
 
 
+def shorten_setting(name: str, text: str, registry: Registry) -> str:
+    """The one text of `--set NAME=TEXT` that all texts of the same choices become: without options at their defaults.
+
+    `focal(gamma=2)` is `focal`. Raises as `find_choices`; a text that `override` refuses is returned as it is.
+    """
+    kind, parts = CHOICE_KINDS.get(name), split_choices(text)
+    if kind is None or text.strip().lower() in ("none", ADDED[name]):
+        return text
+    if len(parts) > 1 and not isinstance(ADDED[name], tuple):
+        return text
+    return ",".join(shorten_choice(kind, part, registry) for part in parts)
+
+
+def shorten_choice(kind: Kind, text: str, registry: Registry) -> str:
+    choice, (name, options) = find_choice(kind, text, registry), parse_choice(text)
+    defaults = choice.spec.options
+    return format_choice(name, {option: value for option, value in options.items() if value != defaults[option]})
+
+
 def reopen_choice(kind: Kind, described: Mapping[str, Any], registry: Registry) -> Choice:
-    """The choice that `Choice.describe` described. Raises PluginError without its plugin, or with another version."""
+    """The choice that `Choice.describe` described, or a reader of files.
+
+    Raises PluginError without its plugin, or with another version.
+    """
     plugin, name, version = (described[part] for part in ("plugin", "name", "version"))
     specs, owners = registry.specs(kind), registry.owners.get(kind, {}).get(name, ())
     key = name if plugin in owners[:1] and name in specs else f"{plugin}:{name}"

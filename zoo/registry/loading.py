@@ -20,12 +20,17 @@ from typing import Any
 import pluggy
 
 from zoo.errors import DataError, PluginError, nearest, plural_of
+from zoo.images.formats import OWN_SUFFIXES, use_readers
+from zoo.images.plugin_readers import SuffixReader
+from zoo.images.reading import suffix_of
 from zoo.registry.finding import InstalledPlugin, contract, reason_of
 from zoo.registry.isolation import noted_interrupts, process_unchanged
 from zoo.registry.lookup import BrokenPlugin, Kind, Plugin, Registry
+from zoo.sources.listing import COMPANIONS
 from zoo.sources.opening import card_dataset
 from zoo.specs.hooks import CONTRACT, HOOKS, KINDS, PROJECT, hook_specifications, hookimpl
 from zoo.specs.model import ModelSpec, Weights
+from zoo.specs.reader import ReaderSpec
 from zoo.specs.validation import find_spec_fault, show_value
 from zoo.tasks.kinds import TASKS
 
@@ -247,6 +252,8 @@ def check_fields(kind: Kind, spec: Any) -> None:
     """Refuse a spec, or a model's weights, if a field has an invalid type or value."""
     if fault := find_spec_fault(spec, KINDS[kind]):
         raise PluginError(f"{kind} {spec.name!r}: {fault}", fix="correct the plugin")
+    if isinstance(spec, ReaderSpec):
+        check_suffixes(spec)
     if isinstance(spec, ModelSpec):
         for weights in spec.weights:
             if fault := find_spec_fault(weights, Weights):
@@ -260,6 +267,22 @@ def check_fields(kind: Kind, spec: Any) -> None:
                     fix="declare both in `Weights`, whose defaults are those of ImageNet",
                 )
         check_tags(spec)
+
+
+def check_suffixes(spec: ReaderSpec) -> None:
+    """Refuse suffixes that zoo reads itself, or that other files beside images have."""
+    for suffix in spec.suffixes or ("",):
+        problem = ""
+        if suffix_of(f"name{suffix}") != suffix or suffix in ("", "."):
+            problem = "expected lower case with one dot, or two before gz, such as '.oct'"
+        elif suffix in OWN_SUFFIXES:
+            problem = "zoo reads these files itself"
+        elif suffix in {*COMPANIONS, ".npz"}:
+            problem = "such files lie beside images, or have other readers"
+        if problem:
+            raise PluginError(
+                f"reader {spec.name!r}: suffix {show_value(suffix)}: {problem}", fix="give the files another suffix"
+            )
 
 
 def check_tags(spec: ModelSpec) -> None:
@@ -298,9 +321,20 @@ def index_specs(specs_of: Mapping[str, Mapping[Kind, Sequence[Any]]], plugins: S
         for spec in specs["model"]
         for prefix in spec.prefixes
     }
+    use_readers(
+        suffix_reader(spec, distribution)
+        for distribution in sorted(specs_of)
+        for spec in specs_of[distribution]["reader"]
+    )
     # TASKS resolves the task names in stored results and on cards.
     TASKS.update({name: task for name, task in keyed["tasks"].items() if name == task.name})
     return Registry(**keyed, owners=owners, prefixes=prefixes, plugins=tuple(plugins), broken=broken)
+
+
+def suffix_reader(spec: ReaderSpec, plugin: str) -> SuffixReader:
+    """What reads the files of a spec, for messages and identities with its plugin."""
+    same = {name: getattr(spec, name) for name in ("name", "version", "suffixes", "read", "spacing", "dims")}
+    return SuffixReader(plugin=plugin, **same)
 
 
 def precedence(by_distribution: Mapping[str, Any], distribution: str) -> tuple[bool, int, str]:

@@ -16,6 +16,7 @@ from zoo.specs.dataset import DatasetSpec
 from zoo.specs.hooks import HOOKS, KIND_OF, KINDS
 from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
+from zoo.specs.reader import ReaderSpec
 from zoo.system.files import cache_root
 from zoo.system.progress import Console
 
@@ -57,6 +58,8 @@ def summarize(name: str, spec: Any, qualified: str) -> dict[str, Any]:
         item |= {**kind, "modality": spec.modality, "license": spec.license}
     elif isinstance(spec, MetricSpec):
         item |= {"tasks": list(spec.tasks), "higher_is_better": spec.higher_is_better}
+    elif isinstance(spec, ReaderSpec):
+        item |= {"suffixes": list(spec.suffixes), "dims": spec.dims}
     return {**item, "title": getattr(spec, "title", "")}
 
 

@@ -220,7 +220,10 @@ def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> No
 
 
 def save_timing(folder: Path, timing: Mapping[str, Any]) -> None:
-    """Store the latency and throughput of a run's model, measured after the run; of volumes, with the timed patch."""
+    """Store the latency and throughput of a run's model, measured after the run; of volumes, with the timed patch.
+
+    `not_timed` lists the parts of the model that the measurement leaves out: "head", "inputs".
+    """
     try:
         write_sealed(folder / TIMING_FILE, {"schema": RESULT_SCHEMA, "timing": dict(timing)})
     except OSError as error:

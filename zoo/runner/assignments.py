@@ -152,6 +152,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                     *([plugin] if plugin else []),
                     *libraries_of_estimator(run, context.registry),
                     *plugins_of(find_choices(run.protocol, context.registry)),
+                    *(identity.partition(":")[0] for identity in source.samples.reading.get("readers", ())),
                 ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
             )

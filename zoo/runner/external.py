@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets
+from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets, require_inputs
 from zoo.auditing.overlap import OverlapRequest, check_overlap
 from zoo.data.cube_pixels import open_cubes
 from zoo.data.dataset import DecodedFold
@@ -29,6 +29,7 @@ from zoo.results.store import Artifacts, Result, now, save_result
 from zoo.runner.selection import choose_datasets
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec
+from zoo.specs.protocol import Protocol
 from zoo.specs.suite import Suite
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-o
 
 
 def plan_externals(
-    opened: Mapping[str, SplitDataset], suite: Suite, context: Context
+    opened: Mapping[str, SplitDataset], suite: Suite, protocols: Sequence[Protocol], context: Context
 ) -> tuple[dict[str, tuple[External, ...]], list[tuple[str, ZooError]]]:
     """Plan the external datasets of each training dataset; also return those that cannot be used, with the reason."""
     if not suite.test_on:
@@ -154,6 +155,8 @@ def plan_externals(
     for own, other in pairs:
         name = own.source.spec.name
         try:
+            if any(protocol.metadata for protocol in protocols):
+                require_inputs(own.source, other[1])
             by_dataset.setdefault(name, []).append(match_and_compare(own, other, suite, context))
         except DataError as error:
             refused.append((f"{name} -> {other[0]}", error))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from zoo.auditing.external import External
-from zoo.data.metadata import select_inputs
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
 from zoo.data.thin_masks import has_thin_masks
@@ -22,7 +21,6 @@ from zoo.specs.deviation import Deviation
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.protocol import BASELINE, Protocol
-from zoo.system.files import hash_bytes
 from zoo.tasks.task import Task
 
 ImageKind = tuple[Task, int]  # of a dataset: its task, and the axes of its images
@@ -240,14 +238,13 @@ def identify_inputs(protocol: Protocol, source: OpenDataset) -> str:
     }
     if what := next((kind for kind, applies in kinds.items() if applies), ""):
         raise UsageError(f"--set metadata=true: not for {what}", fix="leave it out", code="wrong-task")
-    columns = select_inputs(source)
-    if not columns:
+    if not source.inputs_identity:
         raise UsageError(
             f"--set metadata=true: dataset {source.spec.name!r} declares no columns for it",
             fix='add `inputs = ["age", "sex"]` to its dataset.toml, or leave it out',
             code="inputs",
         )
-    return f"{', '.join(columns)} {hash_bytes(*columns, *(''.join(map(repr, each)) for each in columns.values()))[:8]}"
+    return source.inputs_identity
 
 
 def find_size(protocol: Protocol, source: OpenDataset) -> int:

@@ -54,7 +54,7 @@ class TimingTask:
     """The input of a timing process: a network, and the folders of the runs that store its timing."""
 
     network: TimedNetwork
-    folders: tuple[Path, ...]
+    folders: tuple[tuple[Path, tuple[str, ...]], ...]  # each with the parts of its model that are not timed
     cache: Path
 
 
@@ -100,7 +100,7 @@ def measure_all(tasks: Sequence[TimingTask], device: str, context: Context) -> N
 
 def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]:
     """List the networks of finished runs without a stored timing, except baselines."""
-    folders: dict[TimedNetwork, list[Path]] = {}
+    folders: dict[TimedNetwork, list[tuple[Path, tuple[str, ...]]]] = {}
     for result in results.values():
         run = result.run
         if not result.ok or result.folder is None or run["purpose"] == "tune" or is_baseline(run):
@@ -117,8 +117,14 @@ def find_untimed(results: Mapping[str, Result], cache: Path) -> list[TimingTask]
                 threads=run["threads"],
                 patch=tuple(result.details.get("patch", ())),
             )
-            folders.setdefault(network, []).append(result.folder)
+            folders.setdefault(network, []).append((result.folder, list_untimed_parts(run)))
     return [TimingTask(network=network, folders=tuple(paths), cache=cache) for network, paths in folders.items()]
+
+
+def list_untimed_parts(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of a run's model beside its network: "head" on frozen features unless linear, "inputs" of a table."""
+    parts = {"head": run["protocol"]["method"] in ("knn", "estimator"), "inputs": bool(run.get("inputs"))}
+    return tuple(name for name, is_left_out in parts.items() if is_left_out)
 
 
 def count_tiles(run: Run) -> int:
@@ -129,8 +135,8 @@ def count_tiles(run: Run) -> int:
 def time_network(task: TimingTask, device: str, _: Notify, *, registry: Registry | None) -> None:
     """Measure a network in a worker process, and save the timing with its runs."""
     timing = measure_network(task.network, device, registry or open_registry(), task.cache)
-    for folder in task.folders:
-        save_timing(folder, timing)
+    for folder, untimed in task.folders:
+        save_timing(folder, {**timing, **({"not_timed": list(untimed)} if untimed else {})})
 
 
 def measure_network(network: TimedNetwork, device: str, registry: Registry, cache: Path) -> dict[str, Any]:

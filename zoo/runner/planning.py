@@ -14,6 +14,7 @@ from zoo.errors import DataError, UsageError, ZooError
 from zoo.models.baselines import BASELINES
 from zoo.models.identity import identify_estimator
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
+from zoo.registry.choices import shorten_setting
 from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.memo import SoundRuns
@@ -87,7 +88,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         machine = describe_machine(device, settings)
     initial = find_initial_weights(choices, protocols, suite, context)
     opened, refused = open_sources(specs, suite, context)
-    externals, unmatched = plan_externals(opened, suite, context)
+    externals, unmatched = plan_externals(opened, suite, protocols, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     kinds = list(dict.fromkeys((source.task, source.spec.dims) for source, _ in sources.values()))
     if any(task.targets.spatial for task, _ in kinds):
@@ -137,18 +138,19 @@ def choose_protocols(suite: Suite, registry: Registry) -> list[Protocol]:
     recipes = [registry.find("protocol", name) for name in dict.fromkeys(suite.protocols)]
     names = [name for name, _ in suite.settings]
     refuse_foreign(recipes[0], [name for name in names if not any(uses_setting(recipe, name) for recipe in recipes)])
-    return [apply_settings(recipe, suite) for recipe in recipes]
+    return [apply_settings(recipe, suite, registry) for recipe in recipes]
 
 
-def apply_settings(recipe: Protocol, suite: Suite) -> Protocol:
-    return override(recipe, {name: text for name, text in suite.settings if uses_setting(recipe, name)})
+def apply_settings(recipe: Protocol, suite: Suite, registry: Registry) -> Protocol:
+    settings = {name: text for name, text in suite.settings if uses_setting(recipe, name)}
+    return override(recipe, {name: shorten_setting(name, text, registry) for name, text in settings.items()})
 
 
 def find_fallback(protocol: Protocol, suite: Suite, registry: Registry) -> Protocol:
     """The protocol of models whose pretrained weights were not found."""
     if not protocol.without_weights:
         return protocol
-    return apply_settings(registry.find("protocol", protocol.without_weights), suite)
+    return apply_settings(registry.find("protocol", protocol.without_weights), suite, registry)
 
 
 def refuse_for_masks(protocols: Iterable[Protocol], suite: Suite) -> None:
@@ -170,7 +172,7 @@ def recipes_of_kinds(
     """The protocol of each kind of dataset: its own in place of `protocol`, or that one."""
     names = {(task, dims): task.recipe(protocol.name, dims) for task, dims in kinds}
     return {
-        kind: protocol if name == protocol.name else apply_settings(registry.find("protocol", name), suite)
+        kind: protocol if name == protocol.name else apply_settings(registry.find("protocol", name), suite, registry)
         for kind, name in names.items()
     }
 

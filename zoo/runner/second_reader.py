@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from zoo.arrays import Array
-from zoo.data.masks import check_grid, read_mask
+from zoo.data.masks import check_grid, hash_masks, read_mask
 from zoo.data.references import ReferenceFold, open_references
 from zoo.errors import DataError
 from zoo.evaluation.predict_masks import collect_masks
 from zoo.registry.context import Context
+from zoo.results.runs import Run
 from zoo.results.store import Result, find_done
 from zoo.runner.importing import hash_predictions, plan_import, store_import
 from zoo.runner.planning import Plan
 from zoo.specs.protocol import SECOND_READER
+from zoo.system.files import hash_bytes
 from zoo.system.progress import Progress
 
 
@@ -41,14 +43,27 @@ def score_second_readers(plan: Plan, context: Context) -> dict[str, Result]:
 
 def score_reader(folds: list[ReferenceFold], context: Context, progress: Progress) -> list[Result]:
     """Score and store the second reader's masks of all test images, unless this was done before."""
+    if not context.settings.fresh and (done := find_stored(folds, context, progress)):
+        return done
     predicted = [collect_masks(fold, fold.index("test"), read_second_masks(fold, progress)) for fold in folds]
     digest = hash_predictions(predicted)
-    results = []
-    for fold, part in zip(folds, predicted, strict=True):
-        run = plan_import(f"reference:{SECOND_READER.name}", fold, digest, SECOND_READER)
-        done = None if context.settings.fresh else find_done(context.settings.results, run)
-        results.append(done or store_import(fold, part, run, context))
-    return results
+    return [
+        store_import(fold, part, plan_reader(fold, digest), context)
+        for fold, part in zip(folds, predicted, strict=True)
+    ]
+
+
+def find_stored(folds: list[ReferenceFold], context: Context, progress: Progress) -> list[Result] | None:
+    """The stored results of all folds for these masks, which are only read: comparing them takes far longer."""
+    digest = hash_bytes(*(hash_masks(read_second_masks(fold, progress)) for fold in folds))
+    found = (find_done(context.settings.results, plan_reader(fold, digest)) for fold in folds)
+    done = [result for result in found if result]
+    return done if len(done) == len(folds) else None
+
+
+def plan_reader(fold: ReferenceFold, digest: str) -> Run:
+    """The run of the second reader on one fold; `digest` is that of the masks of all folds."""
+    return plan_import(f"reference:{SECOND_READER.name}", fold, digest, SECOND_READER)
 
 
 def read_second_masks(fold: ReferenceFold, progress: Progress) -> Iterator[Array]:

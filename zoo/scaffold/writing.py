@@ -6,7 +6,9 @@ import importlib.util
 import keyword
 import re
 import shlex
+import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # normalized, as in PEP 503
 REPLICA_PATIENTS = {"train": 8, "val": 4, "test": 4}  # of two images each
 REPLICA_PIXELS = 32
+REPLICA_HEADER = struct.Struct("<4sHHff")  # of a file in the format of the template of readers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,34 @@ class ProjectKind:
     usage: str  # a command, with {spec}
     requirements: tuple[str, ...] = ()  # beside zoo-bench
     card: bool = False  # a dataset.toml instead of code
-    replica: bool = False  # a dataset: a small replica of its files for the tests
+    replica: Callable[[Path, str], None] | None = None  # writes small files for the tests, given {spec}
+
+
+def write_replica(folder: Path, spec: str) -> None:  # noqa: ARG001
+    """Write a small dataset in the layout of the template: noise, brighter with a finding."""
+    import numpy as np
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    rng, lines, patient = np.random.default_rng(0), ["file,patient,label,split"], 0
+    for split, count in REPLICA_PATIENTS.items():
+        for number in range(count):
+            patient, label = patient + 1, ("healthy", "finding")[number % 2]
+            for image in (1, 2):
+                pixels = rng.integers(0, 128, (REPLICA_PIXELS, REPLICA_PIXELS)) + 100 * (label == "finding")
+                file = f"p{patient:02}-{image}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / file)
+                lines.append(f"{file},p{patient:02},{label},{split}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_files_to_read(folder: Path, spec: str) -> None:
+    """Write images in the format of the template of readers."""
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        height, width = 3, 4 * number
+        pixels = struct.pack(f"<{height * width}H", *range(height * width))
+        (folder / f"{number}.{spec}").write_bytes(REPLICA_HEADER.pack(b"KIT1", height, width, 0.5, 0.25) + pixels)
 
 
 PROJECT_KINDS = {
@@ -47,10 +77,10 @@ PROJECT_KINDS = {
         summary="The dataset {title} for zoo",
         usage="zoo bench --datasets {spec}",
         requirements=("numpy", "pandas", "pillow"),
-        replica=True,
+        replica=write_replica,
     ),
     "dataset-card": ProjectKind(
-        summary="The dataset {title} for zoo", usage="zoo bench --datasets {spec}", card=True, replica=True
+        summary="The dataset {title} for zoo", usage="zoo bench --datasets {spec}", card=True, replica=write_replica
     ),
     "metric": ProjectKind(
         summary="The metric {title} for zoo",
@@ -68,6 +98,37 @@ PROJECT_KINDS = {
     ),
     "observer": ProjectKind(
         summary="The observer {title} for zoo", usage="zoo bench --datasets PATH --observers {spec}"
+    ),
+    "estimator": ProjectKind(
+        summary="The estimator {title} for zoo",
+        usage="zoo bench --models resnet18 --datasets PATH --protocol {spec}",
+        requirements=("numpy",),
+    ),
+    "loss": ProjectKind(
+        summary="The loss {title} for zoo",
+        usage="zoo bench --datasets PATH --set loss={spec}",
+        requirements=("torch",),
+    ),
+    "sampling": ProjectKind(
+        summary="The sampling {title} for zoo",
+        usage="zoo bench --datasets PATH --set sampling={spec}",
+        requirements=("numpy", "torch"),
+    ),
+    "transform": ProjectKind(
+        summary="The transform {title} for zoo",
+        usage="zoo bench --datasets PATH --set transforms={spec}",
+        requirements=("torch",),
+    ),
+    "suite": ProjectKind(
+        summary="The suite {title} for zoo",
+        usage="zoo bench --suite {spec}",
+        requirements=("zoo-example", "zoo-phantom"),
+    ),
+    "reader": ProjectKind(
+        summary="A reader of {title} files for zoo",
+        usage="zoo audit PATH",
+        requirements=("numpy",),
+        replica=write_files_to_read,
     ),
     "section": ProjectKind(
         summary="The section {title} of zoo's boards", usage="zoo report --details", requirements=("numpy",)
@@ -89,8 +150,8 @@ def write_project(kind: str, name: str, folder: Path) -> list[Path]:
             target = place / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
-        if PROJECT_KINDS[kind].replica:
-            write_replica(place / "tests" / "replica")
+        if write := PROJECT_KINDS[kind].replica:
+            write(place / "tests" / "replica", spec_name(name))
         return sorted(path.relative_to(place) for path in place.rglob("*") if path.is_file())
 
 
@@ -164,21 +225,3 @@ def open_project_templates() -> Environment:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-
-
-def write_replica(folder: Path) -> None:
-    """Write a small dataset in the layout of the template: noise, brighter with a finding."""
-    import numpy as np
-    from PIL import Image
-
-    (folder / "images").mkdir(parents=True)
-    rng, lines, patient = np.random.default_rng(0), ["file,patient,label,split"], 0
-    for split, count in REPLICA_PATIENTS.items():
-        for number in range(count):
-            patient, label = patient + 1, ("healthy", "finding")[number % 2]
-            for image in (1, 2):
-                pixels = rng.integers(0, 128, (REPLICA_PIXELS, REPLICA_PIXELS)) + 100 * (label == "finding")
-                file = f"p{patient:02}-{image}.png"
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / file)
-                lines.append(f"{file},p{patient:02},{label},{split}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

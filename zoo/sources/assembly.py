@@ -82,7 +82,7 @@ def assemble(
     files, headers = facts.joined.files, list(facts.headers.values())
     extra_columns = find_path_columns(card, facts.joined) | find_tag_columns(facts.joined, facts.headers)
     readers = (
-        Readers(volume_readers(root, facts.targets, facts.joined.channels))
+        Readers(volume_readers(root, facts.targets, facts.joined.channels, facts.volume_reading))
         if card.dims == 3
         else image_readers(card, root, facts)
     )
@@ -92,7 +92,7 @@ def assemble(
         ),
         targets=facts.targets.targets,
         files=tuple(root / file for file in files),
-        notes=(*notes, *describe_facts(facts), *readers.notes),
+        notes=(*notes, *describe_facts(facts), *readers.notes, *describe_readers(facts.volume_reading)),
         tables=tuple(root / name for name in tables_of(card) if "*" not in name),
         origin=Origin(path=origin, root=root, card_root=root),
         doubts=(*doubts, *facts.patients.doubts),
@@ -367,6 +367,10 @@ def describe_scans(card: DatasetCard, headers: list[Header]) -> tuple[str, ...]:
         advice = 'text burned into them can reveal the label (in dataset.toml: crop = "ultrasound-region")'
         notes.append(f"{scans} ultrasound images: {advice}")
     return tuple(notes)
+
+
+def describe_readers(reading: Reading) -> tuple[str, ...]:
+    return (f"files are read by {', '.join(reading.readers)}",) if reading.readers else ()
 
 
 def describe_channels(headers: list[Header]) -> tuple[str, ...]:

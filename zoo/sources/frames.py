@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import DataError
-from zoo.images.formats import all_have_pages, frame_name, is_tiff_name, split_frame
+from zoo.images.formats import all_have_pages, default_axis, frame_name, is_tiff_name, readers_of, split_frame
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.sources.cards import DatasetCard, Frames, Slices
 from zoo.sources.joining import Joined
@@ -24,7 +24,13 @@ def choose_axis(card: DatasetCard, root: Path, images: tuple[str, ...]) -> Readi
     """
     tiffs = [root / image for image in images if is_tiff_name(image)]
     pages = bool(tiffs) and (card.slices is not None or all_have_pages(tiffs))
-    return replace(AS_STORED, axis=card.slices.axis if card.slices else None, pages=pages, crop=card.crop)
+    return replace(
+        AS_STORED,
+        axis=card.slices.axis if card.slices else None,
+        pages=pages,
+        crop=card.crop,
+        readers=readers_of(images),
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def describe_volumes(
         sum(f(chosen[row]) for row in rows) for f in (lambda c: len(c.frames), lambda c: c.num_blank)
     )
     left_out = f"; {num_blank} with only one value are left out" if num_blank else ""
-    axis = 0 if all(is_tiff_name(joined.images[row]) for row in rows) else 2
+    axis = max(default_axis(joined.images[row]) for row in rows)
     guessed = "" if card.slices else f" (guessed; in dataset.toml: slices = {{axis = {axis}, step = 1}})"
     notes = [
         f"{len(rows)} volumes give {num_slices} slices across {across}{every_so_many(choice.step)}{left_out}{guessed}"
@@ -156,6 +162,9 @@ def describe_volumes(
 
 def usual_axes(images: set[str]) -> str:
     """Describe the default axis of volumes."""
+    if not any(map(is_tiff_name, images)) and any(default_axis(image) == 0 for image in images):
+        others = any(map(default_axis, images))
+        return "axis 2 (of a plugin's files: axis 0)" if others else "axis 0"
     tiffs = sum(map(is_tiff_name, images))
     return "axis 2 (axial)" if not tiffs else "pages" if tiffs == len(images) else "axis 2 (TIFF: pages)"
 

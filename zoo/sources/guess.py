@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
-from zoo.images.formats import is_volume_name, kind_by_name, without_suffix
+from zoo.images.formats import how_to_read, is_volume_name, kind_by_name, without_suffix
 from zoo.sources.archives import is_archive_name
 from zoo.sources.cards import DatasetCard, Join, Patient, compile_pattern, match_path, placeholders
 from zoo.sources.datalist import is_datalist, read_json_object
@@ -335,7 +335,8 @@ def check_any_image(listing: Listing) -> None:
         raise DataError(
             f"{listing.root}: no image files (png, jpg, tif, bmp, ...) in this folder or below it"
             f"{describe_unread_files(listing)}",
-            fix="name the folder that contains them, or an archive, CSV or npz",
+            fix="name the folder that contains them, or an archive, CSV or npz"
+            + (f"; else {how_to_read(listing.unread[0])}" if listing.unread else ""),
         )
 
 

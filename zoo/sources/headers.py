@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.images.formats import has_tags, header_version, read_header, read_tag
 from zoo.images.reading import AS_STORED, Header, Reading
+from zoo.images.text_headers import stored_files
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
 
@@ -58,7 +59,7 @@ class Headers:
 
     def remembered(self, what: str, find: Callable[[Path], Any], path: Path) -> Any:
         if what not in self.memos:
-            self.memos[what] = FileMemo(cache_root(), what=what, find=find)
+            self.memos[what] = FileMemo(cache_root(), what=what, find=find, files_of=stored_files)
         return self.memos[what](path)
 
     def tagged(self, images: Iterable[str]) -> dict[str, Header]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError, UsageError
-from zoo.images.formats import suffix_of, without_suffix
+from zoo.images.formats import without_suffix
 from zoo.images.label_maps import LabelMap, check_same_grid, describe_fact, is_near, read_grid, read_label_map
 from zoo.images.placement import Spacing
+from zoo.images.reading import suffix_of
 from zoo.images.volumes import WITH_GRID
 from zoo.sources.label_map_pairs import LabelMapFiles, example_case
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError, nearest
-from zoo.images.formats import kind_by_name
+from zoo.images.formats import how_to_read, kind_by_name
 from zoo.sources.cards import (
     PATH_FACTS,
     Add,
@@ -340,7 +340,7 @@ def check_rows_read(card: DatasetCard, table: pandas.DataFrame, by_row: list[lis
         raise DataError(
             f"{table.index[rows[0]]}: {file} has a format that zoo does not read ({kind_by_name(file)})"
             + (f" (and {more} more rows)" if more else ""),
-            fix="convert them to PNG, or drop the rows",
+            fix=f"{how_to_read(file)}, or drop the rows",
         )
 
 

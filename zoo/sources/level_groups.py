@@ -19,6 +19,7 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.images.formats import kind_by_name, read_image
 from zoo.images.reading import Header, Reading
+from zoo.images.text_headers import stored_files
 from zoo.specs.dataset import LEVELS_BY
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
@@ -119,7 +120,7 @@ def measure_groups(
         chosen = files[:: max(1, -(-len(files) // MEASURED))]
         frames = {root / file: middle_frame(headers[file]) for file in chosen}
         find = partial(find_ends, frames=frames, reading=reading)
-        memo = FileMemo(cache_root(), what=f"levels:1:{json.dumps(asdict(reading))}", find=find)
+        memo = FileMemo(cache_root(), f"levels:1:{json.dumps(asdict(reading))}", find, stored_files)
         try:
             ends = [both for path in frames if (both := memo(path))]
         finally:

@@ -22,6 +22,7 @@ from zoo.images.formats import (
     kind_by_name,
     without_suffix,
 )
+from zoo.images.text_headers import DETACHED_SUFFIXES, stored_files
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".xlsx", ".parquet"})
 LIST_SUFFIXES = TABLE_SUFFIXES | {".json"}  # of files that list images
@@ -135,6 +136,16 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
                 tables.append(relative)
             else:
                 images.append(relative)
+    arrays: set[str] = set()
+    for image in [image for image in images if image.lower().endswith(DETACHED_SUFFIXES)]:
+        for array in stored_files(root / image)[1:]:
+            relative = array.relative_to(root).as_posix()
+            arrays.add(relative)
+            try:
+                check_entry(root, relative, array)
+            except DataError as error:
+                images.remove(image)
+                refuse(image, error)
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
     return Listing(
@@ -143,7 +154,7 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
         tables=tuple(sorted(table for table in tables if "/" not in table)),
         masks=tuple(sorted(masks, key=natural_key)),
         nested=tuple(sorted(table for table in tables if "/" in table)),
-        others=tuple(sorted(others, key=natural_key)),
+        others=tuple(sorted((other for other in others if other not in arrays), key=natural_key)),
     )
 
 
@@ -202,7 +213,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def check_entry(root: Path, relative: str, entry: os.DirEntry[str]) -> None:
+def check_entry(root: Path, relative: str, entry: os.DirEntry[str] | Path) -> None:
     """Refuse a name that cannot be displayed, a link out of the root, and irregular files."""
     path = root / relative
     if not entry.name.isascii() or not entry.name.isprintable():

@@ -16,6 +16,7 @@ from zoo.arrays import Array
 from zoo.errors import DataError
 from zoo.images.formats import without_suffix
 from zoo.images.label_maps import HIGHEST_LABEL, WHITE, read_label_map
+from zoo.images.text_headers import stored_files
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.joining import Joined
 from zoo.sources.listing import one_form
@@ -47,8 +48,8 @@ class MaskReader:
         return str(self.values)
 
     def paths(self, image: str) -> list[Path]:
-        """The files of the mask of an image."""
-        return [self.root / name for name in self.files[image]]
+        """The files of the mask of an image, also those of the arrays of detached headers."""
+        return [file for name in self.files[image] for file in stored_files(self.root / name)]
 
     def __call__(self, image: str) -> Array:
         """The label map of an image: uint8 (H, W), 0 for background, k + 1 for label k."""
@@ -97,7 +98,8 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     if isinstance(card.labels, dict):
         return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
-    with closing(FileMemo(cache_root(), what=f"mask values:{VALUES_VERSION}", find=list_values)) as memo:
+    what = f"mask values:{VALUES_VERSION}"
+    with closing(FileMemo(cache_root(), what, list_values, stored_files)) as memo:
         values_of = {name: memo(root / name) for name in dict.fromkeys(files)}
     values = sorted(set().union(*values_of.values()))
     names = tuple(map(one_form, card.labels)) or tuple(map(str, values))

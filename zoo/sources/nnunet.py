@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.errors import DataError
 from zoo.images.formats import is_image_name, is_volume_name
+from zoo.images.text_headers import DETACHED_SUFFIXES
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.listing import Listing, natural_key
 from zoo.tasks.kinds import mask_task
@@ -29,7 +30,7 @@ def read_nnunet(path: Path, document: Mapping[str, Any], listing: Listing, card:
     `card` has the fields that a user has set: with its `labels`, those of the document are not read.
     """
     ending = document.get("file_ending")
-    if not isinstance(ending, str) or not is_image_name(f"image{ending}"):
+    if not isinstance(ending, str) or not is_image_name(f"image{ending}") or ending in DETACHED_SUFFIXES:
         raise wrong(path, f"file_ending is {ending!r}, a format that zoo does not read", "convert to .nii.gz or .png")
     if "dataset" in document:
         raise wrong(path, "its key `dataset` lists files elsewhere", "copy them to imagesTr and labelsTr")
@@ -120,12 +121,16 @@ def read_label_values(path: Path, labels: object) -> dict[str, str]:
     if not isinstance(labels, dict):
         raise wrong(path, "labels is missing", 'write "labels": {"background": 0, "tumor": 1}')
     names: dict[int, str] = {}
+    listed = (value if isinstance(value, list) else [value] for value in labels.values())
+    parts = sorted({part for each in listed for part in each if isinstance(part, int) and part > 0})
+    to_name = ", ".join(f'{part} = "NAME"' for part in parts)
     for name, value in labels.items():
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             raise wrong(
                 path,
-                f"label {name!r} is a region of several values, {list(value)}; zoo reads one label per voxel",
-                'name the values in dataset.toml: labels = {1 = "edema", 2 = "core"}',
+                f"label {name!r} is a region of several values, {list(value)}, which overlaps others; zoo reads and "
+                "scores one label per voxel",
+                f"name the parts in dataset.toml: labels = {{{to_name}}}",
             )
         if name == IGNORED_LABEL:
             raise wrong(

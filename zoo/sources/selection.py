@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.errors import DataError, nearest
-from zoo.images.formats import kind_by_name, without_suffix
+from zoo.images.formats import how_to_read, kind_by_name, without_suffix
 from zoo.sources.cards import Captures, Compiled, DatasetCard, compile_pattern, match_path, placeholders
 from zoo.sources.channels import find_channels
 from zoo.sources.listing import Listing, natural_key, words_of
@@ -81,7 +81,8 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
         compiled = compile_pattern(card.images, deep)
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
-        mistakes.append(f"images: {what}; the folder has {len(listing.images)}")
+        unread = f"; {describe_unread(found.unread)}: {how_to_read(found.unread[0])}" if found.unread else ""
+        mistakes.append(f"images: {what}; the folder has {len(listing.images)}{unread}")
     if listing.masks and card.dims != 3:
         notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
     notes += [describe_unread(found.unread)] if found.unread else []
@@ -194,7 +195,7 @@ def check_labels_left(root: Path, card: DatasetCard, files: Iterable[Captures], 
         )
         raise DataError(
             f"{root}: label {label!r} has no image: none of its {len(its)} files is read ({reasons}; first {its[0]})",
-            fix=f'convert them to PNG, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
+            fix=f'{how_to_read(its[0])}, or leave the label out: exclude = "**/{label}/**" in dataset.toml',
             code="label-lost",
         )
 

@@ -12,12 +12,11 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.formats import suffix_of
 from zoo.images.label_maps import Grid, describe_fact, is_near, read_grid
 from zoo.images.placement import Spacing
-from zoo.images.reading import check_regular, damaged
+from zoo.images.reading import Reading, check_regular, damaged, suffix_of
 from zoo.images.recent import Recent
-from zoo.images.text_headers import TEXT_SUFFIXES
+from zoo.images.text_headers import TEXT_SUFFIXES, stored_files
 from zoo.images.volumes import (
     RECENT_VOLUME_BYTES,
     WITH_GRID,
@@ -61,7 +60,7 @@ def open_whole(path: Path) -> tuple[Volume, int]:
     return volume, 0 if isinstance(volume.array, np.memmap) else volume.array.nbytes
 
 
-RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES)
+RECENT_WHOLE: Recent[Volume] = Recent(open_whole, RECENT_VOLUME_BYTES, stored_files)
 
 
 def read_channels(root: Path, channels: Mapping[str, tuple[str, ...]], image: str) -> Array:
@@ -107,8 +106,13 @@ class VolumeMaskReader(MaskReader):
         return super().__call__(image).reshape(grid.shape)  # a volume of one slice is read as an image
 
 
-def volume_readers(root: Path, targets: ReadTargets, channels: Mapping[str, tuple[str, ...]]) -> Mapping[str, Any]:
-    """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several."""
+def volume_readers(
+    root: Path, targets: ReadTargets, channels: Mapping[str, tuple[str, ...]], reading: Reading
+) -> Mapping[str, Any]:
+    """The fields of Samples that read volumes. `channels` are the files of each, if a volume has several.
+
+    Of `reading` only the readers of plugins apply to whole volumes.
+    """
     masks, second = (
         own and VolumeMaskReader(own.root, own.files, own.values) for own in (targets.masks, targets.second_masks)
     )
@@ -118,4 +122,5 @@ def volume_readers(root: Path, targets: ReadTargets, channels: Mapping[str, tupl
         "spacing": partial(read_voxel_size, root),
         "masks": masks,
         "second_masks": second,
+        "reading": {"readers": list(reading.readers)} if reading.readers else {},
     }

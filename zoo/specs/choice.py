@@ -43,10 +43,7 @@ class Choice:
     @property
     def identity(self) -> str:
         """`zoo-bench:focal@1(gamma=2)`: what determines the outcome."""
-        options = ",".join(
-            f"{name}={float(value)!r}".removesuffix(".0") for name, value in sorted(self.options.items())
-        )
-        return f"{self.plugin}:{self.spec.name}@{self.spec.version}" + (f"({options})" if options else "")
+        return format_choice(f"{self.plugin}:{self.spec.name}@{self.spec.version}", self.options)
 
     def describe(self) -> dict[str, Any]:
         """The choice as plain data, for the card of a model."""
@@ -62,6 +59,12 @@ class Choice:
 
     def __hash__(self) -> int:
         return hash(self.identity)
+
+
+def format_choice(name: str, options: Mapping[str, float]) -> str:
+    """`focal(gamma=2)`: options by name, each number in its shortest form."""
+    texts = ",".join(f"{option}={float(value)!r}".removesuffix(".0") for option, value in sorted(options.items()))
+    return f"{name}({texts})" if texts else name
 
 
 def split_choices(text: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from zoo.specs.metric import MetricSpec
 from zoo.specs.model import ModelSpec
 from zoo.specs.observer import ObserverSpec
 from zoo.specs.protocol import Protocol
+from zoo.specs.reader import ReaderSpec
 from zoo.specs.sampling import SamplingSpec
 from zoo.specs.section import SectionSpec
 from zoo.specs.suite import Suite
@@ -39,6 +40,7 @@ KINDS: dict[str, type[Any]] = {
     "loss": LossSpec,
     "sampling": SamplingSpec,
     "transform": TransformSpec,
+    "reader": ReaderSpec,
     "section": SectionSpec,  # provisional
 }
 KIND_OF = {plural_of(kind): kind for kind in KINDS}

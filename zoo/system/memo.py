@@ -30,14 +30,20 @@ class FileMemo:
     swapped. The change time cannot be set by a program.
 
     A fact is any JSON document, by default the SHA-256. `what` names it (with the version of the code that finds
-    it), `find` computes it.
+    it), `find` computes it. `files_of` lists the files that it depends on, if these are more than the file itself.
     """
 
-    def __init__(self, folder: Path, what: str = "sha256", find: Callable[[Path], Any] = hash_file) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        what: str = "sha256",
+        find: Callable[[Path], Any] = hash_file,
+        files_of: Callable[[Path], tuple[Path, ...]] | None = None,
+    ) -> None:
         import sqlite3
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.what, self.find = what, find
+        self.what, self.find, self.files_of = what, find, files_of
         # Stored by `close`, because a transaction blocks other benches.
         self.new_rows: list[tuple[str, str, int, str, str]] = []
         self.folders: dict[Path, Path] = {}  # resolved
@@ -82,7 +88,9 @@ class FileMemo:
 
     def key(self, path: Path) -> tuple[str, str, int, str]:
         size, *times = file_stamp(path)
-        return self.what, self.resolve(path), size, " ".join(map(str, times))
+        others = self.files_of(path)[1:] if self.files_of else ()
+        stamps = [*times, *(number for other in others for number in file_stamp(other))]
+        return self.what, self.resolve(path), size, " ".join(map(str, stamps))
 
     def resolve(self, path: Path) -> str:
         """The absolute path without symbolic links.

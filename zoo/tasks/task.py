@@ -108,6 +108,10 @@ class Targets(ABC):
         """One target as text for tables and pages."""
         return str(target)
 
+    def describe_volume(self, target: Any, labels: Sequence[str]) -> str:
+        """The target of a volume as text, which may count voxels where `describe` counts pixels."""
+        return self.describe(target, labels)
+
     def columns(self, labels: Sequence[str]) -> list[str]:
         """The columns of a table of targets."""
         return ["target"]

@@ -15,6 +15,7 @@ from zoo.errors import DataError, UsageError, ZooError, clean, message_of
 from zoo.images.formats import (
     frame_name,
     has_tags,
+    how_to_read,
     is_image_name,
     is_unnamed_image,
     is_volume_name,
@@ -119,11 +120,12 @@ def list_below(folder: Path, shown: Path) -> Iterator[File | NewImage]:
     for name in listing.images:
         yield File(folder / name, str(shown / name))
     for name in listing.unread_images:
-        yield refuse_input(str(shown / name), "zoo does not read this format", "convert it to PNG")
+        yield refuse_input(str(shown / name), "zoo does not read this format", how_to_read(name))
     for name, error in refused.items():
         yield refuse_image(str(shown / name), error)
     if not (listing.images or listing.unread_images or refused):
-        yield refuse_input(str(shown), "no images in it", "name a folder of images")
+        fix = how_to_read(listing.unread[0]) if listing.unread else "name a folder of images"
+        yield refuse_input(str(shown), "no images in it", fix)
 
 
 def fold_series(inputs: Iterable[File | NewImage], card: ModelCard) -> Iterator[File | Series | NewImage]:
@@ -222,7 +224,7 @@ def list_frames(path: Path, shown: str, card: ModelCard, tags: Sequence[str]) ->
         check_file_name(path, shown)
         check_regular(path)
         if not (is_image_name(path.name) or is_unnamed_image(path)):
-            raise DataError(f"{path}: not an image that zoo reads", fix="convert it to PNG or DICOM", code="image")
+            raise DataError(f"{path}: not an image that zoo reads", fix=how_to_read(path.name), code="image")
         header = read_header(path, card.file_reading)
         if header.skip:
             raise DataError(f"{path}: {header.skip}", fix="leave it out", code="image")

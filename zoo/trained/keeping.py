@@ -84,7 +84,10 @@ def some_images(dataset: DecodedFold) -> Array:
 
 
 def some_patches(kept: Keepsake) -> Array:
-    """Patches from the middle of volumes of val, float16 (n, A, B, C, channels): values, or standardized ones."""
+    """Patches from the middle of volumes of val, (n, A, B, C, channels): values, or standardized ones.
+
+    They are float16, or float32 if they have values beyond its range, such as those of PET in Bq/ml.
+    """
     dataset, pixels = kept.dataset, kept.pixels
     assert isinstance(pixels, VolumePixels)
     assert isinstance(dataset.decoded, DecodedVolumes)
@@ -97,7 +100,14 @@ def some_patches(kept: Keepsake) -> Array:
         )
         patch = pad_to(stored[middle], pixels.patch).float().cpu().numpy()
         patches.append(patch * columns["std"][row] + columns["mean"][row] if pixels.clipped else patch)
-    return np.stack(patches).astype(np.float16)
+    return as_small_floats(np.stack(patches))
+
+
+def as_small_floats(values: Array) -> Array:
+    """The values as float16 if its range holds them, else as float32."""
+    is_small = np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+    small: Array = values.astype(np.float16 if is_small else np.float32)
+    return small
 
 
 def reference_of(kept: Keepsake) -> Reference | None:

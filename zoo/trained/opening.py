@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.arrays import Array
 from zoo.errors import ResultsError, UsageError, WeightsError, nearest
 from zoo.evaluation.predictions import Predictions, load_predictions
+from zoo.images.plugin_readers import parse_identity
 from zoo.models.building import spec_with_metadata
 from zoo.models.identity import identify_estimator, identify_network
 from zoo.models.layout import place
@@ -18,7 +19,7 @@ from zoo.models.weights import InitialWeights, find_model
 from zoo.registry.choices import reopen_choice
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.bundles import is_bundle
-from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders
+from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders, read_result_document
 from zoo.specs.choice import Choice
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
@@ -93,7 +94,37 @@ def find_models(name: str, results: Path, *, with_masks: bool = False) -> list[P
     rows = sorted({f"{card.name}/{card.protocol}" for card in kept.values()})
     if len(rows) > 1:
         raise UsageError(f"{name!r} is {len(rows)} models", fix=f"name one: {', '.join(rows)}", code="ambiguous")
+    refuse_different(name, kept)
     return sorted(kept, key=lambda folder: (kept[folder].fold, kept[folder].seed))
+
+
+def refuse_different(name: str, kept: Mapping[Path, ModelCard]) -> None:
+    """Raise UsageError unless the runs differ in nothing but seed and fold: only then their mean is one model's."""
+    facts = {folder: facts_but_seed(read_result_document(folder / "result.json")[0]) for folder in kept}
+    groups: dict[tuple[str, ...], Path] = {}
+    names = sorted({each for own in facts.values() for each in own})
+    for folder, own in facts.items():
+        groups.setdefault(tuple(own.get(each, "") for each in names), folder)
+    if len(groups) == 1:
+        return
+    differing = [each for number, each in enumerate(names) if len({values[number] for values in groups}) > 1]
+    runs = []
+    for folder in groups.values():
+        texts = ", ".join(f"{each}={facts[folder].get(each, '')[:40]}" for each in differing[:3])
+        runs.append(f"{kept[folder].run[:8]} ({texts})")
+    raise UsageError(
+        f"{name!r} is {len(groups)} models that differ in {', '.join(differing)}",
+        fix=f"name one by the id of a run: {'; '.join(runs)}",
+        code="ambiguous",
+    )
+
+
+def facts_but_seed(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the id of a run depends on, as texts, but the seed, and what may differ between folds."""
+    identity, run = document["identity"], document["run"]
+    fields = {**identity["protocol"], **identity}
+    left_out = {"protocol", "seed", "fold", "batch_size", *run.get("tuned_fields", ())}
+    return {each: str(value) for each, value in fields.items() if each not in left_out}
 
 
 def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
@@ -101,7 +132,8 @@ def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
     if any(card.task in MASK_TASKS for card in cards):
         raise UsageError(
             f"{name} predicts masks, which only `zoo predict` and `zoo export` support",
-            fix="run `zoo predict MODEL IMAGES -o FOLDER`",
+            fix="find its worst and median test images with `zoo report --predictions FILE.csv`, and look at their "
+            "masks: `zoo predict MODEL IMAGES -o FOLDER`",
             code="wrong-task",
         )
 
@@ -163,6 +195,8 @@ def check_network(card: ModelCard, installed: ModelChoice) -> None:
 def open_model(folder: Path, registry: Registry, cache: Path, device: str) -> OpenModel:
     """Open a trained model to predict with it."""
     card, spec, module = load_module(folder, registry, cache)
+    for identity in card.file_reading.readers:
+        reopen_choice("reader", parse_identity(identity), registry)
     arrays = read_arrays(folder)
     return OpenModel(
         card=card,

@@ -84,6 +84,14 @@ def test_two_benches_share_an_experiment_that_both_create(tmp_path, monkeypatch)
     assert observers[1].open_experiment("dots") == first
 
 
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file:{}"])
+def test_benches_with_their_own_results_lock_the_folder_that_they_share(tmp_path, form):
+    store, folders = form.format(tmp_path / "shared runs"), (tmp_path / "a", tmp_path / "b")
+    (lock,) = {zoo_mlflow.lock_of(store, folder) for folder in folders}
+    assert lock.parent == tmp_path
+    assert len({zoo_mlflow.lock_of("https://host:5000", folder) for folder in folders}) == 2
+
+
 class Late:
     """Find no experiment in the first call, as if another bench created it after that."""
 

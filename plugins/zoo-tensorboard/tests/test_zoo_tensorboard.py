@@ -81,19 +81,26 @@ def test_another_folder_can_be_named(tmp_path, monkeypatch):
     assert list((tmp_path / "logs").rglob("events.out.*")) and not (tmp_path / "tensorboard").exists()
 
 
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_repeated_run_replaces_the_failed_one_and_a_resumed_one_continues(tmp_path, ended):
-    failed = store_result(tmp_path, status="failed")
+@pytest.mark.parametrize("status", ["ok", "timeout", "failed", None])
+def test_a_repeated_run_replaces_a_finished_one_and_continues_any_other(tmp_path, status):
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    first = store_result(tmp_path, status=status or "failed")
     numbers = {"num_steps": 4, "loss": 0.5, "val_loss": None, "val_score": None}
-    for step in (2, 4):
+    for step, result in ((2, first), (4, store_result(tmp_path))):
         observer = OBSERVER.start()
         observer.bench_started({"results": str(tmp_path)})
-        observer.round_finished(round_finished(read_run(failed.run), {**numbers, "step": step}))
-        if ended:
-            observer.run_finished(run_finished(failed))
+        observer.round_finished(round_finished(read_run(result.run), {**numbers, "step": step}))
+        if status or step == 4:
+            observer.run_finished(run_finished(result))
         observer.bench_finished({})
-    (folder,) = {path.parent for path in tmp_path.rglob("events.out.*")}
-    assert [step for step, value in read_summaries(folder) if value.tag == "loss"] == ([4] if ended else [2, 4])
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.*") if path.parent.name != "scores"}
+    summaries = read_summaries(folder)
+    assert [step for step, value in summaries if value.tag == "loss"] == ([4] if status == "ok" else [2, 4])
+    purges = [event.step for event in read_events(folder) if event.session_log.status == SessionLog.START]
+    assert purges == ([] if status == "ok" else [4])  # TensorBoard drops what the earlier run has from this step on
+    texts = [value.tensor.string_val[0] for _, value in summaries if value.tag == "status/text_summary"]
+    assert texts == [b"ok"]
 
 
 def test_a_run_that_was_interrupted_after_its_last_round_keeps_its_rounds(tmp_path):

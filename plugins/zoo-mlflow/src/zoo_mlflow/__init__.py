@@ -7,6 +7,8 @@ import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from zoo import ObserverSpec, hookimpl
 
@@ -18,15 +20,18 @@ class MLflow:
 
     def bench_started(self, event: dict[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        address = None  # that of $MLFLOW_TRACKING_URI
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
+        address = os.environ.get("MLFLOW_TRACKING_URI")
+        if not address:
             address = Path(event["results"], "mlruns").as_uri()
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+        from filelock import FileLock
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(address)
         self.runs: dict[str, str] = {}  # MLflow's id by zoo's
-        self.lock = Path(event["results"], ".mlflow.lock")
+        self.lock = lock_of(address, Path(event["results"]))
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.lock):  # it creates a folder
+            self.client = MlflowClient(address)
 
     def round_finished(self, event: dict[str, Any]) -> None:
         self.log(event["run"], {name: event[name] for name in ("loss", "val_loss", "val_score")}, event["step"])
@@ -88,6 +93,15 @@ class MLflow:
                 if known is None:
                     raise
                 return str(known.experiment_id)
+
+
+def lock_of(address: str, results: Path) -> Path:
+    """The file that benches lock to write to a store: beside one that is a folder, else in the results folder."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("", "file"):
+        return results / ".mlflow.lock"
+    folder = Path(url2pathname(parts.path) if parts.scheme else address).resolve()
+    return folder.with_name(f".{folder.name}.lock")
 
 
 @hookimpl

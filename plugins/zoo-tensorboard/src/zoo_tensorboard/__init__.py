@@ -9,7 +9,8 @@ from typing import Any
 
 from zoo import ObserverSpec, hookimpl
 
-ENDED = "ended"  # an empty file beside the events of a run that ended
+ENDED = "ended"  # an empty file beside the events of a run that has a result; after another end, a run may continue
+STATUS_SUFFIX = ".status"  # of the event file that only has how a run ended, so that a repeated run can replace it
 
 
 class TensorBoard:
@@ -27,15 +28,20 @@ class TensorBoard:
         writer.flush()
 
     def run_finished(self, event: dict[str, Any]) -> None:
+        from tensorboardX import SummaryWriter
+
         run, writer = event["run"], self.open(event["run"])
         scores = {f"test/{name}": score["value"] for name, score in event["scores"].items()}
         scores = {name: value for name, value in scores.items() if value is not None}
         if scores:
             choices = {name: run[name] for name in ("dataset", "model", "protocol", "seed", "fold", "init")}
             writer.add_hparams(choices, scores, name="scores")
-        writer.add_text("status", event["status"] if event["error"] is None else event["error"]["message"])
         writer.close()
-        (self.folder / run["folder"] / ENDED).touch()
+        folder = self.folder / run["folder"]
+        with SummaryWriter(str(folder), filename_suffix=STATUS_SUFFIX) as status:
+            status.add_text("status", event["status"] if event["error"] is None else event["error"]["message"])
+        if event["status"] == "ok":
+            (folder / ENDED).touch()
         del self.writers[run["id"]]
 
     def bench_finished(self, _: dict[str, Any]) -> None:
@@ -43,9 +49,10 @@ class TensorBoard:
             writer.close()
 
     def open(self, run: dict[str, Any], step: int | None = None) -> Any:
-        """The writer of a run: one that ended before is replaced, an interrupted one continues at this step.
+        """The writer of a run: one that has a result is replaced, any other continues at this step.
 
-        Without a step, as for a run that was interrupted after its last round, all earlier rounds are kept.
+        A run that begins anew continues at its first step, so that nothing of the earlier one is shown. Without a
+        step, as for a run that was interrupted after its last round, all earlier rounds are kept.
         """
         from tensorboardX import SummaryWriter
 
@@ -53,6 +60,8 @@ class TensorBoard:
             folder = self.folder / run["folder"]
             if (folder / ENDED).exists():
                 shutil.rmtree(folder)
+            for path in folder.glob(f"events.*{STATUS_SUFFIX}"):
+                path.unlink()
             purge_step = step if folder.exists() else None
             # The name of a file has the second, in which two benches may begin
             self.writers[run["id"]] = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{step or 0}")
