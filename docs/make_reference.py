@@ -108,9 +108,10 @@ def gallery_text(page: str) -> str:
     for path in sorted(DOCS.parent.glob("plugins/*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         name = project["name"]
-        specs = register(path.parent, name)
+        commands = ", ".join(f"the command `{command}`" for command in project.get("scripts", ()))
+        specs = {} if commands else register(path.parent, name)
         hooks = ", ".join(f"`{HOOKS[kind]}`" for kind in specs)
-        added = "; ".join(list_added(kind, [spec.name for spec in specs[kind]]) for kind in specs)
+        added = commands or "; ".join(list_added(kind, [spec.name for spec in specs[kind]]) for kind in specs)
         page_of = f"[{name}](../plugins/{name}/README.md)"
         rows.append(f"| {page_of} | {project['description']} | {hooks} | {added} | `pip install {name}` |")
     return GALLERY_TABLE.sub(lambda _: "\n".join(rows) + "\n", page)

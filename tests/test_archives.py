@@ -74,6 +74,11 @@ def test_every_kind_of_archive_is_unpacked_with_progress_and_without_system_file
     assert is_archive_name(name)
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path):
+    files = {"a.txt": b"1", "z.npz": make_zip(tmp_path / "z.npz").read_bytes()}
+    assert files_in(unpack(make_tar(tmp_path / "set.tar", files, "w"), tmp_path / "data")) == files
+
+
 def test_an_archive_is_unpacked_again_only_if_the_file_changes(tmp_path):
     archive = make_zip(tmp_path / "Set (1).zip", {"a/x.png": b"1", "b/x.png": b"2"})
     folder = find_unpacked(archive, tmp_path / "cache")

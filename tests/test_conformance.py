@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -39,6 +40,7 @@ QUICK = {
     "suite": (specs.GOOD_SUITES, specs.BAD_SUITES),
     "section": (specs.GOOD_SECTIONS, specs.BAD_SECTIONS),
 }
+SCALE_PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 EXECUTORS = (specs.GOOD_EXECUTORS, specs.BAD_EXECUTORS)
 needs_fork = pytest.mark.skipif(not can_fork(), reason="the works of these tests are local functions: they need fork")
 
@@ -123,6 +125,15 @@ def test_a_remote_executor_gets_a_folder():
 
     spec = ExecutorSpec(name="remote", execute=execute_remotely, remote=True)
     assert failures(spec, ids={"executor-works", "executor-fail-fast"}) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_the_engine_in_the_docs_passes_every_check():
+    (code,) = re.findall(r"```python\n(.*?)```", SCALE_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert failures(names["register_executors"]()[0]) == {}
 
 
 @pytest.mark.integration

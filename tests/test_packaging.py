@@ -132,7 +132,8 @@ def test_a_plugin_agrees_with_the_core_on_version_python_license_and_entry_point
     assert project["name"] == folder.name
     for field in ("version", "requires-python", "license"):
         assert project[field] == core[field]
-    assert project["entry-points"] == {"zoo.v1": {folder.name: folder.name.replace("-", "_")}}
+    hooks = {"zoo.v1": {folder.name: folder.name.replace("-", "_")}}
+    assert project.get("entry-points") == (None if "scripts" in project else hooks)
     assert "zoo-bench" in map(canonical, project["dependencies"])
 
 

@@ -129,6 +129,16 @@ def test_two_workers_do_not_carry_out_the_same_file(write):
     assert caught.value.code == "work-taken"
 
 
+def test_work_whose_file_the_bench_has_removed_is_asked_to_end(write):
+    work, signals = write(), []
+    signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    messages = remote.MessageLog(work.path)
+    messages.send({"kind": "progress"})
+    work.remove()
+    messages.send({"kind": "progress"})
+    assert signals == [signal.SIGTERM]
+
+
 # --- runs of a bench -------------------------------------------------------------------------------------------------
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 

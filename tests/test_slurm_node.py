@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from importlib import metadata
 
@@ -82,12 +83,30 @@ def slurm(tmp_path, monkeypatch):
             daemon.wait(60)
 
 
+def lengthen_jobs(jobs, ended):
+    """Give every job an hour after one that trained was queued again: a busy machine needs many jobs of 45 s."""
+    while not ended.wait(1):
+        logs = [log.read_text().rpartition('"step"') for log in jobs.glob("*.log")]
+        if any(steps and '"requeued": true' in rest for steps, _, rest in logs):
+            ids = subprocess.run(["squeue", "-h", "-r", "-o", "%i"], capture_output=True, text=True).stdout.split()
+            for job in ids:
+                subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=60"], check=True)
+            return
+
+
 def test_a_run_that_reaches_the_time_limit_of_its_job_continues_in_the_next_one(bench, slurm, tiny_data, tmp_path):
     words = ["--datasets", tiny_data / "binary.npz", "--models", "tiny_cnn", "--seeds", "1", "--weights", "none"]
     words += ["--set", "image_size=28", "--set", "steps=20000", "--set", "rounds=2", "--device", "cpu"]
     options = ["--keep-weights", "none", "--executor", "slurm", "--results", tmp_path / "results"]
     limit = "timeout_min=2 slurm_signal_delay_s=75"
-    status, document, err = bench(*words, *options, ZOO_SLURM=limit, timeout=1500, forked=False, **slurm)
+    ended = threading.Event()
+    helper = threading.Thread(target=lengthen_jobs, args=(tmp_path / "results" / ".jobs", ended))
+    helper.start()
+    try:
+        status, document, err = bench(*words, *options, ZOO_SLURM=limit, timeout=1500, forked=False, **slurm)
+    finally:
+        ended.set()
+        helper.join()
     assert status == 0, err
     assert {run["status"] for run in document["runs"]} == {"ok"}
     (stored,) = (tmp_path / "results" / "binary").glob("tiny_cnn*/*/result.json")

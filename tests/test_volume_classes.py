@@ -26,7 +26,9 @@ from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
 from zoo.runner.choices import check_choices
 from zoo.runner.grid import Machine, PlannedModel, plan_run
+from zoo.specs.choice import Choice
 from zoo.specs.protocol import PROTOCOLS, QUICK3D
+from zoo.specs.transform import TransformSpec
 from zoo.system.machine import seed_children
 from zoo.training.fitting import USES
 from zoo.training.volume_batches import CubeBatches
@@ -189,7 +191,11 @@ def test_a_window_is_measured_at_all_places_of_the_cubes(tmp_path, monkeypatch):
 
 def test_an_interrupted_training_draws_the_same_volumes(fold):
     protocol = replace(QUICK3D, augmentation="one-of")
-    first, second = (CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES)) for _ in range(2))
+    half = Choice(spec=TransformSpec(name="half", augment=lambda images, draws: images / 2, dims=(3,)), plugin="odd")
+    first, second, plain = (
+        CubeBatches(fold, open_pixels_of(fold), protocol, seed_children(0, *USES), {"transforms": transforms})
+        for transforms in ((half,), (half,), ())
+    )
     state = first.state()
     planned = first.plan(3)
     second.restore(state)
@@ -199,6 +205,9 @@ def test_an_interrupted_training_draws_the_same_volumes(fold):
     one = first.unpack({name: tensor[0] for name, tensor in planned.tensors().items()})
     volumes, targets = first.compute(one)
     assert volumes.shape == (8, 1, 12, 12, 12)
+    unchanged, _ = plain.compute(one)
+    lowest = unchanged.amin(dim=(1, 2, 3, 4), keepdim=True)
+    torch.testing.assert_close(volumes - lowest, (unchanged - lowest) / 2, atol=1e-5, rtol=0)
     assert torch.equal(targets, torch.from_numpy(fold.targets)[one.rows])
 
 

@@ -5,6 +5,7 @@ import re
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import MappingProxyType
 
 import nibabel
 import numpy as np
@@ -29,8 +30,10 @@ from zoo.registry.opening import open_registry
 from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.runner.trials import list_trials
 from zoo.sources.opening import write_card
+from zoo.specs.choice import Choice
 from zoo.specs.model import BuildRequest
 from zoo.specs.protocol import PROTOCOLS, SEGMENT3D_QUICK, override, resolved_fields
+from zoo.specs.transform import TransformSpec
 from zoo.system.devices import open_device
 from zoo.system.machine import num_cores
 from zoo.training.atlas import label_shares
@@ -316,9 +319,10 @@ def test_only_some_volumes_are_decoded_ahead_of_those_written():
 
 
 # --- patches ---------------------------------------------------------------------------------------------------------
-def batches(fold, **changes):
+def batches(fold, choices=MappingProxyType({}), **changes):
     protocol = replace(SEGMENT3D_QUICK, batch_size=4, **changes)
-    return VolumeBatches(fold, open_patches(fold), protocol, {"order": 1, "augmentation": 2, "patches": 3})
+    seeds = {"order": 1, "augmentation": 2, "patches": 3, "transforms": 4}
+    return VolumeBatches(fold, open_patches(fold), protocol, seeds, choices)
 
 
 def test_a_patch_is_cut_from_its_volume_with_its_mask(fold):
@@ -333,6 +337,27 @@ def test_a_patch_is_cut_from_its_volume_with_its_mask(fold):
         place = tuple(slice(16 + at, 16 + at + side) for at, side in zip(corner, drawn.pixels.patch, strict=True))
         np.testing.assert_array_equal(volumes[number, 0], padded[place])
         np.testing.assert_array_equal(masks[number], mask[place])
+
+
+def computed(drawn, count=2):
+    """The first of some planned batches, after their tensors were stored and unpacked."""
+    return drawn.compute(drawn.unpack({name: tensor[0] for name, tensor in drawn.plan(count).tensors().items()}))
+
+
+def invert(images, draws):
+    """Invert the images whose draw is below a half."""
+    return torch.where(draws[:, 0].reshape(-1, 1, 1, 1, 1) < 0.5, 1 - images, images)
+
+
+def test_a_transform_changes_patches_within_their_range_and_no_masks(fold):
+    invert_some = Choice(spec=TransformSpec(name="invert", augment=invert, dims=(3,)), plugin="odd")
+    (plain, masks), (inverted, same) = (
+        computed(batches(fold, choices)) for choices in ({}, {"transforms": (invert_some,)})
+    )
+    assert torch.equal(masks, same)
+    ends = plain.amin(dim=(1, 2, 3, 4), keepdim=True) + plain.amax(dim=(1, 2, 3, 4), keepdim=True)
+    kept, changed = (torch.isclose(inverted, each, atol=1e-5).flatten(1).all(1) for each in (plain, ends - plain))
+    assert kept.any() and changed.any() and (kept | changed).all()
 
 
 def test_the_mask_is_moved_with_its_volume():

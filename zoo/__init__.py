@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from zoo.api import (
         predict as predict,
     )
+    from zoo.api import (
+        write_nnunet as write_nnunet,
+    )
     from zoo.errors import DataError, Undefined, WeightsError, ZooError
     from zoo.leaderboard.tables import SectionRequest
     from zoo.models.building import load_weights
+    from zoo.registry.engines import Engine, JobState, execute_on
     from zoo.registry.remote import RemoteWork
     from zoo.sources.arrays import read_npz_samples
     from zoo.sources.opening import card_dataset, find_data, find_source
@@ -78,6 +82,7 @@ __all__ = [
     "DataError",
     "DatasetSpec",
     "Decisions",
+    "Engine",
     "EstimatorRequest",
     "EstimatorSpec",
     "Event",
@@ -85,6 +90,7 @@ __all__ = [
     "FetchRequest",
     "FigureSeries",
     "Head",
+    "JobState",
     "LossRequest",
     "LossSpec",
     "MetricRequest",
@@ -114,6 +120,7 @@ __all__ = [
     "ZooError",
     "card_dataset",
     "download",
+    "execute_on",
     "find_data",
     "find_source",
     "hash_in_name",
@@ -150,6 +157,7 @@ _MODULES = (
     "system.downloads",
     "system.workers",
     "registry.remote",
+    "registry.engines",
     "models.building",
     "sources.arrays",
     "sources.opening",
@@ -168,6 +176,7 @@ _API = (
     "load_results",
     "open_dataset",
     "predict",
+    "write_nnunet",
 )
 
 

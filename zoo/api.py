@@ -379,6 +379,30 @@ def open_dataset(dataset: str | Path) -> OpenDataset:
     return opened[0][0]
 
 
+def write_nnunet(dataset: str | Path, output: str | Path, *, number: int = 900, **options: Any) -> list[Path]:
+    """Write a dataset with masks as nnU-Net's raw data, audited and split as `zoo bench` does.
+
+    `options` are `folds`, `resplit`, `drop_leaks` and `allow_leak` of the bench. Every fold is a new folder
+    `DatasetNUMBER_NAME` in `output`: train and val with `splits_final.json`, and test without masks. Returns the
+    folders. Raises UsageError if one of the numbers is in use.
+    """
+    from zoo.data.nnunet_raw import RawFold, name_raw_folders, write_raw
+    from zoo.errors import convert_disk_errors
+    from zoo.runner.importing import open_audited
+    from zoo.system.caches import in_use, open_cache
+
+    context = make_context()
+    suite = compose_suite("", {"datasets": as_names(dataset), **options}, context.registry)
+    open_cache(context.settings.cache)
+    with in_use(context.settings.cache), convert_disk_errors():
+        opened, _ = open_audited(suite, context)
+        folders = name_raw_folders(Path(output), opened.source.spec.name, number, len(opened.split.folds))
+        for folder, split_of in zip(folders, opened.split.folds, strict=True):
+            with context.console.counting(f"writing {folder.name}", "images") as progress:
+                write_raw(RawFold(source=opened.source, split_of=split_of), folder, progress)
+    return folders
+
+
 def make_context(settings: Settings | None = None) -> Context:
     from zoo.registry.context import Context
     from zoo.registry.opening import open_registry

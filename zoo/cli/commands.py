@@ -18,6 +18,7 @@ from zoo.cli.list import list_command
 from zoo.cli.plugin import plugin_command
 from zoo.cli.predict import predict_command
 from zoo.cli.report import report_command
+from zoo.cli.robustness import robustness_command
 from zoo.cli.score import score_command
 from zoo.cli.verify import verify_command
 from zoo.cli.why import why_command
@@ -50,6 +51,7 @@ for command in (
     plugin_command,
     predict_command,
     report_command,
+    robustness_command,
     score_command,
     verify_command,
     why_command,

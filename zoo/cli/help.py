@@ -11,7 +11,7 @@ import click
 COMMAND_GROUPS: Mapping[str, Sequence[str]] = {
     "Run": ("bench", "audit"),
     "Look at results": ("report", "compare", "list", "info", "why"),
-    "Use a trained model": ("predict", "explain", "export"),
+    "Use a trained model": ("predict", "explain", "robustness", "export"),
     "Share results": ("bundle", "verify"),
     "Maintain": ("score", "plugin", "cache", "doctor", "worker"),
 }

@@ -21,7 +21,7 @@ from zoo.tasks.task import Task
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-CHOICE_BATCH, CHOICE_SIDE = 32, 16
+CHOICE_BATCH, CHOICE_SIDES = 32, (16, 14, 11)
 SMOOTHING = 0.1
 SAME_LOSS = 1e-5  # float32 sums in another order
 WIDE_RANGE = (-1.0, 2.0)  # of augmented images: noise and contrast may leave 0 to 1, another scale does not fit
@@ -213,12 +213,14 @@ def draw_pixels() -> Iterator[Array]:
         yield np.full((24, 24), levels // 2, dtype)
 
 
-def draw_batch(spec: TransformSpec, device: str = "cpu") -> tuple[Tensor, Tensor]:
+def draw_batches(spec: TransformSpec, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and volumes, as far as a transform takes them, with their draws."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((CHOICE_BATCH, 3, CHOICE_SIDE, CHOICE_SIDE), generator=generator)
-    return images.to(device), torch.rand((CHOICE_BATCH, spec.num_draws), generator=generator).to(device)
+    for dims in spec.dims:
+        images = torch.rand((CHOICE_BATCH, 3, *CHOICE_SIDES[:dims]), generator=generator)
+        yield images.to(device), torch.rand((CHOICE_BATCH, spec.num_draws), generator=generator).to(device)
 
 
 def check_transform_shape(subject: CheckedSpec) -> None:
@@ -227,12 +229,14 @@ def check_transform_shape(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     name = f"transform {spec.name!r}"
     if spec.augment is not None:
-        images, draws = draw_batch(spec)
-        with step(name):
-            augmented = spec.augment(images.clone(), draws, **spec.options)
-            kept = augmented.shape == images.shape and augmented.dtype == torch.float32
-        expect(kept, f"{name} returned {augmented.dtype} {tuple(augmented.shape)} for float32 {tuple(images.shape)}")
-        expect(bool(augmented.isfinite().all()), f"{name}: its images are not finite")
+        for images, draws in draw_batches(spec):
+            with step(name):
+                augmented = spec.augment(images.clone(), draws, **spec.options)
+                kept = augmented.shape == images.shape and augmented.dtype == torch.float32
+            expect(
+                kept, f"{name} returned {augmented.dtype} {tuple(augmented.shape)} for float32 {tuple(images.shape)}"
+            )
+            expect(bool(augmented.isfinite().all()), f"{name}: its images are not finite")
         return
     assert spec.prepare is not None
     for pixels in draw_pixels():
@@ -246,10 +250,10 @@ def check_transform_repeats(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     name = f"transform {spec.name!r}"
     if spec.augment is not None:
-        images, draws = draw_batch(spec)
-        with step(name):
-            one, other = (spec.augment(images.clone(), draws, **spec.options) for _ in range(2))
-        expect(bool(one.equal(other)), f"{name}: the same images and draws give two results")
+        for images, draws in draw_batches(spec):
+            with step(name):
+                one, other = (spec.augment(images.clone(), draws, **spec.options) for _ in range(2))
+            expect(bool(one.equal(other)), f"{name}: the same images and draws give two results")
         return
     assert spec.prepare is not None
     for pixels in draw_pixels():
@@ -269,31 +273,31 @@ def require_augment(spec: TransformSpec) -> Callable[..., Any]:
 def check_transform_batch(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     augment = require_augment(spec)
-    images, draws = draw_batch(spec)
-    with step(f"transform {spec.name!r}"):
-        whole = augment(images.clone(), draws, **spec.options)
-        alone = augment(images[:1].clone(), draws[:1], **spec.options)
-    same = whole[:1].shape == alone.shape and whole[:1].allclose(alone, atol=1e-5)
-    expect(same, f"transform {spec.name!r}: an image depends on the other images of its batch")
+    for images, draws in draw_batches(spec):
+        with step(f"transform {spec.name!r}"):
+            whole = augment(images.clone(), draws, **spec.options)
+            alone = augment(images[:1].clone(), draws[:1], **spec.options)
+        same = whole[:1].shape == alone.shape and whole[:1].allclose(alone, atol=1e-5)
+        expect(same, f"transform {spec.name!r}: an image depends on the other images of its batch")
 
 
 def check_transform_range(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     augment = require_augment(spec)
-    images, draws = draw_batch(spec)
-    with step(f"transform {spec.name!r}"):
-        augmented = augment(images, draws, **spec.options)
-        low, high = float(augmented.min()), float(augmented.max())
-    inside = WIDE_RANGE[0] <= low and high <= WIDE_RANGE[1]
-    expect(inside, f"transform {spec.name!r}: images of values 0 to 1 become {low:.3g} to {high:.3g}")
+    for images, draws in draw_batches(spec):
+        with step(f"transform {spec.name!r}"):
+            augmented = augment(images, draws, **spec.options)
+            low, high = float(augmented.min()), float(augmented.max())
+        inside = WIDE_RANGE[0] <= low and high <= WIDE_RANGE[1]
+        expect(inside, f"transform {spec.name!r}: images of values 0 to 1 become {low:.3g} to {high:.3g}")
 
 
 def check_transform_replay(subject: CheckedSpec) -> None:
     spec: TransformSpec = subject.spec
     augment = require_augment(spec)
-    images, draws = draw_batch(spec, WITHOUT_VALUES)
-    with step(f"transform {spec.name!r} reads a value or a shape that depends on one: it"):
-        augment(images, draws, **spec.options)
+    for images, draws in draw_batches(spec, WITHOUT_VALUES):
+        with step(f"transform {spec.name!r} reads a value or a shape that depends on one: it"):
+            augment(images, draws, **spec.options)
 
 
 LOSS_CHECKS = (

@@ -52,3 +52,12 @@ def find_mask_reader(source: OpenDataset) -> MaskReader | None:
     masks = source.samples.masks
     read = masks.read if isinstance(masks, SameMasks) else masks
     return read if isinstance(read, MaskReader) else None
+
+
+def name_images(source: OpenDataset) -> dict[str, tuple[str, ...]]:
+    """The paths that stand for each image by its id: its own, and that of its mask."""
+    reader, ids = find_mask_reader(source), source.sample_ids.tolist()
+    images = source.samples.table["image"].tolist()
+    if reader is None:
+        return {name: (name,) for name in ids}
+    return {name: (str(image), reader.files[image][0]) for name, image in zip(ids, images, strict=True)}

@@ -1,7 +1,9 @@
-"""Work in a file, which `zoo worker` carries out on this machine or another one that shares the folder.
+"""Work in a file, which `zoo worker` carries out on this machine or another one.
 
 The file is one line of JSON, the versions of the machine that wrote it, followed by the pickled work. The messages of
-the work are appended to a second file, one JSON document per line; the last one says how the work ended.
+the work are appended to a second file, one JSON document per line; the last one says how the work ended. A machine that
+does not share the folder gets the content of the first file, and returns that of the second one and of a third one, the
+parcel of results.
 """
 
 from __future__ import annotations
@@ -16,25 +18,32 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic
 
 from zoo.errors import RunError, UsageError
 from zoo.registry.finding import find_plugins
+from zoo.registry.parcels import pack_runs, unpack_runs
 from zoo.system.files import written_whole
-from zoo.system.locks import lock_of, locked
+from zoo.system.locks import is_locked, lock_of, locked
 from zoo.system.machine import requirements_of, versions
 from zoo.system.workers import Event, Notify, Work, carry_out_one, end_with
 
+OTHER_MACHINE = ("other-versions", "other-data")  # codes of errors of a machine, not of a run
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class RemoteWork(Generic[Work]):
-    """Work that is carried out by a command on another machine, and its events as they arrive in the shared folder."""
+    """Work that is carried out by a command on another machine, and its events as they arrive in the folder.
+
+    The folder is one in the results folder. If the other machine does not share it, its executor writes the content of
+    the file there, adds the option `--apart` to the command, and appends what arrives beside that file, `.parcel`
+    before the end of `.log`, to `parcel` and `log` here.
+    """
 
     def __init__(self, work: Work, carry_out: Callable[[Work, str, Notify], None], device: str, folder: Path) -> None:
-        self.work, self.offset, self.has_ended = work, 0, False
+        self.work, self.device, self.offset, self.has_ended = work, device, 0, False
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder.resolve() / f"{uuid.uuid4().hex}.work"
         header = json.dumps({"schema": 1, "versions": environment()}).encode()
@@ -48,17 +57,29 @@ class RemoteWork(Generic[Work]):
         return log_of(self.path)
 
     @property
+    def parcel(self) -> Path:
+        """The file of results that were sent here."""
+        return parcel_of(self.path)
+
+    @property
     def command(self) -> list[str]:
         """The command that carries out the work. It may run again: it continues, or returns at once if all is done."""
         return [sys.executable, "-m", "zoo", "worker", str(self.path)]
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether a worker carries it out now. It may belong to a job that its engine has lost."""
+        return is_locked(lock_of(self.path))
+
     def events(self) -> Iterator[Event[Work]]:
-        """Yield the events since the last call. Raises RunError if the versions on the other machine differ."""
+        """Yield the events since the last call. Raises RunError if versions or data on the other machine differ."""
         for message in self.read():
-            if message.get("code") == "other-versions":
-                raise RunError(message["message"], fix=message["fix"], code="other-versions")
+            if message.get("code") in OTHER_MACHINE:
+                raise RunError(message["message"], fix=message["fix"], code=message["code"])
             self.has_ended = message.pop("kind") == "ended"
             if self.has_ended:
+                if self.parcel.exists():
+                    unpack_runs(self.parcel, self.path.parent.parent)
                 yield Event(work=self.work, kind="ended", **message)
                 return
             yield Event(work=self.work, kind="progress", details=message)
@@ -75,24 +96,32 @@ class RemoteWork(Generic[Work]):
 
     def remove(self) -> None:
         """Delete its files."""
-        for path in (self.path, self.log, lock_of(self.path)):  # a killed worker leaves its lock
+        for path in (self.path, self.log, self.parcel, lock_of(self.path)):  # a killed worker leaves its lock
             path.unlink(missing_ok=True)
 
 
 class MessageLog:
-    """Append messages to a file."""
+    """Append messages to the log of a file of work, as long as that file exists."""
 
     def __init__(self, path: Path) -> None:
-        self.stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        self.path = path
+        self.stream = open(log_of(path), "a", encoding="utf-8")  # noqa: SIM115 - until the process ends
         self.stream.write("\n")  # a killed worker may have left an unfinished line
 
     def send(self, message: dict[str, Any]) -> None:
+        """Append a message. End this process if nobody follows the work any more: its bench has removed the file."""
+        if not self.path.exists():
+            os.kill(os.getpid(), signal.SIGTERM)  # training saves its state
         self.stream.write(json.dumps(message, default=float) + "\n")
         self.stream.flush()
 
 
 def log_of(path: Path) -> Path:
     return path.with_suffix(".log")
+
+
+def parcel_of(path: Path) -> Path:
+    return path.with_suffix(".parcel")
 
 
 def parse_message(line: bytes) -> dict[str, Any] | None:
@@ -111,11 +140,12 @@ def environment() -> dict[str, str]:
     return {**versions(*requirements_of(plugins)), **plugins}
 
 
-def carry_out_file(path: Path) -> dict[str, Any]:
+def carry_out_file(path: Path, *, apart: bool = False) -> dict[str, Any]:
     """Carry out the work of a file, as a worker process of the local executor does, and return how it ended.
 
-    Work that has ended is not repeated. Raises UsageError if another worker carries it out at the moment, and RunError
-    if the versions here differ from those of the machine that wrote the file.
+    With `apart`, no folder is shared with the bench: the results are packed into a file beside that of the work. Work
+    that has ended is not repeated. Raises UsageError if another worker carries it out at the moment, and RunError if
+    the versions here differ from those of the machine that wrote the file.
     """
     from filelock import Timeout
 
@@ -126,12 +156,12 @@ def carry_out_file(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not a file of work", fix="pass a file that `zoo bench` wrote") from None
     try:
         with locked(lock_of(path), timeout=0):
-            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(log_of(path)))
+            return find_end(path) or carry_out_pickled(pickled, expected, MessageLog(path), apart=apart)
     except Timeout:
         raise UsageError(f"{path}: another worker carries it out", fix="wait for it", code="work-taken") from None
 
 
-def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: MessageLog) -> dict[str, Any]:
+def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: MessageLog, *, apart: bool) -> dict[str, Any]:
     """Carry out pickled work if the versions here are the expected ones."""
     if error := compare_versions(expected):
         messages.send({"kind": "ended", "status": "failed", **error.describe()})
@@ -139,7 +169,12 @@ def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: Messag
     carry_out, work, device = pickle.loads(pickled)
     end_with(os.getppid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a child of the local executor: training saves its state
+    results = messages.path.with_suffix(".results")
+    if apart:
+        carry_out = partial(carry_out, results=results)
     ended = carry_out_one(carry_out, work, device, messages.send)
+    if apart and results.exists():
+        pack_runs(results, parcel_of(messages.path))
     messages.send(ended)
     return ended
 

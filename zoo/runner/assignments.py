@@ -51,6 +51,7 @@ class Assignment:
     external: tuple[ExternalTest, ...] = ()
     libraries: tuple[str, ...] = ()  # distributions whose versions the result records in addition to the core's
     source: Mapping[str, Any] = field(default_factory=dict)  # how images were read, for the card of a kept model
+    results_of_bench: Path | None = None  # the results folder of a bench that does not share it with this machine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

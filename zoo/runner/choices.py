@@ -74,14 +74,13 @@ def check_choices(protocol: Protocol, choices: Choices, source: OpenDataset) -> 
 
 
 def refuse_transforms(protocol: Protocol, choices: Choices, source: OpenDataset) -> None:
-    transforms = choices.get("transforms", ())
-    if transforms and source.spec.dims == 3:
-        raise UsageError(
-            f"--set transforms: dataset {source.spec.name!r} has volumes, and transforms are for images",
-            fix="leave it out",
-            code="wrong-dims",
-        )
-    for choice in transforms:
+    for choice in choices.get("transforms", ()):
+        if source.spec.dims == 3 and (choice.spec.prepare or 3 not in choice.spec.dims):
+            raise UsageError(
+                f"--set transforms={choice.spec.name}: dataset {source.spec.name!r} has volumes, and it is for images",
+                fix="leave it out",
+                code="wrong-dims",
+            )
         if choice.spec.augment and protocol.method != "finetune":
             raise UsageError(
                 f"--set transforms={choice.spec.name}: it augments images of training, but the method of protocol "

@@ -14,7 +14,7 @@ from zoo.data.dataset import describe_fold
 from zoo.data.lookup import SplitDataset
 from zoo.data.masks import hash_maps
 from zoo.data.opening import OpenDataset
-from zoo.data.references import ReferenceFold, find_mask_reader, open_references
+from zoo.data.references import ReferenceFold, find_mask_reader, name_images, open_references
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict_masks import collect_masks
 from zoo.evaluation.predictions import Predictions
@@ -117,15 +117,6 @@ def open_audited(suite: Suite, context: Context) -> tuple[SplitDataset, tuple[De
     for error in leaks.values():
         raise error
     return dataset, ((Deviation("leak-allowed", (suite.allow_leak,)),) if is_stamped else ())
-
-
-def name_images(source: OpenDataset) -> dict[str, tuple[str, ...]]:
-    """The paths that stand for each image by its id: its own, and that of its mask."""
-    reader, ids = find_mask_reader(source), source.sample_ids.tolist()
-    images = source.samples.table["image"].tolist()
-    if reader is None:
-        return {name: (name,) for name in ids}
-    return {name: (str(image), reader.files[image][0]) for name, image in zip(ids, images, strict=True)}
 
 
 def choose_values(source: OpenDataset, labels: Mapping[str, int] | None) -> tuple[int, ...]:

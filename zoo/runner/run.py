@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.cube_pixels import CubePixels, open_cubes
@@ -27,6 +28,7 @@ from zoo.results.runs import Run
 from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work, resolution_of
 from zoo.runner.external import FittedModel, predict_external
+from zoo.runner.moving import move_here
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
@@ -43,8 +45,15 @@ if TYPE_CHECKING:
 NOTIFY_SECONDS = 0.1
 
 
-def claim_and_execute(assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None) -> None:
-    """Execute, in a worker process, what another bench neither executes now nor has finished since planning."""
+def claim_and_execute(
+    assignment: Assignment, device: str, notify: Notify, *, registry: Registry | None, results: Path | None = None
+) -> None:
+    """Execute, in a worker process, what another bench neither executes now nor has finished since planning.
+
+    `results` is the folder of the results on a machine that shares no folder with the bench.
+    """
+    if results:
+        assignment = move_here(assignment, results)
     with claim(assignment.results, assignment.run) as is_ours:
         if not is_ours:
             notify({"taken": True})
@@ -243,8 +252,9 @@ def measure_module_size(module: nn.Module, pixels: Pixels | VolumePixels) -> dic
 
 def open_checkpoints(assignment: Assignment) -> Checkpoints:
     """The checkpoints of this run with these versions of the libraries; `--fresh` deletes them."""
-    results, libraries = str(assignment.results.resolve()), json.dumps(versions(*assignment.libraries), sort_keys=True)
-    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, results, libraries)
+    results = assignment.results_of_bench or assignment.results
+    libraries = json.dumps(versions(*assignment.libraries), sort_keys=True)
+    checkpoints = find_checkpoints(assignment.cache, assignment.run.id, str(results.resolve()), libraries)
     if assignment.fresh:
         checkpoints.drop()
     return checkpoints

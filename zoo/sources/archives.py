@@ -32,6 +32,7 @@ MAX_ARCHIVE_RATIO = 100
 NO_BOMB_BYTES = 100 * 2**20
 MAX_SHOWN, SHOWN_OF_NAME = 200, 60  # characters: a longer entry name is cut to 60 in messages
 MAX_TAR_HEADER_BYTES = 2**20  # of a long name or extended header in a tar, which is read into memory
+TAR_MAGIC = b"ustar"
 OTHER_KINDS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "RAR"}
 LONG_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
@@ -112,6 +113,8 @@ def is_zip_archive(archive: Path) -> bool:
                 fix="unpack it and name the folder as the dataset",
                 code="archive",
             )
+    if head[257:262] == TAR_MAGIC:  # first: the last file of a tar may be a zip, such as an `.npz`
+        return False
     if zipfile.is_zipfile(archive):
         return True
     if head.startswith(b"PK"):

@@ -17,7 +17,8 @@ class ExecutorSpec:
     an exception. Closing the generator ends all work.
 
     With `remote`, works are carried out elsewhere: `carry_out` and the works can be pickled, and `execute` also
-    receives `folder=`, a folder in the results folder. `zoo.RemoteWork` makes a command of each work.
+    receives `folder=`, a folder in the results folder. `zoo.RemoteWork` makes a command of each work, and
+    `zoo.execute_on` carries the commands out as jobs of a `zoo.Engine`.
     """
 
     name: str

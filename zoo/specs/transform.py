@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,23 @@ class TransformSpec(ChoiceSpec):
     the protocol and before normalization: images float32 (B, C, H, W), 0..1 over the intensity range, and `draws`,
     float32 (B, num_draws), uniform in 0..1. It is deterministic, treats each image alone, and moves nothing that a mask
     would have to follow. A GPU captures it once and replays it: it may not read a value back, and its shapes are fixed.
+    `severities` are options of severity 1, 2, ...: with them, `zoo robustness` changes test images by `augment`.
+    With 3 in `dims` it also takes volumes and patches of volumes (B, C, D, H, W), each with its own range as 0..1.
     """
 
     prepare: Callable[..., Array] | None = None
     augment: Callable[..., Any] | None = None
     num_draws: int = 1
+    dims: tuple[int, ...] = (2,)  # of the images that `augment` takes
+    severities: tuple[Mapping[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if (self.prepare is None) == (self.augment is None):
             raise TypeError(f"transform {self.name!r}: set exactly one of prepare, augment")
+        if self.severities and self.augment is None:
+            raise TypeError(f"transform {self.name!r}: severities are of augment")
+        if unknown := {name for each in self.severities for name in each} - set(self.options):
+            raise TypeError(f"transform {self.name!r}: severities have {min(unknown)!r}, which is no option")
 
 
 def prepare_pixels(pixels: Array, transforms: Iterable[Choice]) -> Array:

@@ -28,3 +28,16 @@ def locked(path: Path, timeout: float = -1.0) -> Iterator[None]:
 
 def lock_of(temporary: Path) -> Path:
     return temporary.with_name(f"{temporary.name}.lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock."""
+    from filelock import Timeout
+
+    if not path.exists():
+        return False
+    try:
+        with locked(path, timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -94,10 +94,7 @@ class Batches(BatchSource):
         self.image_shape = torch.tensor(pixels.images.shape[1:-1], device=pixels.images.device)
         self.symmetries = dataset.symmetries if protocol.symmetries else ()
         self.one_of = protocol.augmentation == "one-of"
-        self.transforms = [choice for choice in self.choices["transforms"] if choice.spec.augment]
         self.mixup = protocol.mixup
-        if self.transforms:
-            self.generators["transforms"] = torch_generator(seeds["transforms"])
         if self.mixup:
             self.generators["mixup"] = torch_generator(seeds["mixup"])
 
@@ -122,13 +119,7 @@ class Batches(BatchSource):
 
     def plan_chosen(self, count: int) -> dict[str, Tensor]:
         """Draw what the transforms and mixup need for `count` batches."""
-        import torch
-
-        parts = {}
-        if self.transforms:
-            shape = (self.size, sum(choice.spec.num_draws for choice in self.transforms))
-            drawn = [torch.rand(shape, generator=self.generators["transforms"]) for _ in range(count)]
-            parts["transforms"] = torch.stack(drawn)
+        parts = self.draw_transforms(count)
         if self.mixup:
             partners, shares = draw_partners(count, self.size, self.mixup, self.generators["mixup"])
             parts |= {"partners": partners, "shares": shares}
@@ -176,15 +167,6 @@ class Batches(BatchSource):
         if partners is None or shares is None:
             return images, targets
         return images, targets, targets.index_select(0, partners), shares
-
-    def transform(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Apply the augmenting transforms to images (B, C, H, W) in 0..1, with their draws (B, K)."""
-        first = 0
-        for choice in self.transforms:
-            last = first + choice.spec.num_draws
-            images = choice.spec.augment(images, draws[:, first:last], **choice.options)
-            first = last
-        return images
 
 
 def open_masks(dataset: DecodedFold, pixels: Pixels) -> Tensor | None:

@@ -64,6 +64,9 @@ class BatchSource(ABC):
         self.rows = torch.from_numpy(dataset.index("train"))
         self.size = batch_size(dataset, protocol)
         self.generators = {"order": torch_generator(seeds["order"]), "draws": torch_generator(seeds["augmentation"])}
+        self.transforms = [choice for choice in self.choices["transforms"] if choice.spec.augment]
+        if self.transforms:
+            self.generators["transforms"] = torch_generator(seeds["transforms"])
         self.waiting = self.rows[:0]
         (self.sampling,) = self.choices["sampling"]
         self.draw_pass = open_sampling(self.sampling, dataset)
@@ -84,6 +87,25 @@ class BatchSource(ABC):
         chosen = self.waiting[: count * self.size].reshape(count, self.size)
         self.waiting = self.waiting[count * self.size :]
         return chosen
+
+    def draw_transforms(self, count: int) -> dict[str, Tensor]:
+        """The draws of all augmenting transforms for `count` batches, float32 (count, B, K); nothing without any."""
+        import torch
+
+        if not self.transforms:
+            return {}
+        shape = (self.size, sum(choice.spec.num_draws for choice in self.transforms))
+        drawn = [torch.rand(shape, generator=self.generators["transforms"]) for _ in range(count)]
+        return {"transforms": torch.stack(drawn)}
+
+    def transform(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Apply the augmenting transforms to images (B, C, ...) in 0..1, with their draws (B, K)."""
+        first = 0
+        for choice in self.transforms:
+            last = first + choice.spec.num_draws
+            images = choice.spec.augment(images, draws[:, first:last], **choice.options)
+            first = last
+        return images
 
     @abstractmethod
     def plan(self, count: int) -> Any:

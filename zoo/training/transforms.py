@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from zoo.images.contrast import equalize_locally
@@ -26,6 +27,56 @@ def cut_out(images: Tensor, draws: Tensor, *, side: float) -> Tensor:
     return images * kept[:, None]
 
 
+def lower_contrast(images: Tensor, draws: Tensor, *, share: float, factor: float) -> Tensor:
+    """Multiply the distances from the mean of each image by `factor`, in a `share` of the images."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return where_drawn(draws, share, (images - mean) * factor + mean, images)
+
+
+def blur_some(images: Tensor, draws: Tensor, *, share: float, deviation: float) -> Tensor:
+    """Blur a `share` of the images by a Gaussian whose standard deviation is a share of the side."""
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    sigma = max(deviation * max(images.shape[2:]), 1e-3)
+    radius = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)
+    places = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-(places**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    single = pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
+    blurred = conv2d(conv2d(single, kernel[None, None, :, None]), kernel[None, None, None, :])
+    return where_drawn(draws, share, blurred.reshape(images.shape), images)
+
+
+def add_gaussian_noise(images: Tensor, draws: Tensor, *, share: float, deviation: float) -> Tensor:
+    """Add independent normal numbers to the pixels of a `share` of the images, the same on every device."""
+    import torch
+
+    count = images[0].numel()
+    numbers = torch.arange(2 * count, device=images.device).reshape(2, 1, count)
+    seeds = (draws[:, 1:] * 2**24).long()  # (B, 1)
+    first, second = hash_to_share(hash_numbers(numbers ^ hash_numbers(seeds)))
+    normal = (-2 * (1 - first).log()).sqrt() * (2 * math.pi * second).cos()  # Box & Muller 1958
+    return where_drawn(draws, share, images + deviation * normal.reshape(images.shape), images)
+
+
+def hash_numbers(numbers: Tensor) -> Tensor:
+    """Mix the lower 32 bits of int64 numbers, by the finalizer of MurmurHash3."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        numbers = ((numbers ^ (numbers >> shift)) * factor) & 0xFFFFFFFF
+    return numbers ^ (numbers >> 16)
+
+
+def hash_to_share(hashes: Tensor) -> Tensor:
+    """Numbers in 0..1, without 1, from 32-bit hashes."""
+    return (hashes >> 8).float() / 2**24
+
+
+def where_drawn(draws: Tensor, share: float, changed: Tensor, images: Tensor) -> Tensor:
+    """The changed images (B, ...) where the first draw is below `share`, else the given ones."""
+    return changed.where((draws[:, 0] < share).reshape(-1, *(1 for _ in images.shape[1:])), images)
+
+
 CLAHE = TransformSpec(
     name="clahe",
     prepare=equalize_locally,
@@ -42,4 +93,33 @@ CUTOUT = TransformSpec(
     options={"side": 0.25},
     bounds={"side": (0.0, 1.0)},
 )
-TRANSFORMS = (CLAHE, CUTOUT)
+SHARE = (0.0, 1.0)
+GAUSSIAN_NOISE = TransformSpec(
+    name="gaussian-noise",
+    augment=add_gaussian_noise,
+    num_draws=2,
+    title="independent normal noise",
+    citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
+    options={"share": 0.5, "deviation": 0.05},
+    bounds={"share": SHARE, "deviation": (0.0, 10.0)},
+    severities=tuple({"share": 1.0, "deviation": each} for each in (0.02, 0.04, 0.08, 0.12, 0.18)),
+)
+GAUSSIAN_BLUR = TransformSpec(
+    name="blur",
+    augment=blur_some,
+    title="a Gaussian blur",
+    citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
+    options={"share": 0.5, "deviation": 0.01},
+    bounds={"share": SHARE, "deviation": (0.0, 1.0)},
+    severities=tuple({"share": 1.0, "deviation": each} for each in (0.005, 0.01, 0.015, 0.025, 0.04)),
+)
+LOW_CONTRAST = TransformSpec(
+    name="contrast",
+    augment=lower_contrast,
+    title="a lower contrast",
+    citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
+    options={"share": 0.5, "factor": 0.5},
+    bounds={"share": SHARE, "factor": (0.0, 10.0)},
+    severities=tuple({"share": 1.0, "factor": each} for each in (0.8, 0.6, 0.4, 0.25, 0.15)),
+)
+TRANSFORMS = (CLAHE, CUTOUT, GAUSSIAN_NOISE, GAUSSIAN_BLUR, LOW_CONTRAST)

@@ -32,9 +32,11 @@ class PlannedPatches:
     corners: Tensor  # int64 (n, B, 3): the first voxel of each patch
     parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
     turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
+    transforms: Tensor | None = None  # float32 (n, B, K), the draws of all augmenting transforms
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"rows": self.rows, "corners": self.corners, "parameters": self.parameters, "turns": self.turns}
+        parts = {"rows": self.rows, "corners": self.corners, "parameters": self.parameters, "turns": self.turns}
+        return parts if self.transforms is None else parts | {"transforms": self.transforms}
 
 
 class AugmentedSource(BatchSource):
@@ -54,6 +56,14 @@ class AugmentedSource(BatchSource):
         for batch in turns if self.symmetries else ():
             batch.copy_(torch.randint(0, 4, batch.shape, generator=self.generators["draws"]))
         return parameters, turns
+
+    def transform_volumes(self, volumes: Tensor, draws: Tensor | None) -> Tensor:
+        """Apply the augmenting transforms to standardized volumes (B, C, ...), each with its range mapped to 0..1."""
+        if draws is None:
+            return volumes
+        low, high = volumes.amin(dim=(1, 2, 3, 4), keepdim=True), volumes.amax(dim=(1, 2, 3, 4), keepdim=True)
+        spread = (high - low).clamp(min=1e-6)
+        return self.transform((volumes - low) / spread, draws) * spread + low
 
 
 class VolumeBatches(AugmentedSource):
@@ -91,7 +101,8 @@ class VolumeBatches(AugmentedSource):
         rows = self.rows[self.choose(count)]
         corners = torch.stack([self.patches.draw(each, self.generators["places"]) for each in rows])
         parameters, turns = self.draw_changes(count, self.lengths)
-        return PlannedPatches(rows=rows, corners=corners, parameters=parameters, turns=turns)
+        drawn = self.draw_transforms(count)
+        return PlannedPatches(rows=rows, corners=corners, parameters=parameters, turns=turns, **drawn)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedPatches:
         """Reverse `PlannedPatches.tensors`."""
@@ -115,6 +126,7 @@ class VolumeBatches(AugmentedSource):
             volumes, moved = augment_volumes(volumes, masks, planned.parameters)
             assert moved is not None
             masks = moved
+        volumes = self.transform_volumes(volumes, planned.transforms)
         return volumes.contiguous(), masks[:, 0].long()
 
 
@@ -126,9 +138,11 @@ class PlannedCubes:
     targets: Tensor  # int64, indices into train's targets
     parameters: Tensor  # float32 (n, B, NUM_PARAMETERS)
     turns: Tensor  # uint8 (n, B, S): 0 to 3 for each symmetry
+    transforms: Tensor | None = None  # float32 (n, B, K), the draws of all augmenting transforms
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"rows": self.rows, "targets": self.targets, "parameters": self.parameters, "turns": self.turns}
+        parts = {"rows": self.rows, "targets": self.targets, "parameters": self.parameters, "turns": self.turns}
+        return parts if self.transforms is None else parts | {"transforms": self.transforms}
 
 
 class CubeBatches(AugmentedSource):
@@ -154,7 +168,8 @@ class CubeBatches(AugmentedSource):
         """Draw the next `count` batches on the host."""
         chosen = self.choose(count)
         parameters, turns = self.draw_changes(count, (1.0, 1.0, 1.0))
-        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters, turns=turns)
+        drawn = self.draw_transforms(count)
+        return PlannedCubes(rows=self.rows[chosen], targets=chosen, parameters=parameters, turns=turns, **drawn)
 
     def unpack(self, parts: Mapping[str, Tensor]) -> PlannedCubes:
         """Reverse `PlannedCubes.tensors`."""
@@ -170,4 +185,5 @@ class CubeBatches(AugmentedSource):
         volumes = turn_volumes(self.pixels.to_input(voxels, planned.rows), self.symmetries, planned.turns)
         if self.augments:
             volumes, _ = augment_volumes(volumes, None, planned.parameters)
+        volumes = self.transform_volumes(volumes, planned.transforms)
         return volumes.contiguous(), self.targets.index_select(0, planned.targets)

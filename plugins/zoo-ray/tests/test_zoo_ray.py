@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zoo import ZooError
+from zoo.testing import parametrize_with_checks
 
 pytest.importorskip("ray")
 zoo_ray = pytest.importorskip("zoo_ray")
@@ -36,17 +37,33 @@ def test_a_wrong_resource_is_an_error_of_the_user(text):
         zoo_ray.read_resources(text)
 
 
-def test_a_task_sees_its_first_gpu():
-    assert [zoo_ray.in_task(device) for device in ("cpu", "cuda:3", "mps")] == ["cpu", "cuda:0", "mps"]
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_command_runs_in_the_folder_of_the_bench_if_the_node_has_it(tmp_path, exists):
     folder = tmp_path if exists else tmp_path / "absent"
-    code = "import os, sys; sys.exit(os.getcwd())"
+    order = zoo_ray.Order(["-c", "import os, sys; sys.exit(os.getcwd())"], {}, str(folder))
     expected = folder if exists else Path.cwd()
-    assert zoo_ray.run_command(["-c", code], {}, str(folder), 1.0) == (1, str(expected))
+    assert list(zoo_ray.run_order(order, 1.0)) == [("end", (1, str(expected)))]
+
+
+@pytest.mark.integration
+def test_without_a_shared_folder_results_arrive_in_parts_before_the_end_of_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo_ray, "PART_BYTES", 4)
+    monkeypatch.setattr(zoo_ray.tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import pathlib, sys, time; path = pathlib.Path(sys.argv[1]); log = path.with_suffix('.log')\n"
+        "log.write_text('{\"step\": 1}\\n'); time.sleep(1); path.with_suffix('.parcel').write_bytes(b'results')\n"
+        "log.open('a').write('{\"kind\": \"ended\"}\\n'); time.sleep(1); sys.exit(path.read_text())"
+    )
+    order = zoo_ray.Order(["-c", code], {}, "absent", name="abc.work", content=b"the work")
+    assert list(zoo_ray.run_order(order, 1.0)) == [
+        ("messages", b'{"step": 1}\n'),
+        ("parcel", b"resu"),
+        ("parcel", b"lts"),
+        ("messages", b'{"kind": "ended"}\n'),
+        ("end", (1, "the work")),
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("requested", [{"num_cpus": 8.0}, {"num_cpus": 1.0, "num_gpus": 1.0}])
@@ -136,3 +153,10 @@ def test_a_node_with_another_version_is_refused_in_one_line(cluster, tmp_path, m
     with pytest.raises(ZooError, match=r"has torch .*, the machine of the bench 0\.1"):
         next(start(tmp_path, ["never"], monkeypatch))
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@parametrize_with_checks(zoo_ray.register_executors())
+def test_the_executor_conforms(spec, check, cluster):
+    check(spec)

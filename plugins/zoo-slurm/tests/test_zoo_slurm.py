@@ -6,11 +6,13 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from zoo import RemoteWork, ZooError
+from zoo.testing import parametrize_with_checks
 
 pytest.importorskip("submitit")
 zoo_slurm = pytest.importorskip("zoo_slurm")
@@ -48,15 +50,11 @@ def test_a_wrong_parameter_is_an_error_of_the_user(text, tmp_path, monkeypatch):
         next(zoo_slurm.execute([], print, folder=tmp_path, devices=["cpu"]))
 
 
-def test_a_job_sees_its_first_gpu():
-    assert [zoo_slurm.in_job(device) for device in ("cpu", "cuda:3", "mps")] == ["cpu", "cuda:0", "mps"]
-
-
-def start(folder, works, monkeypatch, **options):
+def start(folder, works, monkeypatch, cluster="local", **options):
     """The events of works whose function is in a module of its own, as jobs on this machine."""
     (folder / "remote_works.py").write_text(WORK)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("ZOO_SLURM", "cluster=local")
+    monkeypatch.setenv("ZOO_SLURM", f"cluster={cluster}")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "remote_works", raising=False)
     from remote_works import carry_out
@@ -156,69 +154,33 @@ def test_a_command_survives_the_signal_that_slurm_sends_to_every_process_before_
 
 
 class FakeJob:
-    """A job of submitit in a state that a test sets."""
+    """A job of submitit whose state is old until Slurm is asked."""
 
-    state = "RUNNING"
+    def __init__(self, state, now):
+        self.state, self.now, self.num_calls = state, now, 0
 
     def done(self):
-        return False
+        return self.state == "COMPLETED"
 
     def get_info(self, mode):
-        pass
-
-    def cancel(self, check=True):
-        self.state = "CANCELLED"
+        self.num_calls += 1
+        self.state = self.now
 
 
-@pytest.fixture
-def entry(tmp_path):
-    return zoo_slurm.Entry(RemoteWork(str(tmp_path / "work"), print, "cpu", tmp_path / "jobs"), FakeJob())
+def test_the_states_of_jobs_are_those_of_slurm():
+    jobs = [FakeJob(state, state) for state in ("RUNNING", "PENDING", "COMPLETED")]
+    assert zoo_slurm.Slurm(None).states(jobs) == ["running", "waiting", "ended"]
 
 
-def write_message(entry, **message):
-    with open(entry.remote.log, "a") as stream:
-        stream.write(json.dumps({"kind": "progress", **message}) + "\n")
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_time_in_the_queue_does_not_count(entry, monkeypatch, told):
+def test_while_jobs_wait_slurm_is_asked_twice_a_minute(monkeypatch):
     seconds = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-
-    def follow_at(now):
-        seconds[0] = now
-        return [event.kind for event in zoo_slurm.follow(entry, None, 50, is_done=False)]
-
-    write_message(entry, began=True)
-    assert follow_at(100) == ["started", "progress"]
-    if told:
-        write_message(entry, requeued=True)
-    else:
-        entry.job.state = "PENDING"
-    assert follow_at(130) == follow_at(900) == []
-    entry.job.state = "RUNNING"
-    write_message(entry, began=True)
-    assert follow_at(1000) == ["progress"]
-    assert follow_at(1015) == []
-    assert follow_at(1021) == ["ended"]
-    assert entry.job.state == "CANCELLED"
-
-
-def test_an_old_state_does_not_stop_the_clock_of_a_run_that_hangs_at_once(entry, monkeypatch):
-    seconds = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
-    entry.job.state = "PENDING"
-    monkeypatch.setattr(entry.job, "get_info", lambda mode: setattr(entry.job, "state", "RUNNING"))
-    write_message(entry, began=True)
-    list(zoo_slurm.follow(entry, None, 50, is_done=False))
-    seconds[0] = 151.0
-    assert [event.status for event in zoo_slurm.follow(entry, None, 50, is_done=False)] == ["timeout"]
-
-
-def test_after_a_failure_only_jobs_that_have_not_begun_are_cancelled(entry, tmp_path):
-    begun = zoo_slurm.Entry(RemoteWork("other", print, "cpu", tmp_path / "jobs"), FakeJob(), has_started=True)
-    assert zoo_slurm.cancel_waiting([entry, begun]) == [begun]
-    assert (entry.job.state, begun.job.state) == ("CANCELLED", "RUNNING")
+    job, slurm = FakeJob("PENDING", "PENDING"), zoo_slurm.Slurm(None)
+    for second in range(100, 141):
+        seconds[0] = float(second)
+        job.now = "PENDING" if second < 120 else "RUNNING"
+        states = slurm.states([job])
+    assert states == ["running"] and job.num_calls == 2
 
 
 SBATCH = """#!/bin/sh
@@ -229,21 +191,26 @@ echo "Submitted batch job 7"
 
 
 @pytest.fixture
-def submit(tmp_path, monkeypatch, entry):
+def submit(tmp_path, monkeypatch):
     """Submit a job with an `sbatch` that fails some times first."""
     import submitit
 
     def submit_after(failures):
-        program = tmp_path / "bin" / "sbatch"
-        program.parent.mkdir()
-        program.write_text(SBATCH.format(folder=tmp_path, failures=failures))
-        program.chmod(0o755)
-        program.with_name("srun").symlink_to(program)  # submitit looks for it
-        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+        install_sbatch(tmp_path / "bin", SBATCH.format(folder=tmp_path, failures=failures), monkeypatch)
         monkeypatch.setattr(zoo_slurm, "RETRY_SECONDS", (0.0, 0.0))
-        return zoo_slurm.submit_jobs(submitit.SlurmExecutor(tmp_path / "submitit"), [entry.remote])
+        slurm = zoo_slurm.Slurm(submitit.SlurmExecutor(tmp_path / "submitit"))
+        return slurm.submit([RemoteWork("work", print, "cpu", tmp_path / "jobs")])
 
     return submit_after
+
+
+def install_sbatch(folder, text, monkeypatch):
+    program = folder / "sbatch"
+    folder.mkdir()
+    program.write_text(text)
+    program.chmod(0o755)
+    program.with_name("srun").symlink_to(program)  # submitit looks for it
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.integration
@@ -258,3 +225,47 @@ def test_a_lasting_failure_of_sbatch_is_one_line(submit):
     with pytest.raises(ZooError, match="sbatch failed 3 times: sbatch: error: Socket timed out") as caught:
         submit(9)
     assert caught.value.code == "executor-failed"
+
+
+ACCEPTING = """#!/bin/sh
+# sbatch: the first call starts its job, then hangs; srun: run the command after the options
+if [ "$(basename "$0")" = srun ]; then
+    while [ "${{1#-}}" != "$1" ]; do
+        case "$1" in --output|--error) shift;; esac
+        shift
+    done
+    exec "$@"
+fi
+echo call >> {folder}/calls
+number=$(($(wc -l < {folder}/calls)))
+SLURM_JOB_ID=$number setsid sh "$1" > {folder}/out$number 2>&1 &
+echo $! >> {folder}/pids
+test $number -gt 1 || exec sleep 600
+echo "Submitted batch job $number"
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(os.name != "posix", reason="the program is a shell script")
+def test_a_run_whose_sbatch_hangs_after_slurm_took_the_job_is_carried_out_once(tmp_path, monkeypatch):
+    """submitit gives a job its function after `sbatch`: the first job waits a minute for it, and ends without work."""
+    monkeypatch.setattr(zoo_slurm, "SUBMIT_SECONDS", 2.0)
+    monkeypatch.setattr(zoo_slurm, "RETRY_SECONDS", (0.0,))
+    install_sbatch(tmp_path / "bin", ACCEPTING.format(folder=tmp_path), monkeypatch)
+    try:
+        events = list(start(tmp_path, ["fine"], monkeypatch, cluster="slurm"))
+    finally:
+        for pid in (tmp_path / "pids").read_text().split():
+            with suppress(ProcessLookupError):
+                os.killpg(int(pid), signal.SIGKILL)
+    assert [event.status for event in events if event.kind == "ended"] == ["ok"]
+    assert len((tmp_path / "calls").read_text().split()) == 2
+    assert len((tmp_path / "fine").read_text().split()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@parametrize_with_checks(zoo_slurm.register_executors())
+def test_the_executor_conforms(spec, check, monkeypatch):
+    monkeypatch.setenv("ZOO_SLURM", "cluster=local")
+    check(spec)

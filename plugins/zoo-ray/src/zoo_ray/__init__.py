@@ -4,83 +4,116 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from zoo import Event, ExecutorSpec, RemoteWork, ZooError, hookimpl
+from zoo import Engine, Event, ExecutorSpec, JobState, RemoteWork, ZooError, execute_on, hookimpl
 
-MAX_TASKS = 3  # for one run, whose tasks vanish
-POLL_SECONDS = 1.0
 GRACE_SECONDS = 20.0  # for a run to save its state when its task is cancelled
+PART_BYTES = 1 << 24  # of results in one object of Ray
 PROBE_SECONDS = 300.0  # for each node to start Python and report its versions
-TAKEN_SECONDS = 5.0  # before a run is tried again that a lost node may still carry out
 VARIABLES = ("ZOO_CACHE", "ZOO_PLUGINS")  # of the environment of the bench, which the commands need
-DEFAULTS: dict[str, Any] = {
-    "fits": lambda work, device: True,  # noqa: ARG005
-    "more": lambda: None,
-    "timeout": None,
-    "fail_fast": False,
-}
 
 
-@dataclass(eq=False)
-class Entry:
-    """A run, its current task, and the number of tasks that it has had."""
+@dataclass(frozen=True)
+class Order:
+    """What a task runs: a command of zoo, and the file of its work if the node does not share the folder."""
 
-    remote: RemoteWork[Any]
-    device: str
-    task: Any
-    num_tasks: int = 1
-    began: float = 0.0  # when its worker began, in seconds of the monotonic clock; 0: it waits
-    spent: float = 0.0  # seconds of its earlier workers
-    has_started: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """How long its workers have run, without the time in which it waited."""
-        return self.spent + (time.monotonic() - self.began if self.began else 0.0)
+    words: Sequence[str]
+    variables: Mapping[str, str]
+    folder: str  # in which the bench runs
+    name: str = ""  # of the file of work
+    content: bytes = b""
 
 
-def run_command(words: Sequence[str], variables: Mapping[str, str], folder: str, grace: float) -> tuple[int, str]:
-    """Run a command in a Ray task; return its exit status and the last line of its stderr.
+def run_order(order: Order, grace: float) -> Iterator[tuple[str, Any]]:
+    """Run an order in a Ray task and yield what the bench needs, as pairs of a kind and a value.
 
-    It runs in the working folder of the bench if the node has it, because `--results` and `$ZOO_CACHE` may be relative.
+    Without a shared folder these are "messages", bytes of whole lines, and before the last of them "parcel", a part of
+    the results. The last pair is "end": the exit status, and the last line of stderr. Only Python's library is used, so
+    that a node without zoo can say so.
 
-    Ray cancels a task by KeyboardInterrupt, which does not interrupt a system call. The command is asked to end, so
-    that a training saves its state.
+    The command runs in the working folder of the bench if the node has it, because `--results` and `$ZOO_CACHE` may be
+    relative. Ray cancels a task by KeyboardInterrupt, which does not interrupt a system call. The command is asked to
+    end, so that a training saves its state.
     """
-    with tempfile.TemporaryFile() as errors:
-        environment = {**os.environ, **variables}
-        place = folder if Path(folder).is_dir() else None
+    with ExitStack() as stack:
+        path = stack.enter_context(written_here(order)) if order.content else None
+        log = open_log(path) if path else None
+        words = [*order.words, str(path), "--apart"] if path else order.words
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        place = order.folder if Path(order.folder).is_dir() else None
+        environment = {**os.environ, **order.variables}
         process = subprocess.Popen([sys.executable, *words], cwd=place, env=environment, stdout=errors, stderr=errors)
         try:
             while process.poll() is None:
                 time.sleep(0.2)
+                if log and (messages := read_messages(log)):
+                    yield "messages", messages
         finally:
             process.terminate()
             try:
                 process.wait(grace)
             except subprocess.TimeoutExpired:
                 process.kill()
+        if path and path.with_suffix(".parcel").exists():
+            with open(path.with_suffix(".parcel"), "rb") as parcel:
+                for part in iter(lambda: parcel.read(PART_BYTES), b""):
+                    yield "parcel", part
+        if log:
+            yield "messages", log.read()
         errors.seek(0)
         lines = errors.read().decode(errors="replace").splitlines()
-        return process.wait(), next((line for line in reversed(lines) if line.strip()), "")
+        yield "end", (process.wait(), next((line for line in reversed(lines) if line.strip()), ""))
 
 
-def do_nothing(work: object, device: str, notify: Callable[..., None]) -> None:
+@contextmanager
+def written_here(order: Order) -> Iterator[Path]:
+    """Write the file of work to a folder of this node, and remove the folder afterwards."""
+    folder = Path(tempfile.gettempdir(), f"zoo-{Path(order.name).stem}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a lost task of this work, whose worker then ends
+    folder.mkdir(mode=0o700)
+    try:
+        path = folder / order.name
+        path.touch(mode=0o600)
+        path.write_bytes(order.content)
+        yield path
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_log(path: Path) -> IO[bytes]:
+    log = path.with_suffix(".log")
+    log.touch()
+    return open(log, "rb")
+
+
+def read_messages(log: IO[bytes]) -> bytes:
+    """The whole lines since the last call, without the end of the work: the results are sent before it."""
+    place = log.tell()
+    messages = log.read()
+    if b'"kind": "ended"' in messages:
+        messages = b""
+    messages = messages[: messages.rfind(b"\n") + 1]
+    log.seek(place + len(messages))
+    return messages
+
+
+def do_nothing(work: object, device: str, notify: Callable[..., None], **options: object) -> None:
     """The work of a probe: `zoo worker` compares the versions before it."""
 
 
 def read_resources(text: str) -> dict[str, float]:
-    """Parse `$ZOO_RAY`: the resources of a run, separated by spaces: `num_cpus=4 num_gpus=0.5`."""
+    """Parse `$ZOO_RAY`: numbers separated by spaces: `num_cpus=4 num_gpus=0.5 shared_folder=0`."""
     resources = {}
     for word in shlex.split(text):
         name, _, value = word.partition("=")
@@ -88,8 +121,8 @@ def read_resources(text: str) -> dict[str, float]:
             resources[name] = float(value)
         except ValueError:
             raise ZooError(f"ZOO_RAY: {word!r} is not NAME=NUMBER", fix="export ZOO_RAY='num_cpus=4'") from None
-        if name not in ("num_cpus", "num_gpus"):
-            raise ZooError(f"ZOO_RAY: unknown resource {name!r}", fix="give num_cpus or num_gpus")
+        if name not in ("num_cpus", "num_gpus", "shared_folder"):
+            raise ZooError(f"ZOO_RAY: unknown name {name!r}", fix="give num_cpus, num_gpus or shared_folder")
     return resources
 
 
@@ -120,62 +153,120 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
+@dataclass(eq=False)
+class Task:
+    """A task of Ray, and what it has yielded."""
+
+    work: RemoteWork[Any]
+    stream: Any  # ray.ObjectRefGenerator
+    end: str = ""  # what is known about it
+    has_ended: bool = False
+
+    def receive(self) -> None:
+        """Store what has arrived since the last call."""
+        import ray
+
+        while not self.has_ended and ray.wait([self.stream], timeout=0)[0]:
+            try:
+                kind, value = ray.get(next(self.stream))
+            except StopIteration:
+                self.has_ended = True
+            except ray.exceptions.RayError as error:
+                self.end, self.has_ended = type(error).__name__, True
+            else:
+                if kind == "end":
+                    self.end = value[1] or f"exit status {value[0]}"
+                else:
+                    with open(self.work.parcel if kind == "parcel" else self.work.log, "ab") as stream:
+                        stream.write(value)
+
+
+@dataclass(frozen=True)
+class Ray(Engine):
+    """Tasks of Ray, without retries by Ray."""
+
+    resources: Mapping[str, float]
+
+    def submit(self, works: Sequence[RemoteWork[Any]]) -> list[Task]:
+        return [self.start(work, **resources_of_run(work.device, self.resources)) for work in works]
+
+    def start(self, work: RemoteWork[Any], **options: Any) -> Task:
+        """Start the command of a work as a task."""
+        import ray
+
+        # By value: a node without this plugin then reports what it lacks, instead of an error of Ray
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        words, order = work.command[1:], Order(words=(), variables={}, folder=str(Path.cwd()))
+        if self.resources.get("shared_folder", 1.0):
+            variables = {name: value for name, value in os.environ.items() if name in VARIABLES}
+            order = replace(order, words=words, variables=variables)
+        else:
+            work.parcel.unlink(missing_ok=True)  # of a lost task
+            order = replace(order, words=words[:-1], name=work.path.name, content=work.path.read_bytes())
+        task = ray.remote(run_order).options(max_retries=0, num_returns="streaming", **options)
+        return Task(work, task.remote(order, GRACE_SECONDS))
+
+    def states(self, handles: Sequence[Task]) -> list[JobState]:
+        """The clock of a run starts with its worker, so a task that waits may be called running."""
+        for task in handles:
+            task.receive()
+        return ["ended" if task.has_ended else "running" for task in handles]
+
+    def cancel(self, handles: Sequence[Task]) -> None:
+        """Cancel tasks, and wait until their commands have ended."""
+        import ray
+
+        for task in handles:
+            ray.cancel(task.stream, force=False)
+        with suppress(Exception):  # a lost node
+            ends = [task.stream.completed() for task in handles]
+            ray.wait(ends, num_returns=len(ends), timeout=GRACE_SECONDS)
+
+    def describe_end(self, handle: Task) -> str:
+        return handle.end
+
+    def check_nodes(self, folder: Path) -> None:
+        """Raise an error in one line for the first node with other versions or plugins, or without the folder."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        probes = []
+        try:
+            for node in ray.nodes():
+                if node["Alive"]:
+                    work: RemoteWork[None] = RemoteWork(None, do_nothing, "cpu", folder)
+                    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                    task = self.start(work, num_cpus=0, scheduling_strategy=strategy)
+                    probes.append((node["NodeManagerHostname"], task))
+            last = time.monotonic() + PROBE_SECONDS
+            for name, task in probes:
+                while not task.has_ended and time.monotonic() < last:
+                    task.receive()
+                    time.sleep(0.1)
+                list(task.work.events())  # raises the error of other versions
+                if not task.work.has_ended:
+                    raise ZooError(
+                        f"Ray's node {name} cannot carry out runs: {task.end or 'no answer'}",
+                        fix="install the same versions there, and put --results and ZOO_CACHE on a folder that it "
+                        "shares, or set ZOO_RAY=shared_folder=0",
+                        code="executor-failed",
+                    )
+        finally:
+            for _, task in probes:
+                task.work.remove()
+
+
 def execute(
     works: Sequence[Any], carry_out: Callable[..., None], *, folder: Path, devices: Sequence[str], **options: Any
 ) -> Iterator[Event[Any]]:
-    """Submit a task for every work and yield the events that its worker writes to the shared folder.
-
-    A task that ends without an end of its work is submitted again, and continues from the last saved state.
-    """
+    """Carry out works as Ray tasks, on nodes with the versions and plugins of this machine."""
     resources = read_resources(os.environ.get("ZOO_RAY", ""))
-    options = {**DEFAULTS, **options}
-    fits, more, timeout = options["fits"], options["more"], options["timeout"]
     with connected():
         for device in devices:
             check_capacity(resources_of_run(device, resources))
-        check_nodes(folder)
-
-        def submit(works: Sequence[Any]) -> list[Entry]:
-            entries = []
-            for work in works:
-                device = next(each for each in devices if fits(work, each))
-                remote = RemoteWork(work, carry_out, in_task(device), folder)
-                entries.append(Entry(remote, device, submit_task(remote, device, resources)))
-            return entries
-
-        entries, pending = submit(works), True
-        try:
-            while entries or pending:
-                if pending:
-                    ready = more()
-                    pending = ready is not None
-                    entries += submit(ready or ())
-                for entry in list(entries):
-                    if entry not in entries:  # cancelled after another one failed
-                        continue
-                    for event in follow(entry, resources, timeout):
-                        yield event
-                        if event.kind == "ended":
-                            entries.remove(entry)
-                            entry.remote.remove()
-                            if options["fail_fast"] and event.status != "ok":
-                                pending = False
-                                entries = cancel_waiting(entries)
-                if begun := [entry for entry in entries if entry.began]:
-                    yield Event(work=begun[0].remote.work, kind="progress")
-                time.sleep(POLL_SECONDS)
-        finally:
-            cancel(entries)
-
-
-def in_task(device: str) -> str:
-    """The name of a device in a task, which sees its own GPU only: `cuda:3` is `cuda:0` there."""
-    kind, colon, _ = device.partition(":")
-    return f"{kind}:0" if colon else kind
-
-
-def submit_task(remote: RemoteWork[Any], device: str, resources: Mapping[str, float]) -> Any:
-    return start_command(remote, **resources_of_run(device, resources))
+        engine = Ray(resources)
+        engine.check_nodes(folder)
+        yield from execute_on(engine, works, carry_out, folder=folder, devices=devices, **options)
 
 
 def resources_of_run(device: str, resources: Mapping[str, float]) -> dict[str, float]:
@@ -196,109 +287,6 @@ def check_capacity(requested: Mapping[str, float]) -> None:
             fix="lower them in ZOO_RAY, or add such a node",
             code="executor-failed",
         )
-
-
-def start_command(remote: RemoteWork[Any], **options: Any) -> Any:
-    """Start the command of a work as a Ray task, without retries by Ray."""
-    import ray
-
-    # By value: a node without this plugin then reports what it lacks, instead of an error of Ray
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    variables = {name: value for name, value in os.environ.items() if name in VARIABLES}
-    task = ray.remote(run_command).options(max_retries=0, **options)
-    return task.remote(remote.command[1:], variables, str(Path.cwd()), GRACE_SECONDS)
-
-
-def check_nodes(folder: Path) -> None:
-    """Raise an error in one line for the first node that has other versions or plugins, or does not see the folder."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    probes = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            remote: RemoteWork[None] = RemoteWork(None, do_nothing, "cpu", folder)
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = start_command(remote, num_cpus=0, scheduling_strategy=strategy)
-            probes.append((node["NodeManagerHostname"], remote, task))
-    try:
-        for name, remote, task in probes:
-            try:
-                status, line = ray.get(task, timeout=PROBE_SECONDS)
-            except ray.exceptions.RayError as error:
-                status, line = 1, type(error).__name__
-            list(remote.events())  # raises the error of other versions
-            if not remote.has_ended:
-                raise ZooError(
-                    f"Ray's node {name} cannot carry out runs: {line or f'exit status {status}'}",
-                    fix="install the same versions there, and put --results and ZOO_CACHE on a folder that it shares",
-                    code="executor-failed",
-                )
-    finally:
-        for _, remote, _ in probes:
-            remote.remove()
-
-
-def cancel_waiting(entries: Sequence[Entry]) -> list[Entry]:
-    """Cancel the runs that have not begun; return the others."""
-    cancel([entry for entry in entries if not entry.has_started])
-    return [entry for entry in entries if entry.has_started]
-
-
-def cancel(entries: Sequence[Entry]) -> None:
-    """Cancel tasks, wait until their commands have ended, and remove the files of their works."""
-    import ray
-
-    for entry in entries:
-        ray.cancel(entry.task, force=False)
-    if entries:
-        with suppress(Exception):  # a lost node
-            ray.wait([entry.task for entry in entries], num_returns=len(entries), timeout=GRACE_SECONDS)
-    for entry in entries:
-        entry.remote.remove()
-
-
-def follow(entry: Entry, resources: Mapping[str, float], timeout: float | None) -> Iterator[Event[Any]]:
-    """Yield the new events of a run; submit a vanished task again."""
-    import ray
-
-    work = entry.remote.work
-    is_done = bool(ray.wait([entry.task], timeout=0)[0])  # before reading: what it wrote last is then read, too
-    for event in entry.remote.events():
-        if not entry.has_started:
-            entry.has_started = True
-            yield Event(work=work, kind="started")
-        entry.began = entry.began or time.monotonic()
-        yield event
-    if entry.remote.has_ended:
-        return
-    if timeout is not None and entry.seconds > timeout:
-        ray.cancel(entry.task, force=False)
-        message = f"took longer than {timeout:g} s"
-        yield Event(work=work, kind="ended", status="timeout", code="timeout", message=message)
-    elif is_done:
-        line = describe_end(entry.task)
-        if "work-taken" in line:  # the process of a lost node still has the lock
-            time.sleep(TAKEN_SECONDS)
-        elif entry.num_tasks == MAX_TASKS:
-            message = f"{MAX_TASKS} Ray tasks ended without a result: {line}"
-            yield Event(work=work, kind="ended", status="crashed", code="crashed", message=message)
-            return
-        else:
-            entry.num_tasks += 1
-        entry.spent, entry.began = entry.seconds, 0.0
-        entry.task = submit_task(entry.remote, entry.device, resources)
-
-
-def describe_end(task: Any) -> str:
-    """How a task ended that left no result."""
-    import ray
-
-    try:
-        status, line = ray.get(task)
-    except ray.exceptions.RayError as error:
-        return type(error).__name__
-    return line or f"exit status {status}"
 
 
 @hookimpl

@@ -1,0 +1,123 @@
+"""Corruptions by severity, and `zoo robustness`: the scores of a trained model under them."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from zoo import TransformSpec
+from zoo.conformance.checking import CheckedSpec
+from zoo.conformance.choice_claims import TRANSFORM_CHECKS
+from zoo.explaining.robustness import corrupt, draw_by_name
+from zoo.results.store import load_results
+from zoo.specs.choice import Choice
+from zoo.training.transforms import GAUSSIAN_BLUR, GAUSSIAN_NOISE, LOW_CONTRAST, TRANSFORMS
+
+CORRUPTIONS = [spec for spec in TRANSFORMS if spec.severities]
+IMAGES = torch.rand((4, 3, 24, 20), generator=torch.Generator().manual_seed(0))
+ALWAYS = torch.zeros(4, 2)
+
+
+# --- the corruptions of the core -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("spec", CORRUPTIONS, ids=lambda spec: spec.name)
+def test_each_severity_changes_an_image_more_than_the_one_before(spec):
+    draws, images = torch.full((2, spec.num_draws), 0.5), torch.rand((2, 1, 64, 64))
+    distances = [
+        float((spec.augment(images, draws, **{**spec.options, **options}) - images).abs().mean())
+        for options in spec.severities
+    ]
+    assert len(distances) == 5 and distances[0] > 0 and distances == sorted(distances)
+
+
+@pytest.mark.parametrize("spec", CORRUPTIONS, ids=lambda spec: spec.name)
+def test_they_conform_as_transforms(spec):
+    for check in TRANSFORM_CHECKS:
+        check.run(CheckedSpec(spec=spec))
+
+
+def test_noise_is_normal_and_that_of_its_draw():
+    images = torch.zeros(3, 1, 64, 64)
+    draws = torch.tensor([[0, 0.3], [0, 0.3], [0, 0.7]])
+    noise = GAUSSIAN_NOISE.augment(images, draws, share=1, deviation=0.5)
+    assert noise[0].equal(noise[1]) and abs(float(np.corrcoef(noise[0].flatten(), noise[2].flatten())[0, 1])) < 0.05
+    values = noise[2].flatten().numpy() / 0.5
+    assert abs(values.mean()) < 4 / 64 and values.std() == pytest.approx(1, abs=0.04)
+    assert np.mean(np.abs(values) < 1) == pytest.approx(math.erf(0.5**0.5), abs=0.03)
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.06
+
+
+def test_the_blur_is_that_of_scipy():
+    deviation = 1.5
+    blurred = GAUSSIAN_BLUR.augment(IMAGES, ALWAYS[:, :1], share=1, deviation=deviation / 24)
+    expected = ndimage.gaussian_filter(IMAGES.numpy(), (0, 0, deviation, deviation), mode="mirror", radius=(0, 0, 5, 5))
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
+
+
+def test_contrast_keeps_the_mean_of_each_image():
+    changed = LOW_CONTRAST.augment(IMAGES, ALWAYS[:, :1], share=1, factor=0.25)
+    torch.testing.assert_close(changed.mean((1, 2, 3)), IMAGES.mean((1, 2, 3)))
+    torch.testing.assert_close(changed.std((1, 2, 3)), IMAGES.std((1, 2, 3)) / 4)
+
+
+def test_severities_are_options_of_an_augmentation():
+    for fields in ({"prepare": len}, {"augment": len, "options": {"factor": 1.0}}):
+        with pytest.raises(TypeError):
+            TransformSpec(name="x", severities=({"side": 1.0},), **fields)
+
+
+def test_corrupted_images_have_the_levels_of_a_file():
+    squares = np.random.default_rng(0).integers(0, 4096, (3, 8, 8, 1)).astype(np.uint16)
+    draws = draw_by_name("contrast", np.array(["a", "b", "a"]), 1)
+    assert (draws[0] == draws[2]).all() and (draws[0] != draws[1]).all() and draws.dtype == np.float32
+    nothing, gray, over = (
+        corrupt(squares, draws, Choice(spec=LOW_CONTRAST, options={"share": 1.0, "factor": factor}), (100.0, 3000.0))
+        for factor in (1.0, 0.0, 1000.0)
+    )
+    assert nothing.dtype == np.uint16 and np.array_equal(nothing, squares)
+    np.testing.assert_array_equal(gray[:, 0, 0, 0], squares.mean((1, 2, 3)).round())
+    assert over.min() == 0 and over.max() == np.iinfo(np.uint16).max
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def trained(zoo, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    budget = ("--set", "steps=6", "--set", "rounds=1", "--seeds", "1")
+    common = ("--models", "tiny_cnn", "--weights", "none", "--protocol", "quick", "--results", folder)
+    done = zoo("bench", *common, "--datasets", tiny_data / "folders", *budget)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("metric, worse", [("auroc", -1), pytest.param("brier", 1, marks=pytest.mark.slow)])
+def test_the_scores_of_each_severity_beside_that_of_the_run(zoo, trained, tiny_data, tmp_path, metric, worse):
+    words = ("--results", trained, "--data", tiny_data / "folders", "-o", tmp_path / "table.csv", "--metric", metric)
+    done = zoo("robustness", "folders/tiny_cnn", "--corruptions", "contrast,blur", *words)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as stream:
+        first, *rows = list(csv.DictReader(stream))
+    assert [(row["corruption"], row["severity"]) for row in (first, *rows)] == [
+        ("none", "0"),
+        *((corruption, str(severity)) for corruption in ("contrast", "blur") for severity in range(1, 6)),
+    ]
+    (own,) = [result for result in load_results(trained)[0] if result.run["model"].endswith("tiny_cnn")]
+    assert first["metric"] == metric
+    assert float(first["score"]) == pytest.approx(own.scores()[metric].value, abs=1e-6)
+    for row in rows:
+        assert float(row["drop"]) == pytest.approx(worse * (float(row["score"]) - float(first["score"])), abs=1e-9)
+        assert float(row["drop_low"]) <= float(row["drop"]) <= float(row["drop_high"])
+    assert "above 0 is worse" in done.stdout and len(done.stdout.splitlines()) < 20
+
+
+@pytest.mark.integration
+def test_a_transform_without_severities_and_a_model_of_other_data_are_one_line(zoo, trained, tiny_data):
+    for words, code in (
+        (("--corruptions", "cutout"), "unknown-transform"),
+        (("--data", tiny_data / "table"), "no-dataset"),
+    ):
+        done = zoo("robustness", "folders/tiny_cnn", "--results", trained, *words)
+        assert done.returncode == 2 and f"error[{code}]" in done.stderr.splitlines()[-1], done.stderr
