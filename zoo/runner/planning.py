@@ -313,7 +313,7 @@ def report_unkept(runs: Iterable[Run], context: Context) -> None:
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     """Whether the weights that are kept of a run exist: its own or, with `best`, those of any of its seeds."""
-    if keep_weights == "none" or "cube" in result.details:  # see `will_keep_model`
+    if keep_weights == "none":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():

@@ -93,7 +93,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     module = load_module(kept, registry, assignment.cache)[2] if kept else build(own, run, dataset, assignment.weights)
     pixels = open_input(spec, assignment, device)
     cost = measure_module_size(module, pixels)
-    notify({"stored_bytes": 4 * cost["num_parameters"] if will_keep_model(assignment, pixels) else 0})
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     checkpoints = open_checkpoints(assignment)
     if kept:
         fitted = reopen(module, pixels, run.precision)
@@ -123,7 +123,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         **({"weights_derivation": spec.derivation} if run.init == "pretrained" and spec.derivation else {}),
         **(pixels.describe() if isinstance(pixels, VolumePixels | CubePixels) else {}),
         "val_score": null_if_nan(select(val)),
-        "keep_weights": assignment.keep_weights if will_keep_model(assignment, pixels) else "none",
+        "keep_weights": assignment.keep_weights,
     }
     weights = "kept" if kept else "trained again" if assignment.done else "its own"
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
@@ -135,7 +135,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
             predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
             scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
         files = {}
-        if will_keep_model(assignment, pixels):
+        if assignment.keep_weights != "none":
             steps = resolution_of(run, registry).transforms
             files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
         artifacts = Artifacts(
@@ -145,11 +145,6 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     checkpoints.drop()
     for test in assignment.external:
         predict_external(test, model, metrics, assignment.results)
-
-
-def will_keep_model(assignment: Assignment, pixels: Pixels | VolumePixels) -> bool:
-    """Whether the trained model is kept; not that of volumes with labels: no command reads new ones into a cube."""
-    return assignment.keep_weights != "none" and not isinstance(pixels, CubePixels)
 
 
 def keepsake(
