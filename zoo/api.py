@@ -143,9 +143,13 @@ class Leaderboard:
     def __init__(self, results: Iterable[Result], registry: Registry, options: ReportOptions) -> None:
         from zoo.leaderboard.boards import build_leaderboard
         from zoo.leaderboard.sections import list_sections
+        from zoo.results.memo import ScoreMemo
+        from zoo.system.files import cache_root
 
         self.results = list(results)
-        self.boards: list[Board] = build_leaderboard(self.results, registry.metrics, options, list_sections(registry))
+        self.boards: list[Board] = build_leaderboard(
+            self.results, registry.metrics, options, list_sections(registry), memo=ScoreMemo(cache=cache_root())
+        )
 
     @property
     def failed(self) -> list[dict[str, str]]:

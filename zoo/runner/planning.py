@@ -17,8 +17,9 @@ from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
 from zoo.registry.choices import shorten_setting
 from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
+from zoo.results.memo import SoundRuns
 from zoo.results.runs import Run, safe_name
-from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.results.store import WEIGHTS_FILE, Result, find_done, share_records
 from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
 from zoo.runner.grid import (
@@ -273,13 +274,15 @@ def find_all_done(runs: Sequence[Run], context: Context, progress: Progress | No
     settings = context.settings
     if settings.fresh:
         return {}
-    done = {}
-    for number, run in enumerate(runs, start=1):
-        result = find_done(settings.results, run)
-        if result and has_weights(result, run, resolve_keep_weights(run, context)):
-            done[run.id] = result
-        if progress:
-            progress(number, len(runs))
+    done: dict[str, Result] = {}
+    last = None
+    with SoundRuns(settings.cache, settings.results) as sound:
+        for number, run in enumerate(runs, start=1):
+            result = find_done(settings.results, run, sound.check)
+            if result and has_weights(result, run, resolve_keep_weights(run, context)):
+                done[run.id] = last = share_records(result, last)
+            if progress:
+                progress(number, len(runs))
     return done
 
 
