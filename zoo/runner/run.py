@@ -29,6 +29,7 @@ from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work, resolution_of
 from zoo.runner.external import FittedModel, predict_external
 from zoo.runner.moving import move_here
+from zoo.specs.metric import MetricSpec
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
@@ -129,22 +130,31 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
     model = FittedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     if assignment.done is None:
-        predictions = {"val": val}
-        scores: dict[str, dict[str, Score]] = {}
-        if run.purpose != "tune":
-            predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
-            scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        files = {}
-        if assignment.keep_weights != "none":
-            steps = resolution_of(run, registry).transforms
-            files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
-        artifacts = Artifacts(
-            result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
-        )
-        save_result(assignment.results, run, artifacts)
+        finish_run(assignment, fitted, model, metrics, registry)
     checkpoints.drop()
     for test in assignment.external:
         predict_external(test, model, metrics, assignment.results)
+
+
+def finish_run(
+    assignment: Assignment, fitted: Fitted, model: FittedModel, metrics: Mapping[str, MetricSpec], registry: Registry
+) -> None:
+    """Predict test, once and only here, unless val decides between runs; save the result."""
+    run, dataset, pixels = assignment.run, assignment.dataset, model.pixels
+    predictions = {"val": model.val}
+    scores: dict[str, dict[str, Score]] = {}
+    if run.purpose != "tune":
+        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+    files = {}
+    if assignment.keep_weights != "none":
+        own = find_model_spec(run.model, registry, assignment.cache)
+        steps = resolution_of(run, registry).transforms
+        files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
+    artifacts = Artifacts(
+        result=model.result, predictions=predictions, scores=scores, history=fitted.history, files=files
+    )
+    save_result(assignment.results, run, artifacts)
 
 
 def keepsake(
