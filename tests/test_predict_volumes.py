@@ -23,8 +23,8 @@ from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
 from zoo.trained.keeping import as_small_floats, describe_pixels
-from zoo.trained.segmenting_volumes import mean_network
-from zoo.trained.volume_inputs import find_other_size, group_channels, list_volumes
+from zoo.trained.segmenting_volumes import mean_network, network_of, standardize_volume
+from zoo.trained.volume_inputs import ReadVolume, find_other_size, group_channels, list_volumes
 
 BENCH = "--models unet3d --protocol quick --weights none --set steps=4 --set image_size=16 --folds 1 --seeds 1"
 
@@ -263,9 +263,26 @@ def test_values_of_patches_that_float16_cannot_hold_are_kept_as_float32(largest,
 
 def test_seeds_decide_by_their_mean_probability():
     logits = [torch.tensor([0.0, 1.0]), torch.tensor([5.0, 0.0]), torch.tensor([0.0, 1.0])]
-    models = [SimpleNamespace(module=lambda _, own=own: own.reshape(1, 2, 1, 1, 1)) for own in logits]
-    assert mean_network(models)(None).flatten().argmax() == 0
-    assert mean_network(models[:1]) is models[0].module
+    networks = [lambda _, own=own: own.reshape(1, 2, 1, 1, 1) for own in logits]
+    assert mean_network(networks)(None).flatten().argmax() == 0
+    assert mean_network(networks[:1]) is networks[0]
+
+
+@pytest.mark.parametrize(("window", "inputs"), [((0, 400), [-2.0, 0, 2]), ((100, 300), [-2, 0, 2]), (None, None)])
+def test_each_fold_has_the_window_of_its_own_train(window, inputs):
+    volume = ReadVolume(values=np.array([-200.0, 200, 500]).reshape(3, 1, 1), spacing=None, differs=())
+    facts = {"patch": [3, 1, 1], "spacing": None, "window": window}
+    model = SimpleNamespace(
+        card=SimpleNamespace(volumes=facts, channels=1),
+        spec=SimpleNamespace(size_multiple=1, min_image_size=1),
+        module=lambda patch: patch,
+        device="cpu",
+    )
+    pixels, (mean, std) = standardize_volume(model, volume)
+    patch = network_of(model, (mean, std))(pixels.to_input(pixels.stored(0), 0)).flatten()
+    if window is None:
+        inputs = [(value - mean[0]) / std[0] for value in (-200, 200, 500)]
+    assert patch.tolist() == pytest.approx(inputs, abs=1e-2)
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path, main):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.arrays import Array
 from zoo.data.volumes import Sides, VolumePixels, resampled_shape, scale_to_window, standardize
 from zoo.evaluation.forward import Network
 from zoo.evaluation.predict_volumes import decide_volume
@@ -19,6 +20,9 @@ from zoo.trained.volume_inputs import NewVolume, ReadVolume, answer_volumes, rea
 
 if TYPE_CHECKING:
     from zoo.trained.opening import OpenModel
+
+
+Moments = tuple[Array, Array]  # mean and SD of the values, (channels,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,9 +43,10 @@ def segment_volume(models: Sequence[OpenModel], volume: NewVolume) -> NewVolumeM
     card = models[0].card
     read = read_new_volume(volume, card)
     grid, spacing, differs = read.values.shape[:3], read.spacing, read.differs
-    pixels = standardize_volume(models[0], read)
+    pixels, moments = standardize_volume(models[0], read)
     del read  # perf: before the network runs
-    decided = decide_volume(mean_network(models), pixels, 0, grid, card.precision)
+    network = mean_network([network_of(model, moments) for model in models])
+    decided = decide_volume(network, pixels, 0, grid, card.precision)
     if decided is None:
         fix = NO_OUTPUT_FIX if len(models) == 1 else "name another seed by its run's id"
         return NewVolumeMask(name=volume.name, refused=f"{volume.name}: the model's output is not finite", fix=fix)
@@ -56,8 +61,8 @@ def along_file(answer: NewAnswer) -> NewMask:
     return replace(answer, mask=from_upright(answer.mask, answer.volume))
 
 
-def standardize_volume(model: OpenModel, volume: ReadVolume) -> VolumePixels:
-    """Resample and standardize a volume as the bench decoded those of training."""
+def standardize_volume(model: OpenModel, volume: ReadVolume) -> tuple[VolumePixels, Moments]:
+    """Resample and standardize a volume as the bench decoded those of training, without a window."""
     import torch
 
     card = model.card
@@ -65,26 +70,39 @@ def standardize_volume(model: OpenModel, volume: ReadVolume) -> VolumePixels:
     target = card.volumes["spacing"]
     shape = resampled_shape(volume.values.shape[:3], volume.spacing, target)
     voxels, mean, std = standardize(volume.values, shape)
-    gains, offsets = scale_to_window(mean[None], std[None], card.volumes["window"])
-    return VolumePixels(
+    pixels = VolumePixels(
         voxels=torch.from_numpy(voxels.reshape(-1, card.channels)),
         masks=torch.empty(0, dtype=torch.uint8),
         starts=torch.zeros(1, dtype=torch.int64),
         shapes=torch.tensor([shape]),
-        gains=torch.from_numpy(gains).float().to(model.device),
-        offsets=torch.from_numpy(offsets).float().to(model.device),
-        clipped=card.volumes["window"] is not None,
+        gains=torch.ones(1, card.channels, device=model.device),
+        offsets=torch.zeros(1, card.channels, device=model.device),
+        clipped=False,
         patch=tuple(card.volumes["patch"]),
         sides=Sides(model.spec.size_multiple, model.spec.min_image_size),
         spacing=target and tuple(target),
         device=model.device,
     )
+    return pixels, (mean, std)
 
 
-def mean_network(models: Sequence[OpenModel]) -> Network:
-    """The network of one model; of several, the mean of their probabilities for a patch, whose largest decides."""
+def network_of(model: OpenModel, moments: Moments) -> Network:
+    """The network of a model for standardized voxels. Each fold has its own window, which is measured on its train."""
     import torch
 
-    if len(models) == 1:
-        return models[0].module
-    return lambda patch: torch.stack([model.module(patch).float().softmax(dim=1) for model in models]).mean(dim=0)
+    assert model.card.volumes is not None
+    window = model.card.volumes["window"]
+    if window is None:
+        return model.module
+    scales = (torch.from_numpy(each).float().to(model.device) for each in scale_to_window(*moments, window))
+    gains, offsets = (each.reshape(1, -1, 1, 1, 1) for each in scales)
+    return lambda patch: model.module((patch * gains + offsets).clamp(-2, 2))
+
+
+def mean_network(networks: Sequence[Network]) -> Network:
+    """One network itself; of several, the mean of their probabilities for a patch, whose largest decides."""
+    import torch
+
+    if len(networks) == 1:
+        return networks[0]
+    return lambda patch: torch.stack([network(patch).float().softmax(dim=1) for network in networks]).mean(dim=0)
