@@ -16,11 +16,14 @@ from test_text_headers import WRITERS
 from test_volumes import SPACING, ball, msd, save
 
 import zoo
+from zoo import BINARY
+from zoo.errors import UsageError
 from zoo.images.label_maps import read_grid
 from zoo.images.nifti_masks import save_volume_mask
 from zoo.images.volumes import count_stored_channels
 from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
+from zoo.trained.answering import answer_files
 from zoo.trained.card import read_model_card
 from zoo.trained.keeping import as_small_floats, describe_pixels
 from zoo.trained.segmenting_volumes import mean_network, network_of, standardize_volume
@@ -283,6 +286,12 @@ def test_each_fold_has_the_window_of_its_own_train(window, inputs):
     if window is None:
         inputs = [(value - mean[0]) / std[0] for value in (-200, 200, 500)]
     assert patch.tolist() == pytest.approx(inputs, abs=1e-2)
+
+
+def test_a_table_beside_volumes_is_refused(tmp_path):
+    card = SimpleNamespace(name="net", volumes={"patch": [8] * 3}, coding=None, task_kind=BINARY)
+    with pytest.raises(UsageError, match="net takes images only"):
+        answer_files([SimpleNamespace(card=card)], [tmp_path], tmp_path, metadata=tmp_path / "ages.csv")
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path, main):

@@ -56,8 +56,8 @@ def score_reader(folds: list[ReferenceFold], context: Context, progress: Progres
 def find_stored(folds: list[ReferenceFold], context: Context, progress: Progress) -> list[Result] | None:
     """The stored results of all folds for these masks, which are only read: comparing them takes far longer."""
     digest = hash_bytes(*(hash_masks(read_second_masks(fold, progress)) for fold in folds))
-    found = (find_done(context.settings.results, plan_reader(fold, digest)) for fold in folds)
-    done = [result for result in found if result]
+    results = (find_done(context.settings.results, plan_reader(fold, digest)) for fold in folds)
+    done = [result for result in results if result]
     return done if len(done) == len(folds) else None
 
 

@@ -29,11 +29,13 @@ def answer_files(
     """The number of images or volumes in some paths, and the answers in their order, predicted one after the other.
 
     `tags` are the DICOM tags that answers keep, `metadata` the table of a second input. The answers of a model of masks
-    are `NewMask`. Raises UsageError for a path that does not exist.
+    are `NewMask`. Raises UsageError for a path that does not exist, a table that the model does not take, and a missing
+    one.
     """
     card = models[0].card
     has_masks = card.task_kind.targets.spatial
     if card.volumes:
+        attach_metadata((), card, metadata)  # raises an error: no model takes metadata beside a volume
         volumes = list(list_volumes(paths, card, cache))
         answers: Iterator[NewAnswer] = (
             segment_volumes(models, volumes) if has_masks else classify_volumes(models, volumes, find_rules(models))

@@ -23,7 +23,7 @@ SAVE_SECONDS = 30.0  # for a run to save its state before its job ends
 SUBMIT_SECONDS = 120.0  # for one call of `sbatch`
 RETRY_SECONDS = (2.0, 10.0, 30.0, 60.0)  # before each further call of `sbatch` after one that failed
 IN_QUEUE = frozenset({"PENDING", "REQUEUED", "CONFIGURING", "SUSPENDED"})  # states of Slurm
-ASK_SECONDS = 30.0  # between two questions to Slurm while jobs wait
+QUERY_SECONDS = 30.0  # between two queries of Slurm while jobs wait
 
 
 class Command:
@@ -77,7 +77,7 @@ class Slurm(Engine):
 
     def __init__(self, executor: Any) -> None:
         self.executor = executor
-        self.asked = float("-inf")  # when Slurm was last asked about waiting jobs, of the monotonic clock
+        self.last_query = float("-inf")  # for the states of waiting jobs, of the monotonic clock
 
     def submit(self, works: Sequence[RemoteWork[Any]]) -> list[Any]:
         """Submit an array of jobs, which start in this order; after a failure of `sbatch` try again, some times."""
@@ -103,10 +103,10 @@ class Slurm(Engine):
 
     def states(self, handles: Sequence[Any]) -> list[JobState]:
         """submitit's states are up to ten minutes old. While jobs wait, Slurm is asked more often."""
-        is_old = time.monotonic() - self.asked > ASK_SECONDS
+        is_old = time.monotonic() - self.last_query > QUERY_SECONDS
         if is_old and any(job.state in IN_QUEUE for job in handles):
             handles[0].get_info(mode="force")  # of all jobs at once
-            self.asked = time.monotonic()
+            self.last_query = time.monotonic()
         return ["ended" if job.done() else "waiting" if job.state in IN_QUEUE else "running" for job in handles]
 
     def cancel(self, handles: Sequence[Any]) -> None:
