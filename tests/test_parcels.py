@@ -1,5 +1,6 @@
 """Runs that return from a machine without a shared folder: packed, sent, and written whole beside other runs."""
 
+import errno
 import os
 import signal
 from functools import partial
@@ -87,6 +88,15 @@ def test_the_results_of_another_machine_are_in_the_results_folder_when_its_work_
     assert (tmp_path / "results" / "data" / "model" / "run" / "result.json").exists()
     work.remove()
     assert list((tmp_path / "results" / ".jobs").iterdir()) == []
+
+
+def test_results_that_cannot_be_packed_end_the_work_so_that_it_is_not_repeated(send, monkeypatch):
+    def fill_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp")
+
+    monkeypatch.setattr(remote, "pack_runs", fill_disk)
+    (event,) = send().events()
+    assert event.status == "failed" and event.code == "no-room"
 
 
 def test_other_data_on_another_machine_end_the_bench(send):

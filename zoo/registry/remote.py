@@ -169,14 +169,21 @@ def carry_out_pickled(pickled: bytes, expected: dict[str, str], messages: Messag
     carry_out, work, device = pickle.loads(pickled)
     end_with(os.getppid())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a child of the local executor: training saves its state
-    results = messages.path.with_suffix(".results")
     if apart:
-        carry_out = partial(carry_out, results=results)
+        carry_out = partial(carry_out_apart, carry_out, path=messages.path)
     ended = carry_out_one(carry_out, work, device, messages.send)
-    if apart and results.exists():
-        pack_runs(results, parcel_of(messages.path))
     messages.send(ended)
     return ended
+
+
+def carry_out_apart(carry_out: Callable[..., None], work: Any, device: str, notify: Notify, *, path: Path) -> None:
+    """Carry out work with a results folder beside its file, and pack what was written there, also by a failure."""
+    results = path.with_suffix(".results")
+    try:
+        carry_out(work, device, notify, results=results)
+    finally:
+        if results.exists():
+            pack_runs(results, parcel_of(path))
 
 
 def compare_versions(expected: dict[str, str]) -> RunError | None:
