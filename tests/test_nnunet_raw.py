@@ -13,7 +13,7 @@ from folders import card, open_source
 from test_segmentation import squares
 from test_sources_descriptions import block, photograph, volume
 
-from zoo.data.nnunet_raw import RawFold, affine_of, name_cases, name_raw_folders, write_raw
+from zoo.data.nnunet_raw import RawFold, affine_of, name_cases, name_raw_folders, require_own_masks, write_raw
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import DataError, UsageError
@@ -121,6 +121,16 @@ def test_cases_are_named_by_file_or_by_path():
     assert name_cases(["a/x.png", "a_x.png", "b/x.png"]) == ["a_x_0", "a_x_1", "b_x_2"]
     assert len(set(name_cases(["a/b c.png", "a/b_c.png", "a/b_c_0.png"]))) == 3
     assert name_cases(["a/x.png", "b/X.png"]) == ["a_x", "b_X"]  # one file on Windows and macOS
+
+
+def test_two_test_images_whose_masks_would_have_one_name_are_refused():
+    fold = RawFold(source=SimpleNamespace(), split_of=np.array(["test", "train", "test"]))
+    fold.__dict__["masks"] = ["a.png", "a.png", "b.png"]
+    fold.source.sample_ids, fold.source.spec = np.array(["a.png", "a.jpg", "b.png"]), SimpleNamespace(name="set")
+    require_own_masks(fold)
+    fold.split_of[1] = "test"
+    with pytest.raises(DataError, match=r"a\.png and a\.jpg: their masks would have one name"):
+        require_own_masks(fold)
 
 
 def test_volumes_of_one_file_have_the_affine_of_their_spacing():

@@ -55,6 +55,11 @@ class RawFold:
     def names(self) -> list[str]:
         return name_cases([names[0] for names in name_images(self.source).values()])
 
+    @cached_property
+    def masks(self) -> list[str]:
+        """The path by which `zoo score --masks` knows the mask of each image."""
+        return [f"{without_suffix(names[0])}{self.ending}" for names in name_images(self.source).values()]
+
     @property
     def ending(self) -> str:
         return ".nii.gz" if self.source.spec.dims == 3 else ".png"
@@ -102,6 +107,7 @@ def write_raw(fold: RawFold, folder: Path, progress: Progress) -> None:
             fix="rename it in dataset.toml",
             code="card",
         )
+    require_own_masks(fold)
     masks, images = SourceMasks(source), source.samples.table["image"].tolist()
     rows = np.flatnonzero(fold.split_of != "")
     with folder_written_whole(folder) as temporary:
@@ -120,6 +126,20 @@ def write_raw(fold: RawFold, folder: Path, progress: Progress) -> None:
         write_document(temporary / "dataset.json", fold.describe())
         write_document(temporary / SPLITS_FILE, splits)
         write_cases(temporary / CASES_FILE, fold)
+
+
+def require_own_masks(fold: RawFold) -> None:
+    """Raise DataError if the masks of two test images would have one name, such as those of a.png and a.jpg."""
+    images: dict[str, str] = {}
+    for row in np.flatnonzero(fold.split_of == "test").tolist():
+        image = str(fold.source.sample_ids[row])
+        if images.setdefault(fold.masks[row], image) != image:
+            raise DataError(
+                f"{images[fold.masks[row]]} and {image}: their masks would have one name, {fold.masks[row]}",
+                subject=dataset_subject(fold.source.spec.name),
+                fix="rename one of them",
+                code="image",
+            )
 
 
 def name_cases(paths: Sequence[str]) -> list[str]:
@@ -207,6 +227,6 @@ def write_cases(path: Path, fold: RawFold) -> None:
     with open(path, "w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(["case", "image", "mask", "patient", "split"])
-        for name, image, patient, split in zip(fold.names, images, patients, fold.split_of, strict=True):
-            if split:
-                rows.writerow([name, image, f"{without_suffix(image)}{fold.ending}", patient, split])
+        for row in zip(fold.names, images, fold.masks, patients, fold.split_of, strict=True):
+            if row[-1]:
+                rows.writerow(row)
