@@ -1,6 +1,7 @@
 """Works as jobs of another engine: submitted up to its limit, followed, tried again, timed and canceled."""
 
 import json
+import pickle
 import time
 from contextlib import ExitStack
 
@@ -187,4 +188,11 @@ def test_an_engine_that_refuses_jobs_ends_the_bench_and_leaves_no_file(start, tm
     monkeypatch.setattr(shelf, "submit", lambda works: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(start(shelf))
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_a_work_that_cannot_be_written_ends_the_bench_and_leaves_no_file(start, tmp_path):
+    works = ["a", lambda: None]  # a lambda cannot be pickled
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        next(start(Shelf({}), works))
     assert list((tmp_path / "jobs").iterdir()) == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +90,7 @@ def execute_on(
                 pending = ready is not None
                 waiting += ready or ()
             if batch := take_batch(waiting, engine.max_jobs, len(jobs)):
-                jobs += start_jobs(engine, list(map(write_work, batch)))
+                jobs += start_jobs(engine, map(write_work, batch))
             states = engine.states([job.handle for job in jobs]) if jobs else ()
             for job, state in zip(list(jobs), states, strict=True):
                 if job not in jobs:  # cancelled after another one failed
@@ -126,8 +126,11 @@ def take_batch(waiting: list[Work], max_jobs: int | None, num_jobs: int) -> list
     return batch
 
 
-def start_jobs(engine: Engine, remotes: Sequence[RemoteWork[Any]]) -> list[Job]:
+def start_jobs(engine: Engine, written: Iterable[RemoteWork[Any]]) -> list[Job]:
+    """Submit a job for each work. Without the jobs no file of a work remains."""
+    remotes: list[RemoteWork[Any]] = []
     try:
+        remotes.extend(written)  # which writes them: the disk may be full
         handles = engine.submit(remotes)
     except BaseException:
         for remote in remotes:  # a job that the engine took after all then has no work
