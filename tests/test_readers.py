@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoo import builtin
 from zoo.conformance.catalogue import checks_of
@@ -105,6 +106,38 @@ def test_another_version_of_a_reader_gives_another_content_hash(install, folder,
         install(("zoo-oct", plugin_of(replace(spec, version=version))))
         hashes.append(open_dataset(find_source(folder), folder).content_hash)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_another_version_of_a_reader_reads_masks_and_ranges_again(install, tmp_path, monkeypatch, spec):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for number in range(4):
+        write_oct(tmp_path / "set" / "images" / f"{number}.oct", draw(number))
+        write_oct(tmp_path / "set" / "masks" / f"{number}.oct", draw(number) > 1500)
+    toml = 'schema = 1\ntask = "segmentation"\nimages = "images/*"\nmasks = {path = "masks/{stem}.oct"}\n'
+    (tmp_path / "set" / "dataset.toml").write_text(toml + "intensity = {percentiles = [1, 99]}\n")
+    read, levels, values = spec.read, [], []
+    for version in (1, 2):
+        install(("zoo-oct", plugin_of(replace(spec, version=version, read=lambda path, k=version: k * read(path)))))
+        samples = find_source(tmp_path / "set" / "dataset.toml").samples(SamplesRequest(folder=tmp_path / "set"))
+        levels.append(samples.reading["levels"][1])
+        values.append(samples.masks.values)
+    assert levels[1] == 2 * levels[0] and values == [(1,), (2,)]
+
+
+def test_another_version_of_the_reader_of_masks_gives_another_content_hash(install, tmp_path, monkeypatch, spec):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for number in range(4):
+        (tmp_path / "set" / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(number).astype(np.uint8)).save(tmp_path / "set" / "images" / f"{number}.png")
+        write_oct(tmp_path / "set" / "masks" / f"{number}.oct", draw(number) > 1500)
+    toml = 'schema = 1\ntask = "segmentation"\nlabels = ["lesion"]\nimages = "images/*"\n'
+    (tmp_path / "set" / "dataset.toml").write_text(toml + 'masks = {path = "masks/{stem}.oct"}\n')
+    read, hashes = spec.read, []
+    for version in (1, 2):
+        fixed = replace(spec, version=version, read=lambda path, k=version: read(path)[:: 2 * k - 3])
+        install(("zoo-oct", plugin_of(fixed)))  # version 1 reads masks upside down
+        hashes.append(open_dataset(find_source(tmp_path / "set" / "dataset.toml"), tmp_path / "set").content_hash)
+    assert hashes[0] != hashes[1]
 
 
 def test_images_named_by_a_table_are_read(install, tmp_path, spec):
