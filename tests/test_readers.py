@@ -237,7 +237,7 @@ def test_a_suffix_of_two_plugins_is_refused_with_both(install, tmp_path, spec):
     install(("zoo-oct", plugin_of(spec)), ("zoo-eye", plugin_of(replace(spec, name="eye"))))
     write_oct(tmp_path / "a.oct", draw())
     assert is_image_name("a.oct")
-    with pytest.raises(DataError, match=r"\.oct files are read by 2 plugins: zoo-eye and zoo-oct"):
+    with pytest.raises(DataError, match=r"\.oct files have 2 readers: zoo-eye:eye@1 and zoo-oct:oct@1"):
         read_header(tmp_path / "a.oct")
 
 
@@ -246,6 +246,18 @@ def test_a_suffix_that_other_files_have_is_refused(install, spec, suffix):
     registry = install(("zoo-oct", plugin_of(replace(spec, suffixes=(suffix,)))))
     (broken,) = registry.broken
     assert f"reader 'oct': suffix {suffix!r}" in broken.reason and suffix not in PLUGIN_READERS
+
+
+def test_a_suffix_that_a_reader_lists_twice_is_refused(install, spec):
+    (broken,) = install(("zoo-oct", plugin_of(replace(spec, suffixes=(".oct", ".oct"))))).broken
+    assert "suffix '.oct': listed twice" in broken.reason
+
+
+def test_two_readers_of_one_plugin_and_suffix_are_refused_with_their_names(install, tmp_path, spec):
+    install(("zoo-oct", plugin_of(spec, replace(spec, name="eye"))))
+    write_oct(tmp_path / "a.oct", draw())
+    with pytest.raises(DataError, match=r"\.oct files have 2 readers: zoo-oct:eye@1 and zoo-oct:oct@1"):
+        read_header(tmp_path / "a.oct")
 
 
 def test_a_trained_model_needs_the_reader_and_its_version(install, spec):
