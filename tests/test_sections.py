@@ -180,6 +180,7 @@ def test_a_section_that_fails_is_left_out_with_one_line_that_names_its_plugin(re
         ({"rows": (("net", True),)}, "a cell is bool, expected"),
         ({"title": 3}, "`title`, `text` and `columns` are texts"),
         ({"notes": (3,)}, "a note is int"),
+        ({"notes": "a note"}, "`notes` is a text"),
         ({"details": {"curve": np.zeros(2)}}, "not JSON serializable"),
         ({"details": {"curve": float("nan")}}, "not JSON compliant"),
         ({"figures": ("a figure",)}, "a figure is str"),
