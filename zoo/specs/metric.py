@@ -26,7 +26,8 @@ class MetricRequest:
     is 1.
 
     Metrics whose spec asks for them also receive `patients`, int64 (N,), a number that the units of one patient share,
-    and `metadata`, str (N,) by column, "" where a value is unknown and "several" where the images of a unit differ.
+    and `metadata`, str (N,) by column, "" where a value is unknown. Where the images of a unit differ, it is their mean
+    if they are numbers, else "several".
     """
 
     task: Task
