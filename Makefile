@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 # Tests go this many at once, each file on one worker (they share what is costly), each worker on one thread; the files that
-# take minutes go first (tests/conftest.py), or one worker would be busy with them alone at the end.
-WORKERS ?= 2
+# take minutes go first (tests/conftest.py), or one worker would be busy with them alone at the end. perf: one more than two
+# cores, since tests of killed and hanging processes mostly wait.
+WORKERS ?= 3
 
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE

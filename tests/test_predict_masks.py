@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from test_segmentation import squares
 
+import zoo
+from zoo.errors import UsageError
 from zoo.images.label_maps import read_label_map
 from zoo.report.new_masks import MaskWriter, count_labels, relative_stem
 from zoo.results.store import load_results
@@ -61,6 +63,11 @@ def test_the_masks_of_a_run_are_those_that_its_bench_stored(main, data, kind, re
     assert len(lines) == 32
     image = Path(test.sample_ids[0]).name
     assert int(lines[image]["pixels: foreground"]) == np.count_nonzero(test.label_maps[0])
+    opened = zoo.load_model(result.id[:8], results=trained, device="cpu")
+    (answer,) = opened.segment(data / "images" / image)
+    np.testing.assert_array_equal(answer.mask, test.label_maps[0])
+    with pytest.raises(UsageError, match="predicts masks"):
+        opened.predict(data / "images" / image)
     texts = Image.open(Path("masks") / image).text
     assert texts["Labels"] == "1 = foreground" and "not a medical device" in texts["Disclaimer"]
 

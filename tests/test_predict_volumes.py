@@ -15,6 +15,7 @@ from nibabel.orientations import inv_ornt_aff
 from test_text_headers import WRITERS
 from test_volumes import SPACING, ball, msd, save
 
+import zoo
 from zoo.images.label_maps import read_grid
 from zoo.images.nifti_masks import save_volume_mask
 from zoo.images.volumes import count_stored_channels
@@ -22,7 +23,8 @@ from zoo.results.store import TIMING_FILE, load_results
 from zoo.sources.whole_volumes import read_whole_volume
 from zoo.trained.card import read_model_card
 from zoo.trained.keeping import as_small_floats, describe_pixels
-from zoo.trained.segmenting_volumes import find_other_size, group_channels, list_volumes, mean_network
+from zoo.trained.segmenting_volumes import mean_network
+from zoo.trained.volume_inputs import find_other_size, group_channels, list_volumes
 
 BENCH = "--models unet3d --protocol quick --weights none --set steps=4 --set image_size=16 --folds 1 --seeds 1"
 
@@ -117,6 +119,12 @@ def test_files_that_training_would_refuse_are_refused_and_the_others_predicted(m
     # the same volume with another order of its first axis
     own, turned = (nibabel.load(path) for path in ("masks/ball_001.nii.gz", "masks/a.nii.gz"))
     np.testing.assert_array_equal(np.asarray(own.dataobj), np.asarray(turned.dataobj)[::-1])
+    answers = zoo.load_model("balls/unet3d", results=trained, device="cpu").segment(
+        [new / "a.nii.gz", new / "nan.nii.gz"]
+    )
+    masks = {Path(answer.name).name: answer.mask for answer in answers}
+    np.testing.assert_array_equal(masks["a.nii.gz"], np.asarray(turned.dataobj))
+    assert masks["nan.nii.gz"] is None
 
 
 def nibabel_dicom():

@@ -11,9 +11,15 @@ from scipy import stats
 from zoo import BINARY, REGRESSION
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.reasons import Reason
-from zoo.evaluation.values import Score
+from zoo.evaluation.values import Score, decide_all
 from zoo.leaderboard.boards import build_leaderboard
-from zoo.leaderboard.sanity_checks import count_configurations, find_degenerate, judge_shuffles, score_shuffles
+from zoo.leaderboard.sanity_checks import (
+    count_configurations,
+    count_outputs,
+    find_degenerate,
+    judge_shuffles,
+    score_shuffles,
+)
 from zoo.report.board_csv import to_csv
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
@@ -40,8 +46,9 @@ def predicted(positive, targets=(0, 1) * 10):
 
 
 def reasons(score, *runs, constant=CHANCE, higher=True, card=CARD):
-    found = [[run] for run in runs]
-    return find_degenerate(score, constant, higher_is_better=higher, runs=found, card=card, rule="val")
+    seeds = [[run] for run in runs]
+    outputs = count_outputs(seeds, card, decide_all(seeds, card, "val"))
+    return find_degenerate(score, constant, higher_is_better=higher, outputs=outputs, unit=card.unit)
 
 
 GOOD = predicted(np.tile([0.2, 0.8], 10))

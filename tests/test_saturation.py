@@ -14,8 +14,9 @@ from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import load_predictions, save_predictions
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdTarget
+from zoo.evaluation.values import decide_all
 from zoo.leaderboard.ensembles import average
-from zoo.leaderboard.sanity_checks import find_degenerate
+from zoo.leaderboard.sanity_checks import count_outputs, find_degenerate
 from zoo.report.statements import saturation_statement
 from zoo.results.provenance import trace_thresholds
 from zoo.specs.metric import ScoringContext
@@ -170,21 +171,20 @@ def test_outputs_that_differ_only_in_log_odds_are_not_equal():
     gap = np.linspace(40, 80, 400)
     test = of_logits(BINARY, np.stack([0 * gap, gap], axis=1), part.targets)
     runs = [[{"val": part, "test": test}]]
-    reasons = find_degenerate(None, None, higher_is_better=True, runs=runs, card=PAIR, rule="half")
+    outputs = count_outputs(runs, PAIR, decide_all(runs, PAIR, "half"))
+    reasons = find_degenerate(None, None, higher_is_better=True, outputs=outputs, unit=PAIR.unit)
     assert not any("same output" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(("scale", "is_stated"), [(1, False), (40, True)])
 def test_a_board_states_the_number_of_saturated_outputs(scale, is_stated):
     part, _ = binary(scale)
+    runs = [[{"test": part}]]
 
     class Row:
-        name, stored = "m", [[{"test": part}]]
+        name, outputs = "m", count_outputs(runs, PAIR, decide_all(runs, PAIR, "half"))
 
-    class Board:
-        card = PAIR
-
-    lines = saturation_statement(Row, Board)
+    lines = saturation_statement(Row)
     assert bool(lines) == is_stated
     if is_stated:
         assert f"{(part.probabilities == 1).any(axis=1).sum()} of 400" in lines[0]

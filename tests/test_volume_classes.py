@@ -1,9 +1,11 @@
 """Volumes with labels instead of masks: reading, the cube that each is fitted into, and a board with its bundle."""
 
+import json
 import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel
@@ -24,12 +26,16 @@ from zoo.errors import DataError, UsageError
 from zoo.models.weights import RANDOM
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
+from zoo.results.store import load_results
 from zoo.runner.choices import check_choices
 from zoo.runner.grid import Machine, PlannedModel, plan_run
 from zoo.specs.choice import Choice
-from zoo.specs.protocol import PROTOCOLS, QUICK3D
+from zoo.specs.protocol import PROTOCOLS, QUICK3D, SVM
 from zoo.specs.transform import TransformSpec
 from zoo.system.machine import seed_children
+from zoo.trained.card import read_model_card
+from zoo.trained.classifying_volumes import fit_into_cube
+from zoo.trained.volume_inputs import NewVolume, read_new_volume
 from zoo.training.fitting import USES
 from zoo.training.volume_batches import CubeBatches
 
@@ -170,6 +176,20 @@ def test_a_volume_is_decoded_into_its_cube_without_a_copy_of_it_in_64_bits():
     assert decoded.mean == decoded.std == 0.5 and peak < 0.75 * 8 * values.size
 
 
+@pytest.mark.parametrize("spacing", [None, 2.0])
+def test_a_new_volume_is_read_as_the_bench_decoded_those_of_training(source, folder, tmp_path, spacing):
+    decoded = DecodedCubes(cache_decoded(source, Resolution(12, spacing), tmp_path))
+    facts = {"patch": [12] * 3, "spacing": spacing and [spacing] * 3, "in_mm": True, "sides": [[1] * 3, [99] * 3]}
+    card = SimpleNamespace(volumes=facts, channels=1)
+    voxels = np.load(decoded.path, mmap_mode="r")
+    for row in (0, 7):
+        path = folder / source.sample_ids[row]
+        cube = fit_into_cube(card, read_new_volume(NewVolume(name=path.name, files=(path,)), card))
+        np.testing.assert_array_equal(cube.voxels, voxels[row])
+        for name in ("mean", "std", "shape", "spacing"):
+            np.testing.assert_array_equal(getattr(cube, name), decoded.columns[name][row])
+
+
 def test_a_window_of_ct_comes_from_the_voxels_of_train(tmp_path):
     opened = open_dataset(open_source(write_set(tmp_path / "ct", modality="CT"))[0], tmp_path / "cache")
     cubes = cache_decoded(opened, Resolution(12, None), tmp_path / "cache")
@@ -235,7 +255,7 @@ def test_mixup_is_refused_for_volumes(source):
 
 def test_requested_protocols_have_a_recipe_for_volumes():
     by_name = {protocol.name: protocol for protocol in PROTOCOLS}
-    for requested in ("finetune", "scratch", "quick"):
+    for requested in ("finetune", "scratch", "quick", "linear-probe", "knn"):
         assert by_name[BINARY.recipe(requested, 3)].dims == 3
         assert by_name[BINARY.recipe(requested, 2)].dims == 2
 
@@ -262,7 +282,7 @@ def build(request):
 
 @hookimpl
 def register_models():
-    return [ModelSpec(name="small_3d", build=build, dims=(3,), channels=1, mean=(0.0,), std=(1.0,))]
+    return [ModelSpec(name="small_3d", build=build, dims=(3,), channels=1, mean=(0.0,), std=(1.0,), classifier="5")]
 """
 
 
@@ -272,16 +292,121 @@ def zoo(*command, cwd):
     return done
 
 
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A folder with the results of a bench, and the board that it printed."""
+    place = tmp_path_factory.mktemp("trained")
+    (place / "small.py").write_text(PLUGIN)
+    other = write_set(place / "other", count=24, seed=1)
+    options = ["--protocol", "quick", "--weights", "none", "--seeds", "2", "--folds", "1", "--set", "steps=60"]
+    options += ["--set", "image_size=12"]
+    command = ["bench", "-d", str(folder), "-m", "small_3d", "--plugin", "small.py", "--test-on", str(other)]
+    command += ["--keep-weights", "all", "--offline", "--distinct-patients"]
+    return place, zoo(*command, *options, cwd=place).stdout
+
+
 @pytest.mark.integration
 @pytest.mark.slow
-def test_volumes_with_labels_get_a_board_an_external_board_and_a_bundle(folder, tmp_path):
-    (tmp_path / "small.py").write_text(PLUGIN)
-    other = write_set(tmp_path / "other", count=24, seed=1)
-    options = ["--protocol", "quick", "--weights", "none", "--seeds", "1", "--folds", "1", "--set", "steps=60"]
-    command = ["bench", "-d", str(folder), "-m", "small_3d", "--plugin", "small.py", "--test-on", str(other)]
-    board = zoo(*command, *options, "--offline", "--distinct-patients", cwd=tmp_path).stdout
-    assert "quick3d@1" in board and "thumbnails" in board and "constant" in board
-    zoo("report", "--predictions", "out.csv", cwd=tmp_path)
-    assert len(pandas.read_csv(tmp_path / "out.csv")) > 0
-    zoo("bundle", "shared.zip", cwd=tmp_path)
-    zoo("verify", "shared.zip", cwd=tmp_path)
+def test_volumes_with_labels_get_a_board_an_external_board_and_a_bundle(trained):
+    place, board = trained
+    assert "quick3d@" in board and "thumbnails" in board and "constant" in board
+    zoo("report", "--predictions", "out.csv", cwd=place)
+    assert len(pandas.read_csv(place / "out.csv")) > 0
+    zoo("bundle", "shared.zip", cwd=place)
+    zoo("verify", "shared.zip", cwd=place)
+
+
+def small_runs(place, tested_on=""):
+    return [
+        each
+        for each in load_results(place / "results")[0]
+        if each.run["shown"] == "small_3d" and each.run["tested_on"] == tested_on
+    ]
+
+
+def predicted(main, place, *command, results="results"):
+    """The answers of `zoo predict`, which succeeds, with the probability of a ball."""
+    status, _, err = main("predict", *command, *options_in(place, results), "-o", "answers.csv")
+    assert status == 0, err
+    return pandas.read_csv("answers.csv")
+
+
+def options_in(place, results="results"):
+    return "--plugin", place / "small.py", "--results", place / results
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_new_volumes_get_the_answers_of_the_bench(main, trained, folder):
+    place, _ = trained
+    for tested_on, root in (("", folder), ("other", place / "other")):
+        runs = small_runs(place, tested_on)
+        stored = [each.predictions()["test"] for each in runs]
+        answers = predicted(main, place, f"{folder.name}/small_3d", *[root / name for name in stored[0].sample_ids])
+        mean = np.mean([each.probabilities for each in stored], axis=0)
+        assert (answers.status == "ok").all() and len(runs) == 2
+        np.testing.assert_allclose(answers["probability: ball"], mean[:, 0], atol=1e-4)
+        assert answers.distance.notna().all()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_what_training_would_refuse_is_refused_and_maps_are_not_drawn(main, trained, folder, tmp_path):
+    place, _ = trained
+    new = tmp_path / "new"
+    new.mkdir()
+    values = np.zeros((12, 12, 12), np.float32)
+    np.save(new / "unsized.npy", values)
+    nibabel.save(nibabel.Nifti1Image(np.stack([values, values], -1), np.eye(4)), new / "two.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([9.0, 9.0, 9.0, 1.0])), new / "huge.nii.gz")
+    command = [f"{folder.name}/small_3d", new, *options_in(place)]
+    assert main("predict", *command, "-o", "new.csv")[0] == 3
+    answers = pandas.read_csv("new.csv", index_col="image").rename(index=lambda name: Path(name).name)
+    assert answers.status.to_dict() == {"unsized.npy": "refused", "two.nii.gz": "refused", "huge.nii.gz": "ok"}
+    assert "unknown" in answers.problem["unsized.npy"] and "2 channels" in answers.problem["two.nii.gz"]
+    assert "other image size" in answers.outside["huge.nii.gz"]
+    status, _, err = main("explain", *command, "-o", "maps")
+    assert status == 3 and "error[no-map]" in err and "whole volumes" in err
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["torch-export", "hub-folder", "onnx"])
+def test_models_of_whole_volumes_are_exported_and_predict_the_same(main, trained, folder, target):
+    if target == "onnx":
+        pytest.importorskip("onnxscript")
+    place, _ = trained
+    status, _, err = main("export", f"{folder.name}/small_3d", "--to", target, "-o", target, *options_in(place))
+    assert status == 0, err
+    parity = json.loads((Path(target) / "parity.json").read_text())
+    assert parity["images"] == 2 and parity["largest_difference"] <= 1e-3
+    assert parity["input"]["shape"] == ["batch", 1, 12, 12, 12] and "cut off" in parity["input"]["padding"]
+    if target == "hub-folder":
+        assert "a cube of 12 x 12 x 12 voxels" in (Path(target) / "README.md").read_text()
+        (run,) = [each for each in small_runs(place) if each.id == read_model_card(Path(target)).run]
+        test = run.predictions()["test"]
+        answers = predicted(main, place, target, *[folder / name for name in test.sample_ids])
+        np.testing.assert_allclose(answers["probability: ball"], test.probabilities[:, 0], atol=1e-4)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_heads_on_frozen_features_of_volumes_are_trained_kept_and_predict_the_same(main, trained, folder):
+    place, _ = trained
+    options = ["--protocol", "linear-probe,knn", "--set", "image_size=12", "--weights", "none", "--seeds", "1"]
+    options += ["--folds", "1", "--results", "frozen"]
+    zoo("bench", "-d", str(folder), "-m", "small_3d", "--plugin", "small.py", *options, "--offline", cwd=place)
+    runs = [each for each in load_results(place / "frozen")[0] if each.run["shown"] == "small_3d"]
+    assert {each.run["protocol"]["name"] for each in runs} == {"linear-probe3d", "knn3d"}
+    for run in runs:
+        test = run.predictions()["test"]
+        paths = [folder / name for name in test.sample_ids]
+        answers = predicted(main, place, run.id[:8], *paths, results="frozen")
+        np.testing.assert_allclose(answers["probability: ball"], test.probabilities[:, 0], atol=1e-4)
+
+
+@pytest.mark.integration
+def test_a_protocol_of_images_is_refused_before_anything_is_trained(source):
+    with pytest.raises(UsageError) as caught:
+        plan_on(source, "zoo-torchvision:resnet18_3d", SVM)
+    assert caught.value.code == "wrong-dims" and "linear-probe or knn" in caught.value.fix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.system.settings import Settings
     from zoo.trained.card import ModelCard
     from zoo.trained.opening import OpenModel
+    from zoo.trained.segmenting import NewMask
 
 NameOrNames = str | Path | Sequence[str | Path]
 
@@ -142,9 +143,13 @@ class Leaderboard:
     def __init__(self, results: Iterable[Result], registry: Registry, options: ReportOptions) -> None:
         from zoo.leaderboard.boards import build_leaderboard
         from zoo.leaderboard.sections import list_sections
+        from zoo.results.memo import ScoreMemo
+        from zoo.system.files import cache_root
 
         self.results = list(results)
-        self.boards: list[Board] = build_leaderboard(self.results, registry.metrics, options, list_sections(registry))
+        self.boards: list[Board] = build_leaderboard(
+            self.results, registry.metrics, options, list_sections(registry), memo=ScoreMemo(cache=cache_root())
+        )
 
     @property
     def failed(self) -> list[dict[str, str]]:
@@ -246,23 +251,39 @@ class TrainedModel:
     ) -> pandas.DataFrame:
         """Predict files, folders, archives or npz files: one row per image, with the columns of `zoo predict`.
 
-        `metadata` is a CSV with the columns that the model takes beside the image; `keep_names` adds patient's name,
-        id and series of DICOM files.
+        A model of whole volumes takes their files and folders of them. `metadata` is a CSV with the columns that the
+        model takes beside the image; `keep_names` adds patient's name, id and series of DICOM files. Raises UsageError
+        for a model of masks, which `segment` returns.
         """
         import pandas
 
         from zoo.report.new_answers import AnswerTable
         from zoo.system.files import cache_root
-        from zoo.trained.inputs import NAME_TAGS, list_images
-        from zoo.trained.predicting import find_rules, predict_images
-        from zoo.trained.second_input import attach_metadata
+        from zoo.trained.answering import answer_files
+        from zoo.trained.inputs import NAME_TAGS
 
-        tags = NAME_TAGS if keep_names else ()
-        table = AnswerTable(self.models, tags)
-        listed = list_images(tuple(map(Path, as_names(images))), self.card, cache_root(), tags)
-        complete = attach_metadata(listed, self.card, None if metadata is None else Path(metadata))
-        answers = predict_images(self.models, complete, find_rules(self.models))
-        return pandas.DataFrame(map(table.row, answers))
+        if self.card.task_kind.targets.spatial:
+            raise UsageError(f"{self.card.name} predicts masks", fix="call `segment`", code="wrong-task")
+        tags, paths = NAME_TAGS if keep_names else (), tuple(map(Path, as_names(images)))
+        table = None if metadata is None else Path(metadata)
+        _, answers = answer_files(self.models, paths, cache_root(), tags=tags, metadata=table)
+        return pandas.DataFrame(map(AnswerTable(self.models, tags).row, answers))
+
+    def segment(self, images: NameOrNames) -> Iterator[NewMask]:
+        """Predict the masks of files, folders, archives or npz files, one after the other.
+
+        `mask` of each answer is uint8: 0 is background, k + 1 label k. Of an image it is (height, width); of a volume
+        it has the axes of its NIfTI file, else those in RAS+ order. Where training would have refused a file, `mask` is
+        None, `refused` is the problem and `fix` the fix. Raises UsageError if the model does not predict masks.
+        """
+        from zoo.system.files import cache_root
+        from zoo.trained.answering import answer_files
+        from zoo.trained.segmenting_volumes import along_file
+
+        if not self.card.task_kind.targets.spatial:
+            raise UsageError(f"{self.card.name} predicts no masks", fix="call `predict`", code="wrong-task")
+        _, answers = answer_files(self.models, tuple(map(Path, as_names(images))), cache_root())
+        return map(along_file, answers)
 
     def explain(
         self,
@@ -320,11 +341,15 @@ class TrainedModel:
 
 
 def load_model(name: str | Path, *, results: str | Path = "results", device: str = "auto") -> TrainedModel:
-    """Open a trained model by DATASET/MODEL, a run's id or its folder, as `zoo predict` does."""
+    """Open a trained model by DATASET/MODEL, a run's id or its folder, as `zoo predict` does.
+
+    `predict` of the result answers for new images or volumes; that of a model of masks is `segment`.
+    """
     from zoo.system.devices import resolve_device
     from zoo.trained.opening import find_models, open_model
 
-    folders, context, place = find_models(str(name), Path(results)), make_context(), resolve_device(device)
+    folders = find_models(str(name), Path(results), with_masks=True)
+    context, place = make_context(), resolve_device(device)
     models = [open_model(folder, context.registry, context.settings.cache, place) for folder in folders]
     return TrainedModel(models, Path(results))
 

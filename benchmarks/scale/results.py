@@ -5,7 +5,7 @@
 Writes 10 datasets of 500 images and a result of every run of a bench (50 networks, 20 seeds, and the baselines) with
 zoo's own writer into FOLDER, unless they are there. No network is trained: the predictions are drawn at random around
 the targets. Then `zoo bench --dry-run` plans the same bench and finds all runs done, and `zoo report` builds the
-boards.
+boards: first with an empty cache (unless FOLDER/cache is there), then with what it kept, then as a page.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def draw_predictions(run: Run, fold: DecodedFold, split: str) -> Predictions:
 def store_all(folder: Path, results: Path) -> tuple[list[str], list[Path]]:
     """Store a result of every run; return the names of the models and the datasets."""
     suite = write_datasets(folder)
-    models = [name for name in sorted(make_context().registry.models) if name.startswith("resnet")][:NUM_MODELS]
+    known = sorted(make_context().registry.models.items())
+    models = [name for name, spec in known if name.startswith("resnet") and 2 in spec.dims][:NUM_MODELS]
     context = make_context(Settings(results=results, device="cpu", offline=True, keep_weights="none"))
     options = {"models": tuple(models), "datasets": tuple(map(str, suite)), "seeds": NUM_SEEDS, "weights": "none"}
     plan = plan_bench(compose_suite("", {**options, "settings": {"precision": "fp32"}}, context.registry), context)
@@ -117,6 +118,7 @@ def measure(*words: str) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     results = folder / "results"
+    os.environ["ZOO_CACHE"] = str(folder / "cache")
     # In a process of its own: the peak memory of a child is at least that of the process that started it
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         models, datasets = pool.submit(store_all, folder, results).result()
@@ -124,6 +126,7 @@ def main() -> None:
     named = ["--models", ",".join(models), "--datasets", ",".join(map(str, datasets)), "--seeds", str(NUM_SEEDS)]
     recipe = ["--weights", "none", "--keep-weights", "none", "--set", "precision=fp32", "--device", "cpu", "--offline"]
     measure("bench", *named, *recipe, "--dry-run", *flags)
+    measure("report", *flags)
     measure("report", *flags)
     measure("report", *flags, "--output", str(folder / "board.html"))
 

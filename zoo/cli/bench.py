@@ -165,6 +165,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
         from zoo.leaderboard.tables import ReportOptions
         from zoo.registry.context import Context
         from zoo.registry.loading import quiet_stdout
+        from zoo.results.memo import ScoreMemo
         from zoo.results.plans import save_plan
         from zoo.results.store import load_scored_runs
         from zoo.runner.bench import bench as run_bench
@@ -200,6 +201,7 @@ def bench_command(as_json: bool, dry_run: bool, **flags: Any) -> int:
                     ReportOptions(recipes=len(suite.protocols) > 1, metrics=tuple(outcome.plan.metrics)),
                     sections=list_sections(registry) if as_json else (),
                     scored_runs=scored,
+                    memo=ScoreMemo(cache=settings.cache),
                 )
     if as_json:
         document = describe_outcome(outcome, boards)

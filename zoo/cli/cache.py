@@ -29,8 +29,8 @@ def cache_list(as_json: bool) -> None:
         return
     click.echo("\n".join([*table_lines(cache["entries"]), f"{clean(cache['folder'])}: {cache['gigabytes']:.2f} GB"]))
     click.echo(
-        f"decoded images, volumes and features are limited to {cache['limit_gigabytes']:g} GB; the least recently used "
-        "go first"
+        f"decoded images, volumes, features and scores are limited to {cache['limit_gigabytes']:g} GB; the least "
+        "recently used go first"
     )
 
 

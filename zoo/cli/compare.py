@@ -34,6 +34,8 @@ def compare_command(
     from zoo.leaderboard.tables import ReportOptions
     from zoo.registry.loading import quiet_stdout
     from zoo.report.pairs import pair_to_document, pair_to_terminal
+    from zoo.results.memo import ScoreMemo
+    from zoo.system.files import cache_root
 
     registry = registry_with_warnings()
     with quiet_stdout():
@@ -42,7 +44,9 @@ def compare_command(
         # perf: a comparison needs neither the other metrics' intervals nor the sections of a board
         primary = {r.details.get("primary_metric") for r in chosen}
         metrics = {name: spec for name, spec in registry.metrics.items() if name in primary}
-        boards = build_leaderboard(chosen, metrics, ReportOptions(recipes=recipes), sections=())
+        boards = build_leaderboard(
+            chosen, metrics, ReportOptions(recipes=recipes), sections=(), memo=ScoreMemo(cache=cache_root())
+        )
         contrasts = compare_models(boards, *models)
     if as_json:
         click.echo(json.dumps(pair_to_document(contrasts), indent=1, allow_nan=False, ensure_ascii=False))

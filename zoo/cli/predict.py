@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from zoo.cli.terminal import registry_with_warnings, tell
 
 if TYPE_CHECKING:
     from zoo.report.new_answers import AnswerWriter
-    from zoo.trained.predicting import NewAnswer
 
 
 @click.command("predict")
@@ -46,13 +44,11 @@ def predict_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
+    from zoo.trained.answering import answer_files
     from zoo.trained.card import read_model_card
-    from zoo.trained.inputs import NAME_TAGS, list_images
+    from zoo.trained.inputs import NAME_TAGS
     from zoo.trained.opening import find_models, open_model
-    from zoo.trained.predicting import find_rules, predict_images
     from zoo.trained.second_input import attach_metadata
-    from zoo.trained.segmenting import by_image, segment_images
-    from zoo.trained.segmenting_volumes import list_volumes, segment_volumes
 
     console = Console()
     folders = find_models(model, results, with_masks=True)
@@ -70,16 +66,8 @@ def predict_command(
         if masks
         else open_writer(output, AnswerTable(models, tags))
     )
-    answers: Iterator[NewAnswer]
     with console.counting("listing the images"):
-        if card.volumes:
-            volumes = list(list_volumes(inputs, card, cache_root()))
-            count, answers = len(volumes), segment_volumes(models, volumes)
-        else:
-            listed = list_images(inputs, by_image(card) if masks else card, cache_root(), tags)
-            images = list(attach_metadata(listed, card, flags["metadata"]))
-            count = len(images)
-            answers = segment_images(models, images) if masks else predict_images(models, images, find_rules(models))
+        count, answers = answer_files(models, inputs, cache_root(), tags=tags, metadata=flags["metadata"])
     with convert_disk_errors(), opened as writer, console.counting("predicting", "images") as progress:
         for answer in answers:
             writer.write(answer)

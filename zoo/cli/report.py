@@ -74,6 +74,8 @@ def report_command(
     from zoo.leaderboard.unfinished import list_unfinished
     from zoo.registry.loading import quiet_stdout
     from zoo.report.board_csv import table_to_csv
+    from zoo.results.memo import ScoreMemo
+    from zoo.system.files import cache_root
 
     forms = formats_of(outputs, form)
     if check and not outputs:
@@ -94,7 +96,8 @@ def report_command(
         if cards:
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
-        boards = build_leaderboard(results, registry.metrics, options, list_sections(registry))
+        memo = ScoreMemo(cache=cache_root())
+        boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
         page_boards = fill_families(boards, registry) if "html" in forms.values() else []
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:

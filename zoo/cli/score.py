@@ -149,6 +149,7 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     from zoo.registry.context import Context
     from zoo.registry.loading import quiet_stdout
     from zoo.report.mask_scores import import_lines
+    from zoo.results.memo import ScoreMemo
     from zoo.runner.importing import ImportRequest, import_masks
     from zoo.sources.label_map_pairs import find_label_maps
     from zoo.specs.suite import Suite
@@ -178,7 +179,9 @@ def add_row(masks: str, results: Path, options: Mapping[str, Any]) -> int:
     with quiet_stdout(), console.counting("building the leaderboard"):
         every = read_results([results])
         stored = [result for result in every if data_key(result) in data]
-        boards = build_leaderboard(stored, context.registry.metrics, sections=())
+        boards = build_leaderboard(
+            stored, context.registry.metrics, sections=(), memo=ScoreMemo(cache=context.settings.cache)
+        )
     name = outcome.results[0].run["dataset"]
     has_others = sum(each.run["dataset"] == name for each in every) > len(stored)
     if has_others and all(is_imported(each.run) for each in stored):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +45,18 @@ def read_shared(folders: Sequence[Path], registry: Registry) -> list[Any]:
 
 def read_results(folders: Sequence[Path]) -> list[Any]:
     """Read every result; a damaged one is a warning, none at all an error."""
-    from zoo.results.store import load_results
+    from zoo.results.memo import SoundRuns
+    from zoo.results.store import load_results, load_sound_result
+    from zoo.system.files import cache_root
 
     results: list[Any] = []
     for folder in folders:
         if not folder.is_dir():
             raise ResultsError(f"{folder}: not a folder", fix="name one by --results, or run `zoo bench` first")
-        loaded, damaged = load_results(folder)
-        results += [result for result in loaded if result.id not in {other.id for other in results}]
+        with SoundRuns(cache_root(), folder) as sound:
+            loaded, damaged = load_results(folder, partial(load_sound_result, check=sound.check))
+        present = {result.id for result in results}
+        results += [result for result in loaded if result.id not in present]
         for line in damaged:
             tell(f"zoo: warning: left out: {clean(line)}")
     if not results:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo.arrays import Array
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
 from zoo.data.volume_cubes import DecodedCubes
@@ -26,6 +28,11 @@ class CubePixels(Pixels):
     @property
     def input_shape(self) -> tuple[int, ...]:
         return (int(self.images.shape[-1]), *map(int, self.images.shape[1:-1]))
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of a network's input for one volume."""
+        return 4 * math.prod(self.input_shape)
 
     def to_input(self, voxels: Tensor, rows: Tensor) -> Tensor:
         """Convert voxels (B, side, side, side, channels) of some rows to a network's input, float32."""
@@ -55,7 +62,16 @@ def open_cubes(cubes: DecodedCubes, window: tuple[float, float] | None, device: 
     images = torch.from_numpy(map_images(cubes.path, "c"))  # copy-on-write: torch warns about read-only arrays
     if open_device(device).holds(images.nbytes):
         images = images.to(device)
-    gains, offsets = scale_to_window(cubes.columns["mean"], cubes.columns["std"], window)
+    return as_cube_pixels(images, (cubes.columns["mean"], cubes.columns["std"]), window, device)
+
+
+def as_cube_pixels(
+    images: Tensor, moments: tuple[Array, Array], window: tuple[float, float] | None, device: str
+) -> CubePixels:
+    """Standardized volumes (N, side, side, side, channels); `moments` are mean and SD (N, channels) of their values."""
+    import torch
+
+    gains, offsets = scale_to_window(*moments, window)
     return CubePixels(
         images=images,
         scale=(0.0, 1.0),

@@ -21,7 +21,7 @@ from zoo.system.machine import num_cores
 from zoo.system.progress import Progress
 
 CUBES_FILE = "cubes.npy"
-CUBES_VERSION = 2  # of the cache; raise it when decoding changes a voxel, or a file is added
+CUBES_VERSION = 3  # of the cache; raise it when decoding changes a voxel, or a file is added
 MAX_WINDOW_VOXELS = 2_000_000  # voxels of train from which a window is measured
 
 
@@ -52,6 +52,7 @@ class DecodedCube:
     voxels: Array  # float16 (side, side, side, channels): standardized, 0 outside the volume
     mean: Array  # (channels,) of the values
     std: Array  # (channels,)
+    shape: tuple[int, ...]  # of the native grid
     spacing: Spacing | None  # of the native grid
 
 
@@ -77,7 +78,7 @@ def decode_cubes(source: OpenDataset, cube: Cube, folder: Path, progress: Progre
                 if progress:
                     progress(row + 1, len(rows))
     array.flush()
-    columns = {name: np.array([getattr(each, name) for each in decoded]) for name in ("mean", "std")}
+    columns = {name: np.array([getattr(each, name) for each in decoded]) for name in ("mean", "std", "shape")}
     columns["spacing"] = np.array([each.spacing or (np.nan,) * 3 for each in decoded])
     with open(folder / GRIDS_FILE, "wb") as stream:
         np.savez(stream, allow_pickle=False, **columns)
@@ -85,14 +86,17 @@ def decode_cubes(source: OpenDataset, cube: Cube, folder: Path, progress: Progre
 
 def decode_cube(source: OpenDataset, cube: Cube, row: int) -> DecodedCube:
     image = source.samples.table["image"].iloc[row]
-    values = read_volume(source, row, image)
+    return to_cube(read_volume(source, row, image), spacing_of(source, image), cube)
+
+
+def to_cube(values: Array, spacing: Spacing | None, cube: Cube) -> DecodedCube:
+    """Standardize a volume (A, B, C') or (A, B, C', channels) by channel, and fit it into a cube."""
     channels = values.reshape(*values.shape[:3], -1).astype(np.float32)
     mean, std = measure_channels(channels)
     channels -= mean  # in place: as float64 a volume of 512 x 512 x 400 voxels would take 840 MB per thread
     channels /= std
-    own = spacing_of(source, image)
-    fitted = fit_volume(channels, own, cube)
-    return DecodedCube(fitted.astype(np.float16), mean, std, own)
+    fitted = fit_volume(channels, spacing, cube).astype(np.float16)
+    return DecodedCube(fitted, mean, std, values.shape[:3], spacing)
 
 
 def fit_volume(channels: Array, own: Spacing | None, cube: Cube) -> Array:
@@ -141,7 +145,10 @@ class DecodedCubes:
 
     @cached_property
     def columns(self) -> dict[str, Array]:
-        """`mean` and `std` (N, channels) of the values, `spacing` (N, 3) of the native grid, NaN where unknown."""
+        """`mean` and `std` (N, channels) of the values, `shape` and `spacing` (N, 3) of the native grid.
+
+        An unknown spacing is NaN.
+        """
         with reading_cache(), np.load(self.path.with_name(GRIDS_FILE), allow_pickle=False) as stored:
             return dict(stored)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.evaluation.reasons import Unavailable
-from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.evaluation.values import Runs, compute, find_too_few, repeat_units, score_seeds
+from zoo.evaluation.thresholds import DecidedTest, ThresholdRule
+from zoo.evaluation.values import DecidedRuns, Runs, compute, decide_all, find_too_few, repeat_units, score_seeds
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.statistics.weighted import jackknife_influence, sum_by_patient
 
@@ -29,7 +29,11 @@ def weigh_evidence(runs: Runs, metric: MetricSpec, card: ScoringContext, *, thre
 
     Raises `Undefined` with too few cases, or if the metric has no influence values.
     """
-    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    return weigh_decided(decide_all(runs, card, threshold), metric, card)
+
+
+def weigh_decided(tested: DecidedRuns, metric: MetricSpec, card: ScoringContext) -> Evidence:
+    """Compute the evidence of decided runs, as `weigh_evidence` does."""
     too_few = find_too_few(tested[0], card)
     if too_few:
         raise Unavailable(too_few)

@@ -78,7 +78,7 @@ MetricInterval = tuple[float, float, IntervalMethod]
 
 
 def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
-    """Draw the resamples of each fold, uint16 (B, N), for all seeds.
+    """Draw the resamples of each fold, counts (B, N), for all seeds; float64 if they fit the cache, else uint16.
 
     Raises ValueError if the seeds were not tested on the same patients in the same order.
     """
@@ -88,7 +88,12 @@ def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
             not np.array_equal(a.patients, b.patients) for a, b in zip(folds, first, strict=True)
         ):
             raise ValueError("the seeds were not tested on the same patients in the same order")
-    return [bootstrap_weights(part.patients, seed=(BOOTSTRAP_SEED, fold)) for fold, part in enumerate(first)]
+    drawn = [bootstrap_weights(part.patients, seed=(BOOTSTRAP_SEED, fold)) for fold, part in enumerate(first)]
+    # perf: one conversion for all metrics and seeds
+    draws = [counts.astype(np.float64) if counts.size <= RESAMPLES_AT_ONCE else counts for counts in drawn]
+    for weights in draws:
+        weights.flags.writeable = False  # as the other inputs of a plugin's metric
+    return draws
 
 
 def add_interval(
@@ -228,10 +233,9 @@ def in_chunks(
     """Apply a function of a metric to all resamples (B,), in chunks that fit the cache."""
     request = part.request_of(metric)
     rows = max(MIN_CHUNK_RESAMPLES, RESAMPLES_AT_ONCE // weights.shape[1])
-    chunks = [
-        np.asarray(function(request, weights[start : start + rows].astype(np.float64)), dtype=np.float64)
-        for start in range(0, len(weights), rows)
-    ]
+    parts = (weights[start : start + rows].astype(np.float64) for start in range(0, len(weights), rows))
+    whole = len(weights) <= rows and weights.dtype == np.float64
+    chunks = [np.asarray(function(request, chunk), dtype=np.float64) for chunk in ([weights] if whole else parts)]
     values = np.concatenate(chunks)
     if values.shape != (len(weights),):
         raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import LazyRun, Predictions, SplitPredictions
 from zoo.evaluation.values import MIN_CASES, Runs, count_cases
 from zoo.specs.metric import ScoringContext
 
@@ -61,5 +62,8 @@ def keep_labels(runs: Runs, card: ScoringContext, labels: Sequence[int]) -> tupl
             log_odds=None if odds is None else card.task.answers.keep_labels(odds, columns),
         )
 
-    reduced = [[{split: reduce(part) for split, part in run.items()} for run in folds] for folds in runs]
+    def reduce_run(run: SplitPredictions) -> SplitPredictions:
+        return {split: reduce(part) for split, part in run.items()}
+
+    reduced = [[LazyRun(partial(reduce_run, run)) for run in folds] for folds in runs]
     return reduced, replace(card, labels=tuple(card.labels[column] for column in columns))

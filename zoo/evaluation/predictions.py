@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,26 @@ def join_parts(parts: Sequence[Predictions]) -> Predictions:
 
 
 SplitPredictions = Mapping[str, Predictions]  # by split: val, test
+
+
+class LazyRun(Mapping[str, Predictions]):
+    """The predictions of a run by split, read or computed by `load` when they are first needed."""
+
+    def __init__(self, load: Callable[[], SplitPredictions]) -> None:
+        self.load = load
+
+    @cached_property
+    def parts(self) -> SplitPredictions:
+        return self.load()
+
+    def __getitem__(self, split: str) -> Predictions:
+        return self.parts[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 def owners_of(sample_ids: Array, patients: Array, unit: Unit) -> Array:

@@ -16,7 +16,7 @@ from zoo.evaluation.intervals import add_interval, draw_patients
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason, describe_error
 from zoo.evaluation.thresholds import DecidedTest, ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score, compute, find_too_few, score_value
+from zoo.evaluation.values import DecidedRuns, Runs, Score, compute, decide_all, find_too_few, score_value
 from zoo.registry.isolation import process_unchanged
 from zoo.specs.dataset import Unit
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -37,7 +37,13 @@ def score(
     variance between seeds. Raises ValueError without a seed, or with a seed without folds.
     """
     card = replace(card, unit=unit, val_unit=unit) if unit else card
-    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
+    return score_decided(decide_all(runs, card, threshold), metrics, card, intervals=intervals)
+
+
+def score_decided(
+    tested: DecidedRuns, metrics: Mapping[str, MetricSpec], card: ScoringContext, *, intervals: bool = True
+) -> dict[str, Score]:
+    """Score each metric of decided runs, as `score` does."""
     if not tested or not all(tested):
         raise ValueError("nothing to score: expected at least one seed with at least one fold")
     too_few = find_too_few(tested[0], card)
@@ -68,17 +74,11 @@ def score_metric(
     return add_interval(result, seed_scores, metric, tested, draws, card)
 
 
-def seed_deviations(
-    runs: Runs, metrics: Mapping[str, MetricSpec], card: ScoringContext, *, threshold: ThresholdRule
-) -> dict[str, float | None]:
-    """Compute each metric's standard deviation between seeds; None for one seed, or if the metric is undefined."""
-    tested = [[decide(run, card, threshold) for run in folds] for folds in runs]
-    deviations: dict[str, float | None] = {}
-    for name, metric in metrics.items():
-        with process_unchanged():
-            _, seed_scores = score_value(metric, tested, card)
-        deviations[name] = statistics.stdev(seed_scores.tolist()) if len(seed_scores) > 1 else None
-    return deviations
+@process_unchanged()
+def deviate_by_seed(tested: DecidedRuns, metric: MetricSpec, card: ScoringContext) -> float | None:
+    """Compute a metric's standard deviation between seeds; None for one seed, or if the metric is undefined."""
+    _, seed_scores = score_value(metric, tested, card)
+    return statistics.stdev(seed_scores.tolist()) if len(seed_scores) > 1 else None
 
 
 def score_run(

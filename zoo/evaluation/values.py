@@ -13,12 +13,14 @@ from zoo.errors import Undefined, clean
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason, reason_for
-from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest
+from zoo.evaluation.thresholds import SCORE_TOLERANCE, DecidedTest, ThresholdRule, decide
 from zoo.registry.isolation import noted_interrupts
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext, positive_index
 from zoo.statistics.means import exact_mean
 
 Runs = Sequence[Sequence[Mapping[str, Predictions]]]
+
+DecidedRuns = Sequence[Sequence[DecidedTest]]  # by seed and fold
 
 MIN_CASES = 10
 
@@ -34,6 +36,10 @@ class Score:
     reason: Reason | None = None
     note: str = ""  # "macro over 6 of 7 labels"
     version: int = 1  # of the metric
+
+
+def decide_all(runs: Runs, card: ScoringContext, threshold: ThresholdRule) -> DecidedRuns:
+    return [[decide(run, card, threshold) for run in folds] for folds in runs]
 
 
 def score_value(

@@ -25,6 +25,12 @@ def check_explainable(card: ModelCard, label: str) -> None:
     """Raise a ZooError if the task has no output to explain, or not the requested label."""
     if card.task_kind.head.dense:
         raise RunError(f"{card.name} predicts masks, which need no maps", fix="look at its masks", code="no-map")
+    if card.volumes:
+        raise RunError(
+            f"{card.name} reads whole volumes, and maps are drawn on images only",
+            fix="explain a model of images; with dims = 2 in dataset.toml, it is trained on slices",
+            code="no-map",
+        )
     if card.inputs:
         raise RunError(
             f"{card.name} takes metadata beside the image, which maps do not show",

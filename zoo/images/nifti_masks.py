@@ -26,8 +26,8 @@ def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.uint8)  # without it, float32 is written
     header["descrip"] = text.encode()[:79]
-    if suffix_of(volume.name) in (".nii", ".nii.gz"):
-        image = on_grid_of(nibabel.load(volume), mask, header)
+    if is_nifti(volume):
+        image = on_grid_of(nibabel.load(volume), from_upright(mask, volume), header)
     else:
         grid = read_grid(volume)
         image = nibabel.Nifti1Image(mask, grid.affine, header)
@@ -41,15 +41,29 @@ def save_volume_mask(path: Path, mask: Array, volume: Path, text: str) -> None:
     nibabel.save(image, path)
 
 
-def on_grid_of(volume: Any, mask: Array, header: Any) -> Any:
-    """The image of a mask in RAS+ order on the grid of a volume, whose axes may be in another order."""
+def is_nifti(path: Path) -> bool:
+    return suffix_of(path.name) in (".nii", ".nii.gz")
+
+
+def from_upright(mask: Array, volume: Path) -> Array:
+    """A mask in RAS+ order along the axes of the file of its volume; unchanged if that is no NIfTI."""
     import nibabel
     from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-    orientation = io_orientation(volume.affine)
-    if np.isfinite(orientation).all():
-        upright = np.array([[axis, 1] for axis in range(3)])
-        mask = apply_orientation(mask, ornt_transform(upright, orientation))
+    if not is_nifti(volume):
+        return mask
+    orientation = io_orientation(nibabel.load(volume).affine)
+    if not np.isfinite(orientation).all():
+        return mask
+    upright = np.array([[axis, 1] for axis in range(3)])
+    turned: Array = apply_orientation(mask, ornt_transform(upright, orientation))
+    return turned
+
+
+def on_grid_of(volume: Any, mask: Array, header: Any) -> Any:
+    """The image of a mask along the axes of a volume, on its grid."""
+    import nibabel
+
     header.set_data_shape(mask.shape)
     header.set_zooms(volume.header.get_zooms()[:3])
     header.set_xyzt_units(xyz=volume.header.get_xyzt_units()[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from zoo.leaderboard.rows import (
     data_key,
     flag_degenerate,
     group_rows,
+    identify_targets,
     is_higher_better,
     load_tests,
     name_recipes,
@@ -45,6 +45,7 @@ from zoo.leaderboard.sanity_checks import (
 from zoo.leaderboard.sections import CORE_SECTIONS, DroppedSection, OwnedSection, build_sections
 from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, SectionRequest
+from zoo.results.memo import ScoreMemo
 from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Result
 from zoo.specs.metric import MetricSpec, ScoringContext
@@ -151,20 +152,32 @@ class Board:
         return max((len(row.seeds) for row in self.rows if not row.baseline and not row.deterministic), default=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoardRequest:
+    """What all boards of a report are built with."""
+
+    metrics: Mapping[str, MetricSpec]
+    options: ReportOptions
+    sections: Sequence[OwnedSection]
+    memo: ScoreMemo
+
+
 def build_leaderboard(
     results: Iterable[Result],
     metrics: Mapping[str, MetricSpec],
     options: ReportOptions | None = None,
     sections: Sequence[OwnedSection] = CORE_SECTIONS,
     scored_runs: Iterable[Mapping[str, Any]] | None = None,
+    memo: ScoreMemo | None = None,
 ) -> list[Board]:
     """Group results into boards and score every row from its predictions.
 
     Boards are ordered by dataset, protocol and initial weights; rows by the primary metric, baselines last. Runs on
     shuffled labels have separate boards. Tuning runs are excluded: they are not tested. `scored_runs` lists all runs
-    ever scored (`Run.describe()`) if there are more than these results.
+    ever scored (`Run.describe()`) if there are more than these results. `memo` keeps what is computed from predictions.
     """
     results, options = list(results), options or ReportOptions()
+    request = BoardRequest(metrics=metrics, options=options, sections=sections, memo=memo or ScoreMemo())
     key_of = data_key if options.recipes else board_key
     uses = count_configurations([r.run for r in results if r.ok] if scored_runs is None else scored_runs)
     scored = [r for r in results if r.run["purpose"] in SCORED and r.dataset]
@@ -184,9 +197,10 @@ def build_leaderboard(
     recipes = name_recipes(scored) if options.recipes else {}
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
-    boards = [build_board(group, controls, metrics, recipes, options, sections) for group, controls in parts]
+    boards = [build_board(group, controls, recipes, request) for group, controls in parts]
     shuffled = build_controls(
-        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset], metrics, replace(options, rank_by="")
+        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset],
+        replace(request, options=replace(options, rank_by=""), sections=()),
     )
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
@@ -242,16 +256,14 @@ def build_external_section(board: Board, home: Board) -> Section:
     return external.build_section(rows, board.primary_metric, datasets, board.higher_is_better)
 
 
-def build_controls(
-    results: Sequence[Result], metrics: Mapping[str, MetricSpec], options: ReportOptions
-) -> dict[tuple[str, ...], Board]:
+def build_controls(results: Sequence[Result], request: BoardRequest) -> dict[tuple[str, ...], Board]:
     """Build the boards of runs on shuffled labels, by `control_key`."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    key_of = data_key if options.recipes else board_key
+    key_of = data_key if request.options.recipes else board_key
     for result in results:
         groups.setdefault(key_of(result), []).append(result)
-    recipes = name_recipes(results) if options.recipes else {}
-    boards = [build_board(group, [], metrics, recipes, options, ()) for _, group in sorted(groups.items())]
+    recipes = name_recipes(results) if request.options.recipes else {}
+    boards = [build_board(group, [], recipes, request) for _, group in sorted(groups.items())]
     controls = {}
     for board in boards:
         if board:
@@ -279,15 +291,14 @@ def matching_runs(baselines: Sequence[Result], group: Sequence[Result]) -> list[
 def build_board(
     group: Sequence[Result],
     baselines: Sequence[Result],
-    metrics: Mapping[str, MetricSpec],
     recipes: Mapping[str, str],
-    options: ReportOptions,
-    sections: Sequence[OwnedSection],
+    request: BoardRequest,
 ) -> Board | None:
     """Build one board, or return None if none of its runs finished.
 
     `recipes` are the short names of the protocols on a board of recipes.
     """
+    metrics, options = request.metrics, request.options
     finished = [r for r in (*group, *baselines) if r.ok]
     if not finished:
         return None
@@ -300,7 +311,7 @@ def build_board(
     higher = is_higher_better(primary, metrics)
     cases = count_board_cases(finished)
     labels = choose_labels(cases)
-    scoring = RowScoring(metrics=known, primary=primary, labels=labels)
+    scoring = RowScoring(metrics=known, primary=primary, labels=labels, memo=request.memo)
     rows, controls = (
         sorted(build_recipes(part, scoring, recipes), key=lambda row: order(row, primary, higher))
         for part in (group, baselines)
@@ -340,7 +351,7 @@ def build_board(
             metrics[primary].bounds if primary in metrics else (None, None),
         ),
     )
-    built, dropped = build_sections(request_sections(board, options), sections)
+    built, dropped = build_sections(request_sections(board, options), request.sections)
     return replace(board, sections=built, dropped=dropped)
 
 
@@ -360,7 +371,7 @@ def check_rows(
     if first.run["purpose"] in SCORED:
         upward = is_higher_better(own_metric, metrics)
         rows = [flag_degenerate(row, constant, own_metric, upward, card) for row in rows]
-    majorities = find_majority_targets(finished)
+    majorities = find_majority_targets(finished, [*rows, *controls])
     same, same_controls = ([refuse_other_targets(row, majorities) for row in part] for part in (rows, controls))
     return same, same_controls
 
@@ -401,17 +412,18 @@ def choose_board_metrics(
     return {name: metrics[name] for name in names if name in metrics}
 
 
-TestTargets = tuple[tuple[str, ...], bytes]  # ids of the test images, sorted, and the targets in this order
+def find_majority_targets(finished: Sequence[Result], rows: Iterable[Row]) -> dict[str, str | None]:
+    """The targets that most models of a board have for each set of test images; None without a majority.
 
-
-def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], bytes | None]:
-    """The targets that most models of a board have for each set of test images; None without a majority."""
-    votes: dict[tuple[str, ...], dict[bytes, set[str]]] = {}
+    Both are given as digests: `rows.TestedTargets`. perf: those of runs that count on a row are known.
+    """
+    identified = {run: tested for row in rows for run, tested in zip(row.run_ids, row.tested, strict=False)}
+    votes: dict[str, dict[str, set[str]]] = {}
     for result in finished:
         if result.provenance != "stated":  # bundles of data that may not be shared have no targets
-            images, targets = identify_targets(result.predictions()["test"])
+            images, targets = identified.get(result.id) or identify_targets(result.predictions()["test"])
             votes.setdefault(images, {}).setdefault(targets, set()).add(result.run["model"])
-    majorities: dict[tuple[str, ...], bytes | None] = {}
+    majorities: dict[str, str | None] = {}
     for images, models_by_targets in votes.items():
         most, *others = sorted(models_by_targets, key=lambda targets: -len(models_by_targets[targets]))
         is_tie = bool(others) and len(models_by_targets[others[0]]) == len(models_by_targets[most])
@@ -419,15 +431,9 @@ def find_majority_targets(finished: Sequence[Result]) -> dict[tuple[str, ...], b
     return majorities
 
 
-def identify_targets(test: Predictions) -> TestTargets:
-    order = np.argsort(test.sample_ids)
-    return tuple(test.sample_ids[order].tolist()), test.targets[order].astype(np.float64).tobytes()
-
-
-def refuse_other_targets(row: Row, majorities: Mapping[tuple[str, ...], bytes | None]) -> Row:
+def refuse_other_targets(row: Row, majorities: Mapping[str, str | None]) -> Row:
     """Name a row as damaged and refuse to rank it if its targets are not those of most models."""
-    identified = [identify_targets(run["test"]) for run in chain.from_iterable(row.stored)]
-    if all(majorities[images] == targets for images, targets in identified):
+    if all(majorities[images] == targets for images, targets in row.tested):
         return row
     reason = "its targets are not those of most models for the same test images"
     return replace(row, evidence=reason, failures=(*row.failures, Failure("damaged", reason)))
@@ -447,6 +453,7 @@ def request_sections(board: Board, options: ReportOptions) -> SectionRequest:
                 names=(row.name, row.model, row.qualified),
                 cost=row.cost,
                 val_score=row.val_score,
+                memo=row.memo,
             )
             for row in board.rows
             if row.stored

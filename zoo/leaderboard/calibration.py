@@ -6,8 +6,10 @@ All counts are of the scored unit. A run's temperature is fitted on its val spli
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,14 @@ from zoo.arrays import Array
 from zoo.evaluation.intervals import BOOTSTRAP_SEED
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.metrics.probabilities import confidences
-from zoo.evaluation.predictions import SplitPredictions, join_parts
+from zoo.evaluation.predictions import LazyRun, SplitPredictions, join_parts
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
 from zoo.evaluation.temperature import find_temperature, rescale
 from zoo.evaluation.thresholds import decide
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
+from zoo.results.memo import RunsMemo
 from zoo.specs.metric import MetricRequest, ScoringContext
 from zoo.specs.section import Section
 from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
@@ -37,6 +40,7 @@ def build_section(request: SectionRequest) -> Section | None:
     """Build the section `calibration`: ECE, Brier score and log loss of every row, reliability curves as details."""
     if not request.card.task.presentation.calibrated or not request.rows:
         return None
+    labels = request.labels
     request = request.over_counted_labels()
     card = replace(request.card, unit="image", val_unit=None)  # units are rows from here on
     rows: list[tuple[Cell, ...]] = []
@@ -44,18 +48,19 @@ def build_section(request: SectionRequest) -> Section | None:
     curves: list[dict[str, Any]] = []
     reasons = []
     for row in request.rows:
-        runs = [[merge_units(run, request.card) for run in folds] for folds in row.stored]
-        fitted = [[find_temperature(run, card) for run in folds] for folds in runs]
-        after = rescale_runs(runs, fitted, card)
-        raw_scores = score(runs, CALIBRATION_METRICS, card, threshold="half")
-        scores = score(after, CALIBRATION_METRICS, card, threshold="half") if after else {}
+        runs = [[LazyRun(partial(merge_units, run, request.card)) for run in folds] for folds in row.stored]
+        with row.memo as memo:
+            fitted = memo.find(f"temperatures, labels {labels}", partial(find_temperatures, runs, card))
+            after = rescale_runs(runs, fitted, card)
+            raw = measure(memo, runs, card, f"raw, labels {labels}")
+            scaled = measure(memo, after, card, f"after, labels {labels}")
         missing = missing_reason(fitted)
         reasons += [f"{row.label}: no temperature: {missing}"] if missing else []
         none = Score(value=None, reason=Reason("undefined", (missing,)) if missing else None)
-        pairs = [cell for name in ("ece", "brier", "log_loss") for cell in (raw_scores[name], scores.get(name, none))]
-        rows.append((row.label, mean_temperature(fitted), *pairs))
+        both = [(raw.scores[name], scaled.scores.get(name, none)) for name in ("ece", "brier", "log_loss")]
+        rows.append((row.label, mean_temperature(fitted), *chain.from_iterable(both)))
         temperatures += describe_temperatures(row, fitted)
-        curves += describe_curves(row, runs, card, "raw") + describe_curves(row, after, card, "after")
+        curves += describe_curves(row, raw.curves, card, "raw") + describe_curves(row, scaled.curves, card, "after")
     return Section(
         name="calibration",
         title="Calibration: do predicted probabilities match observed frequencies?",
@@ -73,11 +78,33 @@ def build_section(request: SectionRequest) -> Section | None:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The calibration of a row's runs, raw or after temperature scaling."""
+
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    curves: Sequence[Sequence[Mapping[str, Any]]] = ()  # by seed and label: `find_points`
+
+
+def measure(memo: RunsMemo, runs: Runs, card: ScoringContext, name: str) -> Calibrated:
+    if not runs:
+        return Calibrated()
+    compute = partial(score, runs, card=card, threshold="half")
+    return Calibrated(
+        scores=memo.find_scores(f"calibration {name}", CALIBRATION_METRICS, compute),
+        curves=memo.find(f"reliability {name}", lambda: [find_curves(folds, card) for folds in runs]),
+    )
+
+
 def merge_units(run: SplitPredictions, card: ScoringContext) -> SplitPredictions:
     return {split: part.by_unit(card.unit_of(split)) for split, part in run.items()}
 
 
 # --- temperatures ----------------------------------------------------------------------------------------------------
+def find_temperatures(runs: Runs, card: ScoringContext) -> list[list[float | str]]:
+    return [[find_temperature(run, card) for run in folds] for folds in runs]
+
+
 def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: ScoringContext) -> Runs:
     """Rescale the test split of every run; empty if any run has no temperature, because a mean needs all runs."""
     rescaled = []
@@ -86,9 +113,13 @@ def rescale_runs(runs: Runs, fitted: Sequence[Sequence[float | str]], card: Scor
         for run, temperature in zip(folds, temperatures, strict=True):
             if isinstance(temperature, str):
                 return []
-            parts.append({"test": rescale(run["test"], temperature, card)})
+            parts.append(LazyRun(partial(rescale_test, run, temperature, card)))
         rescaled.append(parts)
     return rescaled
+
+
+def rescale_test(run: SplitPredictions, temperature: float, card: ScoringContext) -> SplitPredictions:
+    return {"test": rescale(run["test"], temperature, card)}
 
 
 def mean_temperature(fitted: Sequence[Sequence[float | str]]) -> float | None:
@@ -122,15 +153,21 @@ def describe_temperatures(row: ScoredRow, fitted: Sequence[Sequence[float | str]
 
 
 # --- reliability -----------------------------------------------------------------------------------------------------
-def describe_curves(row: ScoredRow, runs: Runs, card: ScoringContext, kind: str) -> list[dict[str, Any]]:
-    """One reliability curve per seed, for multi-label tasks per seed and label; the folds of a seed are joined."""
-    curves = []
-    for number, folds in enumerate(runs):
-        test = join_parts([run["test"] for run in folds])
-        request = decide({"test": test}, card, "half").request
-        for label, points in zip(curve_labels(card), find_points(request, test.patients), strict=True):
-            curves.append({"model": row.label, "seed": row.seeds[number], "label": label, "kind": kind, **points})
-    return curves
+def describe_curves(
+    row: ScoredRow, seeds: Sequence[Sequence[Mapping[str, Any]]], card: ScoringContext, kind: str
+) -> list[dict[str, Any]]:
+    """One reliability curve per seed, for multi-label tasks per seed and label."""
+    return [
+        {"model": row.label, "seed": row.seeds[number], "label": label, "kind": kind, **points}
+        for number, curves in enumerate(seeds)
+        for label, points in zip(curve_labels(card), curves, strict=True)
+    ]
+
+
+def find_curves(folds: Sequence[SplitPredictions], card: ScoringContext) -> list[dict[str, list[Any]]]:
+    """The points of the curves of one seed, by label; its folds are joined."""
+    test = join_parts([run["test"] for run in folds])
+    return find_points(decide({"test": test}, card, "half").request, test.patients)
 
 
 def curve_labels(card: ScoringContext) -> tuple[str | None, ...]:

@@ -6,7 +6,9 @@ All counts are of the scored unit; in multi-label tasks each label is a separate
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from zoo.errors import Undefined
 from zoo.evaluation.intervals import MetricInterval, draw_patients, resample
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
-from zoo.evaluation.predictions import Predictions, SplitPredictions
+from zoo.evaluation.predictions import LazyRun, Predictions, SplitPredictions
 from zoo.evaluation.reasons import Reason, reason_for_interval
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import (
@@ -29,7 +31,10 @@ from zoo.evaluation.thresholds import (
     youden_threshold,
 )
 from zoo.evaluation.values import Runs, Score, mean_of_means, score_seeds
+from zoo.leaderboard.calibration import merge_units
 from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
+from zoo.results.memo import RunsMemo
+from zoo.results.store import parse_score
 from zoo.specs.metric import ScoringContext, positive_index
 from zoo.specs.section import Section
 from zoo.statistics.intervals import add_seed_variance, percentile_interval
@@ -69,13 +74,11 @@ def build_section(request: SectionRequest) -> Section | None:
     options, multilabel = request.options, not request.card.task.classes
     rows: list[tuple[Cell, ...]] = []
     described, reasons, questions = [], [], list(list_label_questions(request))
-    for question in questions:
+    for question, answer in answer_questions(questions, request):
         place = (question.row.label, question.label) if multilabel else (question.row.label,)
-        try:
-            point = find_point(question, options.reach or request.rule_of(question.row), options.prevalence)
-        except Undefined as reason:
-            point = None
-            reasons.append(f"{' '.join(place)}: no threshold: {reason}")
+        point = None if isinstance(answer, str) else answer
+        if isinstance(answer, str):
+            reasons.append(f"{' '.join(place)}: no threshold: {answer}")
         rows.append((*place, *point_cells(point, options.reach, options.prevalence)))
         described.append(describe_point(question, point))
         if point and point.fallbacks:
@@ -106,16 +109,13 @@ def list_label_questions(request: SectionRequest) -> Iterator[Question]:
     """List every row and label as a binary task on the units; of several classes, each against the rest."""
     card = request.card
     for row in request.rows:
-        runs = [
-            [{split: p.by_unit(card.unit_of(split)) for split, p in run.items()} for run in folds]
-            for folds in row.stored
-        ]
+        runs = [[LazyRun(partial(merge_units, run, card)) for run in folds] for folds in row.stored]
         if card.task.targets.has_positive:
             label = card.labels[positive_index(card)]
             yield Question(row=row, label=label, runs=runs, card=replace(card, unit="image", val_unit=None))
             continue
         for number, label in enumerate(card.labels):
-            alone = [[{s: one_label(p, number) for s, p in run.items()} for run in folds] for folds in runs]
+            alone = [[LazyRun(partial(reduce_to_label, run, number)) for run in folds] for folds in runs]
             labels, task = (f"no {label}", label), default_task("class", 2)
             yield Question(
                 row=row,
@@ -123,6 +123,10 @@ def list_label_questions(request: SectionRequest) -> Iterator[Question]:
                 runs=alone,
                 card=replace(card, task=task, labels=labels, positive=1, unit="image", val_unit=None),
             )
+
+
+def reduce_to_label(run: SplitPredictions, label: int) -> SplitPredictions:
+    return {split: one_label(part, label) for split, part in run.items()}
 
 
 def one_label(part: Predictions, label: int) -> Predictions:
@@ -142,6 +146,36 @@ def one_label(part: Predictions, label: int) -> Predictions:
 
 
 # --- points ----------------------------------------------------------------------------------------------------------
+def answer_questions(questions: Sequence[Question], request: SectionRequest) -> Iterator[tuple[Question, Point | str]]:
+    """Yield each question with its point, or with why no threshold on val reaches the target."""
+    for row, of_row in groupby(questions, key=lambda question: question.row):
+        with row.memo as memo:
+            for question in of_row:
+                rule = request.options.reach or request.rule_of(row)
+                yield question, recall_point(memo, question, rule, request.options.prevalence)
+
+
+def recall_point(memo: RunsMemo, question: Question, rule: ThresholdRule, prevalence: float | None) -> Point | str:
+
+    def describe() -> dict[str, Any]:
+        try:
+            return asdict(find_point(question, rule, prevalence))
+        except Undefined as reason:
+            return {"undefined": str(reason)}
+
+    fact = memo.find(f"operating point, {question.label}, {rule}, prevalence {prevalence}", describe)
+    if "undefined" in fact:
+        return str(fact["undefined"])
+    both = fact["at_prevalence"]
+    return Point(
+        thresholds=tuple(map(tuple, fact["thresholds"])),
+        scores={name: parse_score(score) for name, score in fact["scores"].items()},
+        on_val={name: parse_score(score) for name, score in fact["on_val"].items()},
+        at_prevalence=None if both is None else (parse_score(both[0]), parse_score(both[1])),
+        fallbacks=fact["fallbacks"],
+    )
+
+
 def find_point(question: Question, rule: ThresholdRule, prevalence: float | None) -> Point:
     """Score a question at its thresholds; raises Undefined if no threshold on val reaches the target."""
     card, runs = question.card, question.runs

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoo.errors import Undefined
-from zoo.evaluation.evidence import Evidence, weigh_evidence
+from zoo.evaluation.evidence import Evidence, weigh_decided
 from zoo.evaluation.label_cases import keep_labels
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import LazyRun, Predictions
 from zoo.evaluation.reasons import Reason, reason_for
-from zoo.evaluation.scoring import score, seed_deviations
+from zoo.evaluation.scoring import deviate_by_seed, score_decided
 from zoo.evaluation.thresholds import ThresholdRule
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.values import DecidedRuns, Runs, Score, decide_all
 from zoo.leaderboard.records import MissingRun, list_missing
-from zoo.leaderboard.sanity_checks import find_degenerate, is_baseline, score_shuffles
+from zoo.leaderboard.sanity_checks import (
+    NO_OUTPUTS,
+    OutputCounts,
+    count_outputs,
+    find_degenerate,
+    is_baseline,
+    score_shuffles,
+)
 from zoo.leaderboard.tables import Failure
+from zoo.results.memo import RunsMemo, ScoreMemo, is_core
 from zoo.results.runs import read_run
 from zoo.results.store import Provenance, Result
 from zoo.specs.deviation import Deviation
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.specs.protocol import SECOND_READER
 from zoo.statistics.means import exact_mean, rounded
+from zoo.system.files import hash_bytes
 
 COSTS = (
     "train_seconds",
@@ -93,6 +105,9 @@ class Row:
     # or why there is none
     evidence: Evidence | Reason | str = field(default="no finished run", compare=False, repr=False)
     stored: Runs = field(default=(), compare=False, repr=False)  # predictions by seed and fold of the runs that count
+    memo: RunsMemo = field(default_factory=RunsMemo, compare=False, repr=False)  # of these runs
+    tested: tuple[TestedTargets, ...] = field(default=(), compare=False, repr=False)  # of each of these runs
+    outputs: OutputCounts = NO_OUTPUTS  # of these runs
     folders: Sequence[Sequence[Path]] = field(default=(), compare=False, repr=False)  # of these runs
 
     @property
@@ -175,6 +190,7 @@ class RowScoring:
     metrics: Mapping[str, MetricSpec]
     primary: str  # the metric that ranks
     labels: tuple[int, ...]  # positions of the labels that count; empty: all
+    memo: ScoreMemo
 
 
 def build_rows(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[int]) -> list[Row]:
@@ -304,6 +320,9 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         missing=list_missing(results, seeds, len(folds)),
         evidence=evidence,
         stored=scored.stored,
+        memo=scored.memo,
+        tested=scored.tested,
+        outputs=scored.outputs,
         folders=[[result.folder for result in part if result.folder] for part in complete] if scored.stored else (),
         provenance=strongest(results),
     )
@@ -324,6 +343,9 @@ class RowScores:
     seed_sd: Mapping[str, float | None]
     evidence: Evidence | Reason | str
     stored: Runs = ()
+    memo: RunsMemo = field(default_factory=RunsMemo)
+    tested: tuple[TestedTargets, ...] = ()
+    outputs: OutputCounts = NO_OUTPUTS
 
 
 def score_row(complete: Sequence[Sequence[Result]], scoring: RowScoring) -> RowScores:
@@ -338,22 +360,79 @@ def score_row(complete: Sequence[Sequence[Result]], scoring: RowScoring) -> RowS
         return RowScores(scores=stated, seed_sd=seed_sd, evidence="its bundle holds no targets")
     first = complete[0][0]
     threshold: ThresholdRule = first.run["protocol"]["threshold"]
-    stored = [[result.predictions() for result in part] for part in complete]
+    stored = [[LazyRun(result.predictions) for result in part] for part in complete]
     runs, card = keep_labels(stored, first.card(), scoring.labels)
+    decided = cache(partial(decide_all, runs, card, threshold))  # only for facts that are not stored
+    stored_names = set.intersection(*(set(scores) for part in each for scores in part))
+    how = f"threshold {threshold}, labels {scoring.labels}"
     scores: Mapping[str, Score]
     evidence: Evidence | Reason | str
-    if first.run["purpose"] == "shuffle":
-        scores, evidence = score_shuffles(runs, metrics, card, threshold=threshold), "a control is not ranked"
-    else:
-        scores = score(runs, metrics, card, threshold=threshold)
-        if scoring.labels:
-            counted = f"over {len(card.labels)} of {len(first.card().labels)} labels"
-            scores = {name: add_note(found, counted) for name, found in scores.items()}
-        evidence = find_evidence(runs, metrics.get(scoring.primary), card, threshold)
-    stored_names = set.intersection(*(set(scores) for part in each for scores in part))
-    unstored = {n: m for n, m in metrics.items() if scoring.labels or n not in stored_names}
-    seed_sd |= seed_deviations(runs, unstored, card, threshold=threshold)
-    return RowScores(scores=scores, seed_sd=seed_sd, evidence=evidence, stored=stored)
+    with scoring.memo.of_runs(complete) as memo:
+        if first.run["purpose"] == "shuffle":
+            compute = partial(score_shuffles, runs, card=card, threshold=threshold)
+            scores, evidence = memo.find_scores(f"shuffles, {how}", metrics, compute), "a control is not ranked"
+        else:
+            scores = memo.find_scores(f"scores, {how}", metrics, lambda some: score_decided(decided(), some, card))
+            if scoring.labels:
+                counted = f"over {len(card.labels)} of {len(first.card().labels)} labels"
+                scores = {name: add_note(found, counted) for name, found in scores.items()}
+            evidence = recall_evidence(memo, how, metrics.get(scoring.primary), partial(find_evidence, decided, card))
+        for name, metric in metrics.items():
+            if scoring.labels or name not in stored_names:
+                deviate = partial(lambda spec: deviate_by_seed(decided(), spec, card), metric)
+                seed_sd[name] = recall_deviation(memo, how, metric, deviate)
+        tested = memo.find("tested", lambda: [identify_targets(run["test"]) for part in stored for run in part])
+        outputs = memo.find(f"outputs, {how}", lambda: asdict(count_outputs(stored, first.card(), decided())))
+    return RowScores(
+        scores=scores,
+        seed_sd=seed_sd,
+        evidence=evidence,
+        stored=stored,
+        memo=memo,
+        tested=tuple(map(tuple, tested)),
+        outputs=OutputCounts(**outputs),
+    )
+
+
+TestedTargets = tuple[str, str]  # digests of the ids of the test images, sorted, and of the targets in this order
+
+
+def identify_targets(test: Predictions) -> TestedTargets:
+    order = np.argsort(test.sample_ids)
+    ids, targets = test.sample_ids[order].tolist(), test.targets[order].astype(np.float64)
+    return hash_bytes(*ids), hash_bytes(str(targets.shape), targets.tobytes())
+
+
+def recall_evidence(
+    memo: RunsMemo, how: str, metric: MetricSpec | None, find: Callable[[MetricSpec | None], Evidence | Reason | str]
+) -> Evidence | Reason | str:
+    """The stored evidence of a metric of the core, else what `find` finds."""
+    if metric is None or not is_core(metric):
+        return find(metric)
+    fact = memo.find(f"evidence, {how}, {metric.name}@{metric.version}", lambda: describe_evidence(find(metric)))
+    if "patients" not in fact:
+        return Reason(fact["code"], tuple(fact["detail"]), fact["sentence"])
+    return Evidence(
+        patients=np.array(fact["patients"], dtype=np.str_),
+        influence=np.array(fact["influence"], dtype=np.float64),
+        seed_scores=np.array(fact["seed_scores"], dtype=np.float64),
+    )
+
+
+def recall_deviation(memo: RunsMemo, how: str, metric: MetricSpec, find: Callable[[], float | None]) -> float | None:
+    """The stored standard deviation between seeds of a metric of the core, else what `find` finds."""
+    if not is_core(metric):
+        return find()
+    deviation: float | None = memo.find(f"seed SD, {how}, {metric.name}@{metric.version}", find)
+    return deviation
+
+
+def describe_evidence(evidence: Evidence | Reason | str) -> dict[str, Any]:
+    """What a metric of the core gives, as JSON values."""
+    assert not isinstance(evidence, str)  # the metric is installed
+    if isinstance(evidence, Reason):
+        return asdict(evidence)
+    return {name: getattr(evidence, name).tolist() for name in ("patients", "influence", "seed_scores")}
 
 
 def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
@@ -364,18 +443,18 @@ def find_pretraining(results: Sequence[Result]) -> tuple[str, ...] | None:
 
 def flag_degenerate(row: Row, constant: Score | None, primary: str, higher: bool, card: ScoringContext) -> Row:
     score = row.scores.get(primary)
-    reasons = find_degenerate(score, constant, higher_is_better=higher, runs=row.stored, card=card, rule=row.threshold)
+    reasons = find_degenerate(score, constant, higher_is_better=higher, outputs=row.outputs, unit=card.unit)
     return replace(row, degenerate=reasons)
 
 
 def find_evidence(
-    stored: Runs, metric: MetricSpec | None, card: ScoringContext, threshold: ThresholdRule
+    decided: Callable[[], DecidedRuns], card: ScoringContext, metric: MetricSpec | None
 ) -> Evidence | Reason | str:
     """What the row is ranked by, or why it is not ranked; an error in a plugin's metric is such a reason."""
     if metric is None:
         return "the primary metric is not installed"
     try:
-        return weigh_evidence(stored, metric, card, threshold=threshold)
+        return weigh_decided(decided(), metric, card)
     except Undefined as error:
         return reason_for(error, "undefined")
     except (Exception, SystemExit) as error:

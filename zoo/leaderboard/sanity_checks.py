@@ -13,11 +13,12 @@ from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.predictions import Predictions
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.scoring import score
-from zoo.evaluation.thresholds import ThresholdRule, decide
-from zoo.evaluation.values import Runs, Score
+from zoo.evaluation.thresholds import ThresholdRule
+from zoo.evaluation.values import DecidedRuns, Runs, Score
 from zoo.leaderboard.formatting import number, with_interval
 from zoo.results.runs import NUM_SHUFFLES
-from zoo.specs.metric import MetricSpec, ScoringContext
+from zoo.specs.dataset import Unit
+from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 from zoo.specs.protocol import BASELINE, SECOND_READER
 from zoo.statistics.intervals import mean_interval
 from zoo.statistics.means import ROUNDING, exact_mean
@@ -26,28 +27,57 @@ SAME = 1e-6  # smaller differences of log odds or probabilities count as equal o
 
 
 # --- rows no better than the class prior -----------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class OutputCounts:
+    """Counts over the test splits of a row's runs."""
+
+    num_runs: int = 0
+    same: int = 0  # runs with the same output for every image
+    one_class: int = 0  # runs with one class for every unit
+    num_outputs: int = 0  # predictions, over all runs
+    saturated: int = 0  # predictions that are 0 or 1 as probabilities
+    has_log_odds: bool = True  # whether saturated ones are ranked by their log odds, stored or recovered
+
+
+NO_OUTPUTS = OutputCounts()
+
+
+def count_outputs(runs: Runs, card: ScoringContext, decided: DecidedRuns) -> OutputCounts:
+    """Count degenerate and saturated outputs; `one_class` is 0 for tasks without classes."""
+    stored = [run for folds in runs for run in folds]
+    tests = [run["test"] for run in stored]
+    answers = card.task.answers
+    saturated = [answers.is_saturated(test.probabilities) for test in tests]
+    num = sum(int(part.reshape(len(part), -1).any(axis=1).sum()) for part in saturated)
+    return OutputCounts(
+        num_runs=len(stored),
+        same=sum(says_the_same(test, card) for test in tests),
+        one_class=sum(one_class(test.request) for folds in decided for test in folds) if card.task.classes else 0,
+        num_outputs=sum(map(len, tests)),
+        saturated=num,
+        has_log_odds=num == 0
+        or all(test.log_odds is not None or answers.recover_log_odds(test.probabilities) is not None for test in tests),
+    )
+
+
 def find_degenerate(
     row_score: Score | None,
     constant: Score | None,
     *,
     higher_is_better: bool,
-    runs: Runs,
-    card: ScoringContext,
-    rule: ThresholdRule,
+    outputs: OutputCounts,
+    unit: Unit,
 ) -> tuple[str, ...]:
     """Return the reasons why a trained row is no better than the constant predictor; empty if there are none.
 
     Its interval must exclude the constant's score; without an interval, its value must be better. A row is degenerate
     too if one of its runs gives the same output for every image, which a mean over seeds hides.
     """
-    stored = [run for folds in runs for run in folds]
     reasons = []
-    same = sum(says_the_same(run["test"], card) for run in stored)
-    if same:
-        reasons.append(f"the same output for every test image in {same} of {len(stored)} runs")
-    decided = sum(one_class(run, card, rule) for run in stored) if card.task.classes else 0
-    if decided > same:
-        reasons.append(f"one class for every test {card.unit} in {decided} of {len(stored)} runs")
+    if outputs.same:
+        reasons.append(f"the same output for every test image in {outputs.same} of {outputs.num_runs} runs")
+    if outputs.one_class > outputs.same:
+        reasons.append(f"one class for every test {unit} in {outputs.one_class} of {outputs.num_runs} runs")
     if row_score is None or row_score.value is None or constant is None or constant.value is None:
         return tuple(reasons)
     bound = row_score.low if higher_is_better else row_score.high
@@ -65,9 +95,8 @@ def says_the_same(test: Predictions, card: ScoringContext) -> bool:
     return bool(spread <= SAME * card.task.answers.unit(test.targets))
 
 
-def one_class(run: Mapping[str, Predictions], card: ScoringContext, rule: ThresholdRule) -> bool:
+def one_class(request: MetricRequest) -> bool:
     """Whether all test units get the same class although their targets differ."""
-    request = decide(run, card, rule).request
     assert request.decisions is not None
     return len(np.unique(request.decisions)) == 1 and len(np.unique(request.targets)) > 1
 

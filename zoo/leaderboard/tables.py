@@ -12,6 +12,7 @@ from zoo.evaluation.label_cases import keep_labels
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, ThresholdTarget, decide
 from zoo.evaluation.values import Runs, Score
+from zoo.results.memo import RunsMemo
 from zoo.specs.dataset import parse_patient
 from zoo.specs.metric import MetricRequest, MetricSpec, ScoringContext
 
@@ -61,6 +62,7 @@ class ScoredRow:
     names: tuple[str, ...] = ()  # by which it may be meant besides its label
     cost: Mapping[str, float | None] = field(default_factory=dict)  # mean over runs
     val_score: float | None = None  # mean over runs; higher is better
+    memo: RunsMemo = field(default_factory=RunsMemo)  # of the runs in `stored`
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

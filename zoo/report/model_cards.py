@@ -297,9 +297,14 @@ def input_facts(card: ModelCard) -> list[tuple[str, str]]:
     scale = (
         f"{quote_numbers(window)} become -2 and 2, values beyond are clipped" if window else "mean 0, SD 1 per volume"
     )
+    is_cut = card.task_kind.targets.spatial
+    unresampled = "as stored" if is_cut else "of which the longest side of a volume has all voxels"
     return [
-        ("input", f"patches of {' x '.join(map(str, patch))} voxels, {card.channels} channels"),
-        ("spacing", f"{quote_numbers(spacing)} mm" if spacing else "as stored"),
+        (
+            "input",
+            f"{'patches' if is_cut else 'a cube'} of {' x '.join(map(str, patch))} voxels, {card.channels} channels",
+        ),
+        ("spacing", f"{quote_numbers(spacing)} mm" if spacing else unresampled),
         ("normalization", scale),
     ]
 
@@ -322,8 +327,8 @@ def describe_prediction(card: ModelCard) -> str:
     answers = "the probabilities and the decision" if card.task_kind.decisions else "the value"
     threshold = " at the threshold of val" if card.thresholds else ""
     return (
-        f"`zoo predict FOLDER IMAGES` reads new files as in training and writes {answers}{threshold}, with `outside` "
-        "for images unlike the training data."
+        f"`zoo predict FOLDER {'VOLUMES' if card.volumes else 'IMAGES'}` reads new files as in training and writes "
+        f"{answers}{threshold}, with `outside` for {'volumes' if card.volumes else 'images'} unlike the training data."
     )
 
 

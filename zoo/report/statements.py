@@ -390,19 +390,13 @@ def predicts_alike(row: Row) -> bool:
     )
 
 
-def saturation_statement(row: Row, board: Board) -> list[str]:
+def saturation_statement(row: Row) -> list[str]:
     """Count the outputs whose probabilities are exactly 0 or 1, and name what they are ranked by."""
-    tests = [run["test"] for folds in row.stored for run in folds]
-    answers = board.card.task.answers
-    saturated = [answers.is_saturated(test.probabilities) for test in tests]
-    num = sum(int(part.reshape(len(part), -1).any(axis=1).sum()) for part in saturated)
-    if num == 0:
+    if row.outputs.saturated == 0:
         return []
-    stored = all(
-        (test.log_odds is not None) or answers.recover_log_odds(test.probabilities) is not None for test in tests
-    )
-    ranked = "ranked by their log odds" if stored else "ranked as equal: `zoo bench --fresh` stores their log odds"
-    counted = f"{num} of {sum(map(len, tests))} predictions of test are 0 or 1 as probabilities"
+    with_odds = row.outputs.has_log_odds
+    ranked = "ranked by their log odds" if with_odds else "ranked as equal: `zoo bench --fresh` stores their log odds"
+    counted = f"{row.outputs.saturated} of {row.outputs.num_outputs} predictions of test are 0 or 1 as probabilities"
     return [f"{clean(row.name)}: saturated: {counted}, and {ranked}"]
 
 
@@ -513,7 +507,7 @@ def row_statements(row: Row, board: Board) -> list[str]:
     name = clean(row.name)
     lines = [f"{name}: {PROVENANCE_TEXT[row.provenance]}"] if row.provenance not in ("", "recomputed") else []
     lines += [f"{name}: degenerate: {'; '.join(map(clean, row.degenerate))}"] if row.degenerate else []
-    lines += saturation_statement(row, board)
+    lines += saturation_statement(row)
     lines += [f"{name}: {clean(deviation_text(deviation))}" for deviation in row.deviations]
     if row.tuned:
         lines.append(f"{name}: {clean(row.tuned)}")

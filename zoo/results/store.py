@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from zoo.system.locks import locked
 from zoo.tasks.kinds import TASKS, find_task
 
 RESULT_SCHEMA = 3
+PREDICTIONS_FILE = "predictions.npz"
 WEIGHTS_FILE = "model.safetensors"
 REFERENCE_FILE = "reference.safetensors"  # features of val
 DELETABLE = (WEIGHTS_FILE, REFERENCE_FILE)  # only the best seed keeps them
@@ -40,6 +42,7 @@ Provenance = Literal["", "recomputed", "reproduced", "stated"]
 # Errors caused by the model: the run counts as a failure of the model instead of being left out.
 MODEL_FAULTS = ("diverged", "oom", "wrong-output")
 RUN_DEPTH = 3  # folders between a results folder and the files of a run
+SHARED = ("dataset", "versions", "system", "deviations")  # fields that are equal in many results
 NOT_STORED = ("folder", "bundle", "provenance")  # set when a result is loaded
 
 
@@ -79,7 +82,7 @@ class Result:
             raise ResultsError(
                 f"run {self.id[:8]} has no predictions", fix="run it again: only finished runs have predictions"
             )
-        predictions = load_predictions(self.folder / "predictions.npz")
+        predictions = load_predictions(self.folder / PREDICTIONS_FILE)
         if any(len(part.targets) < len(part) for part in predictions.values()):
             raise ResultsError(
                 f"{self.folder}: the bundle does not include its targets",
@@ -186,7 +189,7 @@ def write_artifacts(folder: Path, artifacts: Artifacts) -> None:
     for name, content in artifacts.files.items():
         (folder / name).write_bytes(content)
     if artifacts.predictions:
-        save_predictions(folder / "predictions.npz", dict(artifacts.predictions), compact=artifacts.compact)
+        save_predictions(folder / PREDICTIONS_FILE, dict(artifacts.predictions), compact=artifacts.compact)
     if artifacts.history:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in artifacts.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -322,16 +325,30 @@ def invalid_result(path: Path, document: Mapping[str, Any], fault: str) -> Resul
     )
 
 
-def load_sound_result(folder: Path) -> Result:
-    """Load a result and check its predictions. Raises ResultsError for invalid ones."""
+FaultSearch = Callable[[Result, Callable[[], str]], str]  # memo.SoundRuns.check
+
+
+def check_each(_: Result, find_fault: Callable[[], str]) -> str:
+    return find_fault()
+
+
+def load_sound_result(folder: Path, check: FaultSearch = check_each) -> Result:
+    """Load a result and check its predictions. Raises ResultsError for invalid ones.
+
+    `check` may know the result and then does not call the function that reads the predictions and finds their fault.
+    """
     result = load_result(folder)
-    if result.ok:
-        path = folder / "predictions.npz"
-        faults = find_faults_of_run(result.card(), result.run["purpose"], result.dataset, load_predictions(path))
-        fault = next(faults, "")
-        if fault:
-            raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
+    if result.ok and (fault := check(result, partial(find_fault_of_predictions, result))):
+        path = folder / PREDICTIONS_FILE
+        raise ResultsError(f"{path}: {fault}", fix="delete its folder and run again", code="damaged")
     return result
+
+
+def find_fault_of_predictions(result: Result) -> str:
+    """The first fault in the stored predictions of a finished run, or ""."""
+    assert result.folder is not None
+    predictions = load_predictions(result.folder / PREDICTIONS_FILE)
+    return next(find_faults_of_run(result.card(), result.run["purpose"], result.dataset, predictions), "")
 
 
 def unreadable_result(path: Path) -> ResultsError:
@@ -365,7 +382,7 @@ def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result)
     Raises ResultsError for a newer schema.
     """
     results: dict[str, Result] = {}
-    damaged = []
+    damaged, last = [], None
     for folder in find_result_folders(root):
         try:
             result = load(folder)
@@ -373,7 +390,7 @@ def load_results(root: Path, load: Callable[[Path], Result] = load_sound_result)
                 raise ResultsError(f"{folder}: contains run {result.id[:8]}", fix="move it back, or run again")
             if result.id in results:
                 raise ResultsError(f"{folder}: duplicate of {results[result.id].folder}", fix="delete one of them")
-            results[result.id] = result
+            results[result.id] = last = share_records(result, last)
         except ResultsError as error:
             if error.code == "newer-schema":
                 raise
@@ -394,13 +411,28 @@ def load_scored_runs(root: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def find_done(root: Path, run: Run) -> Result | None:
-    """Return the finished, undamaged result of this run, or None."""
+def share_records(result: Result, other: Result | None) -> Result:
+    """Replace the records that equal those of another result by the other's.
+
+    perf: memory; thousands of runs have few different records.
+    """
+    if other is None:
+        return result
+    shared = {name: getattr(other, name) for name in SHARED if getattr(other, name) == getattr(result, name)}
+    for name in ("run", "identity"):
+        record, protocol = getattr(result, name), getattr(other, name)["protocol"]
+        if record["protocol"] == protocol:
+            shared[name] = {**record, "protocol": protocol}
+    return replace(result, **shared)
+
+
+def find_done(root: Path, run: Run, check: FaultSearch = check_each) -> Result | None:
+    """Return the finished, undamaged result of this run, or None. `check` is that of `load_sound_result`."""
     folder = root / run.folder
     if not (folder / "result.json").exists():
         return None
     try:
-        result = load_sound_result(folder)
+        result = load_sound_result(folder, check)
         result.scores()
     except ResultsError as error:
         if error.code in ("newer-schema", "unreadable"):

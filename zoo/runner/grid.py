@@ -181,9 +181,15 @@ def refuse_other_dims(choice: ModelChoice, protocol: Protocol, source: OpenDatas
         raise UsageError(
             f"protocol {protocol.name!r} is for images of {protocol.dims} dimensions, but dataset "
             f"{source.spec.name!r} has {dims}",
-            fix="choose finetune, scratch or quick",
+            fix=suggest_protocol(source),
             code="wrong-dims",
         )
+
+
+def suggest_protocol(source: OpenDataset) -> str:
+    """The protocols that have a recipe for the images of a dataset."""
+    names = ["finetune", "scratch", "quick", *(() if source.task.targets.spatial else ("linear-probe", "knn"))]
+    return f"choose {', '.join(names[:-1])} or {names[-1]}"
 
 
 def suggest_model(source: OpenDataset) -> str:

@@ -17,8 +17,9 @@ from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
 from zoo.registry.choices import shorten_setting
 from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
+from zoo.results.memo import SoundRuns
 from zoo.results.runs import Run, safe_name
-from zoo.results.store import WEIGHTS_FILE, Result, find_done
+from zoo.results.store import WEIGHTS_FILE, Result, find_done, share_records
 from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
 from zoo.runner.grid import (
@@ -85,23 +86,14 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     with console.counting("checking the device"):  # imports torch
         device = resolve_device(settings.device)
         machine = describe_machine(device, settings)
-    initial = find_initial_weights(choices, protocols, suite, context)
+    candidates = find_initial_weights(choices, protocols, suite, context)
     opened, refused = open_sources(specs, suite, context)
     externals, unmatched = plan_externals(opened, suite, protocols, context)
     sources = {name: (dataset.source, dataset.split) for name, dataset in opened.items()}
     kinds = list(dict.fromkeys((source.task, source.spec.dims) for source, _ in sources.values()))
     if any(task.targets.spatial for task, _ in kinds):
         refuse_for_masks(protocols, suite)
-    models = []
-    for protocol in protocols:
-        fallback = find_fallback(protocol, suite, registry)
-        for choice, weights in zip(choices, initial[protocol.weights], strict=True):
-            recipe = fallback if weights.fallback else protocol
-            own = recipes_of_kinds(recipe, kinds, suite, registry)
-            planned = plan_model(choice, weights, recipe, suite, machine)
-            models.append(replace(planned, by_kind=own, estimator=plan_estimator(recipe, registry)))
-    own = recipes_of_kinds(protocols[0], kinds, suite, registry)
-    models += plan_baselines(list_baselines(), models, protocols[0].image_size, machine, own)
+    models = plan_models(candidates, protocols, kinds, machine, suite, registry)
     if kinds:
         named = [recipes_of_kinds(protocol, kinds, suite, registry) for protocol in protocols]
         protocols = list(dict.fromkeys(own[kind] for kind in kinds for own in named))
@@ -113,7 +105,7 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
     runs = list({run.id: run for run in runs}.values())
     with console.counting("looking for finished runs", "runs") as progress:
         done = find_all_done(runs, context, progress)
-    weights_by_digest = {(weights.digest, weights.tag): weights for found in initial.values() for weights in found}
+    weights_by_digest = {(weights.digest, weights.tag): weights for own in candidates.values() for _, weights in own}
     check_weights([run for run in runs if run.id not in done], weights_by_digest, sources, context)
     report_unkept(runs, context)
     return Plan(
@@ -130,6 +122,27 @@ def plan_bench(suite: Suite, context: Context) -> Plan:
         device=device,
         libraries={choice.name: find_libraries(choice) for choice in choices},
     )
+
+
+def plan_models(
+    candidates: Mapping[str, Sequence[tuple[ModelChoice, InitialWeights]]],
+    protocols: Sequence[Protocol],
+    kinds: Sequence[ImageKind],
+    machine: Machine,
+    suite: Suite,
+    registry: Registry,
+) -> list[PlannedModel]:
+    """Plan each model under each protocol, then the baselines. `candidates` are by `Protocol.weights`."""
+    models = []
+    for protocol in protocols:
+        fallback = find_fallback(protocol, suite, registry)
+        for choice, weights in candidates[protocol.weights]:
+            recipe = fallback if weights.fallback else protocol
+            own = recipes_of_kinds(recipe, kinds, suite, registry)
+            planned = plan_model(choice, weights, recipe, suite, machine)
+            models.append(replace(planned, by_kind=own, estimator=plan_estimator(recipe, registry)))
+    own = recipes_of_kinds(protocols[0], kinds, suite, registry)
+    return models + plan_baselines(list_baselines(), models, protocols[0].image_size, machine, own)
 
 
 def choose_protocols(suite: Suite, registry: Registry) -> list[Protocol]:
@@ -203,13 +216,13 @@ def plan_estimator(protocol: Protocol, registry: Registry) -> PlannedEstimator |
 
 def find_initial_weights(
     choices: Sequence[ModelChoice], protocols: Sequence[Protocol], suite: Suite, context: Context
-) -> dict[str, list[InitialWeights]]:
+) -> dict[str, list[tuple[ModelChoice, InitialWeights]]]:
     """Find the initial weights of each model, by `Protocol.weights`."""
     settings = context.settings
-    initial: dict[str, list[InitialWeights]] = {}
+    candidates: dict[str, list[tuple[ModelChoice, InitialWeights]]] = {}
     for kind in dict.fromkeys(protocol.weights for protocol in protocols):
         with context.console.counting("weights", "bytes") as progress:
-            initial[kind] = find_all_weights(
+            initial = find_all_weights(
                 choices,
                 "none" if kind == "none" else suite.weights,
                 weights_dir=settings.weights_dir,
@@ -217,8 +230,9 @@ def find_initial_weights(
                 offline=settings.offline,
                 progress=progress,
             )
-        warn_of_fallbacks(choices, initial[kind], context)
-    return initial
+        warn_of_fallbacks(choices, initial, context)
+        candidates[kind] = list(zip(choices, initial, strict=True))
+    return candidates
 
 
 def find_libraries(choice: ModelChoice) -> tuple[str, ...]:
@@ -273,13 +287,15 @@ def find_all_done(runs: Sequence[Run], context: Context, progress: Progress | No
     settings = context.settings
     if settings.fresh:
         return {}
-    done = {}
-    for number, run in enumerate(runs, start=1):
-        result = find_done(settings.results, run)
-        if result and has_weights(result, run, resolve_keep_weights(run, context)):
-            done[run.id] = result
-        if progress:
-            progress(number, len(runs))
+    done: dict[str, Result] = {}
+    last = None
+    with SoundRuns(settings.cache, settings.results) as sound:
+        for number, run in enumerate(runs, start=1):
+            result = find_done(settings.results, run, sound.check)
+            if result and has_weights(result, run, resolve_keep_weights(run, context)):
+                done[run.id] = last = share_records(result, last)
+            if progress:
+                progress(number, len(runs))
     return done
 
 
@@ -310,7 +326,7 @@ def report_unkept(runs: Iterable[Run], context: Context) -> None:
 
 def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     """Whether the weights that are kept of a run exist: its own or, with `best`, those of any of its seeds."""
-    if keep_weights == "none" or "cube" in result.details:  # see `will_keep_model`
+    if keep_weights == "none":
         return True
     assert result.folder is not None
     if (result.folder / WEIGHTS_FILE).exists():

@@ -29,6 +29,7 @@ from zoo.results.store import Artifacts, Result, claim, now, save_result
 from zoo.runner.assignments import Assignment, remaining_work, resolution_of
 from zoo.runner.external import FittedModel, predict_external
 from zoo.runner.moving import move_here
+from zoo.specs.metric import MetricSpec
 from zoo.specs.model import IMAGENET_MEAN, IMAGENET_STD, BuildRequest, ModelSpec
 from zoo.system.devices import describe_compute, open_device
 from zoo.system.machine import prepare_torch, seed_children, versions
@@ -93,7 +94,7 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
     module = load_module(kept, registry, assignment.cache)[2] if kept else build(own, run, dataset, assignment.weights)
     pixels = open_input(spec, assignment, device)
     cost = measure_module_size(module, pixels)
-    notify({"stored_bytes": 4 * cost["num_parameters"] if will_keep_model(assignment, pixels) else 0})
+    notify({"stored_bytes": 4 * cost["num_parameters"] if assignment.keep_weights != "none" else 0})
     checkpoints = open_checkpoints(assignment)
     if kept:
         fitted = reopen(module, pixels, run.precision)
@@ -123,33 +124,37 @@ def execute_run(assignment: Assignment, device: str, notify: Notify, *, registry
         **({"weights_derivation": spec.derivation} if run.init == "pretrained" and spec.derivation else {}),
         **(pixels.describe() if isinstance(pixels, VolumePixels | CubePixels) else {}),
         "val_score": null_if_nan(select(val)),
-        "keep_weights": assignment.keep_weights if will_keep_model(assignment, pixels) else "none",
+        "keep_weights": assignment.keep_weights,
     }
     weights = "kept" if kept else "trained again" if assignment.done else "its own"
     result = assignment.done or to_result(assignment, fitted, pixels.device, cost=cost, details=details)
     model = FittedModel(module=fitted.module, pixels=pixels, val=val, result=result, weights=weights)
     if assignment.done is None:
-        predictions = {"val": val}
-        scores: dict[str, dict[str, Score]] = {}
-        if run.purpose != "tune":
-            predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
-            scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
-        files = {}
-        if will_keep_model(assignment, pixels):
-            steps = resolution_of(run, registry).transforms
-            files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
-        artifacts = Artifacts(
-            result=result, predictions=predictions, scores=scores, history=fitted.history, files=files
-        )
-        save_result(assignment.results, run, artifacts)
+        finish_run(assignment, fitted, model, metrics, registry)
     checkpoints.drop()
     for test in assignment.external:
         predict_external(test, model, metrics, assignment.results)
 
 
-def will_keep_model(assignment: Assignment, pixels: Pixels | VolumePixels) -> bool:
-    """Whether the trained model is kept; not that of volumes with labels: no command reads new ones into a cube."""
-    return assignment.keep_weights != "none" and not isinstance(pixels, CubePixels)
+def finish_run(
+    assignment: Assignment, fitted: Fitted, model: FittedModel, metrics: Mapping[str, MetricSpec], registry: Registry
+) -> None:
+    """Predict test, once and only here, unless val decides between runs; save the result."""
+    run, dataset, pixels = assignment.run, assignment.dataset, model.pixels
+    predictions = {"val": model.val}
+    scores: dict[str, dict[str, Score]] = {}
+    if run.purpose != "tune":
+        predictions["test"] = fitted.predict(dataset, pixels, "test", run.precision)
+        scores = score_run(predictions, metrics, dataset.card, threshold=run.protocol.threshold)
+    files = {}
+    if assignment.keep_weights != "none":
+        own = find_model_spec(run.model, registry, assignment.cache)
+        steps = resolution_of(run, registry).transforms
+        files = model_files(replace(keepsake(assignment, own, model, scores), transforms=steps))
+    artifacts = Artifacts(
+        result=model.result, predictions=predictions, scores=scores, history=fitted.history, files=files
+    )
+    save_result(assignment.results, run, artifacts)
 
 
 def keepsake(

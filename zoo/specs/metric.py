@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import Undefined
 from zoo.specs.dataset import Unit
@@ -14,6 +14,8 @@ from zoo.tasks.task import Task
 
 if TYPE_CHECKING:
     from zoo.arrays import Array
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +41,7 @@ class MetricRequest:
     log_odds: Array | None = None
     patients: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)
+    _resampled: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
     _known: dict[Callable[[MetricRequest], Array], Array] = field(init=False, repr=False, default_factory=dict)
 
     def compute_once(self, function: Callable[[MetricRequest], Array]) -> Array:
@@ -49,6 +52,16 @@ class MetricRequest:
         if function not in self._known:
             self._known[function] = function(self)
         return self._known[function]
+
+    def resample_once(self, function: Callable[[MetricRequest, Array], Value], weights: Array) -> Value:
+        """`function(self, weights)`, computed again for other weights than those of the last call.
+
+        perf: the resampled values of a metric and their noise need the same arrays.
+        """
+        last: tuple[Array, Value] | None = self._resampled.get(function)
+        if last is None or last[0] is not weights:
+            self._resampled[function] = last = weights, function(self, weights)
+        return last[1]
 
     def take(self, rows: Array) -> MetricRequest:
         """A request of these rows, in this order."""

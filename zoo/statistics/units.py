@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.statistics.weighted import ratio, ratio_influence
+from zoo.statistics.weighted import ratio, ratio_influence, total_weights
 
 
 def means_by_label(values: Array) -> Array:
@@ -28,7 +28,7 @@ def resampled_means(values: Array, weights: Array) -> Array:
     """The mean in each resample of weights (B, N): (B,). A label that no drawn unit defines is left out of it."""
     defined = ~np.isnan(values)
     if defined.all():  # perf: one product instead of two, and no copy
-        return mean_over_labels(ratio(weights @ values, weights.sum(axis=1, keepdims=True)))
+        return mean_over_labels(ratio(weights @ values, total_weights(weights)))
     return mean_over_labels(ratio(weights @ np.where(defined, values, 0.0), weights @ defined.astype(np.float64)))
 
 

@@ -21,6 +21,7 @@ MADE = {
     "images": "images decoded at one size",
     "volumes": "volumes decoded at one spacing",
     "features": "features of frozen models",
+    "scores": "what boards computed from stored predictions",
     "checkpoints": "interrupted training runs",
     "fingerprints": "image fingerprints for the audit",
     "unpacked": "unpacked archives",
@@ -31,7 +32,8 @@ MADE = {
 }
 DOWNLOADED = {"datasets": "downloaded datasets", "weights": "downloaded weights"}
 CACHE_KINDS = {**MADE, **DOWNLOADED}
-LIMITED = ("images", "volumes", "features")  # the kinds of which the least recently used are removed beyond the limit
+# The kinds of which the least recently used entries are removed beyond the limit.
+LIMITED = ("images", "volumes", "features", "scores")
 
 DEFAULT_LIMIT_GB = 100.0
 BENCH_LOCK = ".bench-*.lock"
@@ -50,7 +52,7 @@ class Entry:
 
 
 def limit_bytes() -> int:
-    """The size limit of decoded images, decoded volumes and features together: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
+    """The size limit of decoded images and volumes, features and scores together: `$ZOO_CACHE_LIMIT_GB`, or 100 GB."""
     text = os.environ.get("ZOO_CACHE_LIMIT_GB", "")
     try:
         limit = float(text) if text else DEFAULT_LIMIT_GB
@@ -140,7 +142,7 @@ def remove_entries(entries: Iterable[Entry]) -> int:
 
 
 def keep_within(cache: Path, limit: int, now: float | None = None) -> list[Entry]:
-    """Remove the least recently used images, volumes and features until the rest fits; return what was removed.
+    """Remove the least recently used images, volumes, features and scores until the rest fits; return what was removed.
 
     Entries used within the last 24 hours are kept, even if they exceed the limit.
     """

@@ -283,7 +283,8 @@ class Presentation:
                     raise TypeError(f"{name}: unknown {kind!r}; there are: {', '.join(kinds)}")
 
 
-RECIPES_3D = {"finetune": "finetune3d", "scratch": "scratch3d", "quick": "quick3d"}  # one answer for each volume
+REQUESTED = ("finetune", "scratch", "quick", "linear-probe", "knn")
+RECIPES_3D = {name: f"{name}3d" for name in REQUESTED}  # for one answer for each volume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,10 +27,11 @@ NOTICE = "research use only; not a medical device"
 class ModelCard:
     """What is needed to read a new file as in training and to answer as on the test split; plain data.
 
-    `volumes` has what a model of volumes also needs: `patch` in voxels; `spacing` in mm that all volumes are resampled
-    to, None if that of a training volume is unknown; `window` of the values that become -2 and 2, None if each volume
-    is standardized by itself; `sides`, the smallest and largest of the training volumes along each axis, in mm or in
-    voxels; and `endings`, the ends of the names of the files of channels.
+    `volumes` has what a model of volumes also needs: `patch` in voxels, which is the whole cube unless the model
+    predicts masks; `spacing` in mm that volumes are resampled to, None if that of a training volume is unknown or, of
+    cubes, if the longest side of each volume fills them; `window` of the values that become -2 and 2, None if each
+    volume is standardized by itself; `sides`, the smallest and largest of the training volumes along each axis, in mm
+    if `in_mm`, else in voxels; and `endings`, the ends of the names of the files of channels.
     `reading` has the fields of a `Reading` that differ from the default; None if a plugin's code read the images, so
     that new files are read as they are stored. `thresholds` are probabilities, `cuts` the same on the scale of the log
     odds; both are None for tasks without thresholds.

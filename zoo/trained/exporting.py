@@ -105,7 +105,7 @@ def export_model(model: OpenModel, target: str, output: Path, texts: Mapping[str
 def describe_input(card: ModelCard) -> dict[str, Any]:
     """How a file becomes the graph's input."""
     if card.volumes:
-        return describe_patches(card, card.volumes)
+        return describe_voxels(card, card.volumes)
     patch = patch_of(card)
     if patch:
         return {
@@ -132,16 +132,24 @@ def describe_levels(card: ModelCard) -> str:
 TILES = "patches at most half a patch apart; logits are averaged with Gaussian weights, SD 1/8 of a side"
 
 
-def describe_patches(card: ModelCard, volumes: Mapping[str, Any]) -> dict[str, Any]:
-    """How a volume becomes the graph's input, patch by patch."""
+def describe_voxels(card: ModelCard, volumes: Mapping[str, Any]) -> dict[str, Any]:
+    """How a volume becomes the graph's input: patch by patch for masks, else as a cube."""
     values = "each channel minus its mean over the whole volume, over its standard deviation"
     if volumes["window"]:
         values = f"values of the file; the graph maps {volumes['window']} to -2 and 2, and clips"
-    return {
+    described = {
         "shape": ["batch", card.channels, *volumes["patch"]],
         "dtype": "float32",
         "values": values,
         "axes": "right to left, back to front, foot to head, as RAS+",
+    }
+    if not card.task_kind.targets.spatial:
+        size = f"of {volumes['spacing'][0]:g} mm" if volumes["spacing"] else "of which the longest side has all"
+        return described | {
+            "spacing": f"equal voxels {size}: means of voxels along axes that become shorter, trilinear along others",
+            "padding": "with the mean of the volume, evenly at both ends of each axis; what is beyond is cut off",
+        }
+    return described | {
         "spacing": volumes["spacing"] and [*volumes["spacing"], "mm, trilinear"],
         "padding": "with the mean of the volume, at the end of each axis",
         "tiles": TILES,

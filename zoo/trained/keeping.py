@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.data.cube_pixels import CubePixels
 from zoo.data.dataset import DecodedFold
 from zoo.data.decoded import map_images
 from zoo.data.pixels import Pixels
+from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, VolumePixels, sides_of
 from zoo.evaluation.predict_volumes import pad_to
 from zoo.evaluation.predictions import Predictions
@@ -27,7 +29,7 @@ from zoo.trained.card import CARD_FILE, ModelCard, card_bytes, file_metadata
 from zoo.trained.modules import WHOLE, FeatureTap, forward_rows, merged_state, state_of
 from zoo.trained.outside import Reference, make_reference
 
-NUM_IMAGES, NUM_PATCHES = 8, 2  # of val, to compare an exported model with torch; patches of volumes take megabytes
+NUM_IMAGES, NUM_VOLUMES = 8, 2  # of val, to compare an exported model with torch; volumes take megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +65,7 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     method = kept.run.protocol.method
     merged = None
     if method not in WHOLE:
-        assert isinstance(kept.pixels, Pixels)  # networks of volumes are fine-tuned
+        assert isinstance(kept.pixels, Pixels)  # networks that predict masks of volumes are fine-tuned
         merged = merged_state(kept.module, kept.spec, kept.build, kept.pixels)
     layout = "plain" if method in WHOLE or merged else "joined"
     reference = reference_of(kept)
@@ -72,35 +74,53 @@ def model_files(kept: Keepsake) -> dict[str, bytes]:
     card = replace(card, weights_sha256=hashlib.sha256(weights).hexdigest())
     files = {WEIGHTS_FILE: weights, CARD_FILE: card_bytes(card)}
     features = {"features": reference.features.astype(np.float16)} if reference else {}
-    images = some_patches(kept) if card.volumes else some_images(kept.dataset)
+    images = compared_images(kept)
     files[REFERENCE_FILE] = save_arrays({"images": images, **features}, file_metadata(card))
     return files
 
 
-def some_images(dataset: DecodedFold) -> Array:
-    """A few decoded images of val, spread over it."""
-    rows = dataset.index("val")
-    return np.ascontiguousarray(map_images(dataset.images)[rows[:: -(-len(rows) // NUM_IMAGES)]])
+def compared_images(kept: Keepsake) -> Array:
+    """A few decoded images of val, spread over it; of volumes (n, A, B, C, channels).
 
-
-def some_patches(kept: Keepsake) -> Array:
-    """Patches from the middle of volumes of val, (n, A, B, C, channels): values, or standardized ones.
-
-    They are float16, or float32 if they have values beyond its range, such as those of PET in Bq/ml.
+    The values of volumes are those of the files if the network's input is a window of them, else standardized. They
+    are float16, or float32 if they have values beyond its range, such as those of PET in Bq/ml.
     """
-    dataset, pixels = kept.dataset, kept.pixels
-    assert isinstance(pixels, VolumePixels)
-    assert isinstance(dataset.decoded, DecodedVolumes)
-    columns, rows, patches = dataset.decoded.columns, dataset.index("val"), []
-    for row in rows[:: -(-len(rows) // NUM_PATCHES)]:
+    rows, pixels, decoded = kept.dataset.index("val"), kept.pixels, kept.dataset.decoded
+    if isinstance(pixels, VolumePixels):
+        rows = spread_rows(rows, NUM_VOLUMES)
+        return as_values(middle_patches(pixels, rows), kept.dataset, rows)
+    if isinstance(decoded, DecodedCubes):
+        rows = spread_rows(rows, NUM_VOLUMES)
+        return as_values(map_images(decoded.path)[rows], kept.dataset, rows)
+    return np.ascontiguousarray(map_images(kept.dataset.images)[spread_rows(rows, NUM_IMAGES)])
+
+
+def spread_rows(rows: Array, number: int) -> Array:
+    """At most `number` of some rows, evenly spread."""
+    return rows[:: -(-len(rows) // number)]
+
+
+def as_values(voxels: Array, dataset: DecodedFold, rows: Array) -> Array:
+    """Standardized voxels (n, A, B, C, channels) of some rows as they are, or the values of the files for a window."""
+    assert dataset.volumes is not None
+    assert isinstance(dataset.decoded, DecodedVolumes | DecodedCubes)
+    if dataset.volumes.window is None:
+        return voxels.astype(np.float16)
+    mean, std = (dataset.decoded.columns[name][rows][:, None, None, None] for name in ("mean", "std"))
+    return as_small_floats(voxels.astype(np.float32) * std + mean)
+
+
+def middle_patches(pixels: VolumePixels, rows: Array) -> Array:
+    """The patch in the middle of each volume, standardized: float32 (n, A, B, C, channels)."""
+    patches = []
+    for row in rows:
         stored = pixels.stored(row)
         middle = tuple(
             slice(max(0, (side - length) // 2), max(0, (side - length) // 2) + length)
             for side, length in zip(stored.shape[:3], pixels.patch, strict=True)
         )
-        patch = pad_to(stored[middle], pixels.patch).float().cpu().numpy()
-        patches.append(patch * columns["std"][row] + columns["mean"][row] if pixels.clipped else patch)
-    return as_small_floats(np.stack(patches))
+        patches.append(pad_to(stored[middle], pixels.patch).float().cpu().numpy())
+    return np.stack(patches)
 
 
 def as_small_floats(values: Array) -> Array:
@@ -150,7 +170,7 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
         unit=dataset.unit,
         image_size=run.image_size,
         channels=dataset.channels,
-        **describe_pixels(dataset, pixels, kept.source["images"]),
+        **describe_pixels(dataset, pixels, kept.source["images"], run.protocol.spacing),
         intensity=dataset.intensity,
         target_scale=dataset.target_scale,
         precision=run.precision,
@@ -171,25 +191,35 @@ def make_model_card(kept: Keepsake, layout: str, reference: Reference | None) ->
     )
 
 
-def describe_pixels(dataset: DecodedFold, pixels: Pixels | VolumePixels, images: Mapping[str, Any]) -> dict[str, Any]:
-    """How a network takes its input, as fields of a card."""
-    if isinstance(pixels, Pixels):
+def describe_pixels(
+    dataset: DecodedFold, pixels: Pixels | VolumePixels, images: Mapping[str, Any], spacing: float | None = None
+) -> dict[str, Any]:
+    """How a network takes its input, as fields of a card; `spacing` is that of the protocol."""
+    if isinstance(pixels, Pixels) and not isinstance(pixels, CubePixels):
         return {
             "mean": tuple(pixels.mean.flatten().tolist()),
             "std": tuple(pixels.std.flatten().tolist()),
             "seen": {**images, "dtype": str(map_images(dataset.images).dtype)},
         }
     assert dataset.volumes is not None
-    shapes, spacings, rows = dataset.label_maps.shapes, dataset.spacings, dataset.index("train")
-    sides = np.array([sides_of(shapes[row], spacings[row] if pixels.spacing else None) for row in rows])
+    rows, spacings = dataset.index("train"), dataset.spacings
+    target: Sequence[float] | None
+    if isinstance(pixels, CubePixels):
+        assert isinstance(dataset.decoded, DecodedCubes)
+        shapes, target = dataset.decoded.columns["shape"], (spacing,) * 3 if spacing else None
+        in_mm = all(spacings[row] is not None for row in rows)
+    else:
+        shapes, target, in_mm = dataset.label_maps.shapes, pixels.spacing, pixels.spacing is not None
+    sides = np.array([sides_of(shapes[row], spacings[row] if in_mm else None) for row in rows])
     return {
         # of a window as `intensity`, which these map to -2 and 2
         "mean": (0.5 if pixels.clipped else 0.0,) * dataset.channels,
         "std": (0.25 if pixels.clipped else 1.0,) * dataset.channels,
         "seen": {name: images[name] for name in ("frames", "patient")},
         "volumes": {
-            "patch": list(pixels.patch),
-            "spacing": pixels.spacing and list(pixels.spacing),
+            "patch": list(pixels.input_shape[1:] if isinstance(pixels, CubePixels) else pixels.patch),
+            "spacing": target and list(target),
+            "in_mm": in_mm,
             "window": dataset.volumes.window and list(dataset.volumes.window),
             "sides": [sides.min(axis=0).tolist(), sides.max(axis=0).tolist()],
             "endings": list(images["endings"]),

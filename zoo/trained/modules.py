@@ -210,8 +210,8 @@ class FeatureTap:
         if not self.name:
             return logits, self.spec.features(self.module, images).flatten(1).float() if self.spec.features else None
         values = self.taken[0].float()
-        if values.ndim == 4:
-            values = values.mean(dim=(2, 3))
+        if values.ndim >= 4:  # of images or volumes, before pooling
+            values = values.flatten(2).mean(dim=2)
         elif values.ndim == 3:
             values = values.mean(dim=1)
         return logits, values

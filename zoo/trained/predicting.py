@@ -164,20 +164,27 @@ def answer_squares(
 
     `cells` has the columns of each square's second input.
     """
-    logits, distances = [], []
-    for model in models:
-        outputs, features = forward_squares(model, squares, cells)
-        logits.append(outputs)
-        if model.reference is not None and features is not None:
-            distances.append(model.reference.ratios(features))
+    return answer_outputs(models, [forward_squares(model, squares, cells) for model in models], rules)
+
+
+def answer_outputs(
+    models: Sequence[OpenModel], outputs: Sequence[tuple[Array, Array | None]], rules: Rules
+) -> list[NewAnswer | None]:
+    """The answers from the logits (B, outputs) and features (B, D) of each model; None if one is not finite."""
+    logits = [own for own, _ in outputs]
+    distances = [
+        model.reference.ratios(features)
+        for model, (_, features) in zip(models, outputs, strict=True)
+        if model.reference is not None and features is not None
+    ]
     rows = np.flatnonzero(np.isfinite(np.column_stack([*logits, *distances])).all(axis=1))
     if not len(rows):
-        return [None] * len(squares)
+        return [None] * len(logits[0])
     far = np.mean(distances, axis=0)[rows].tolist() if distances else [None] * len(rows)
     made = make_answers(models[0].card, [each[rows] for each in logits])
     made = apply_rules(models[0].card, rules, [replace(each, distance=far[row]) for row, each in enumerate(made)])
     answers = dict(zip(rows.tolist(), made, strict=True))
-    return [answers.get(row) for row in range(len(squares))]
+    return [answers.get(row) for row in range(len(logits[0]))]
 
 
 def make_answers(card: ModelCard, logits: Sequence[Array]) -> list[NewAnswer]:

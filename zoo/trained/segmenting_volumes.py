@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from zoo.arrays import Array
-from zoo.data.volumes import Sides, VolumePixels, check_values, resampled_shape, scale_to_window, sides_of, standardize
-from zoo.errors import DataError, UsageError, clean
+from zoo.data.volumes import Sides, VolumePixels, resampled_shape, scale_to_window, standardize
 from zoo.evaluation.forward import Network
 from zoo.evaluation.predict_volumes import decide_volume
-from zoo.images.formats import is_volume_name
-from zoo.images.label_maps import read_grid
+from zoo.images.nifti_masks import from_upright
 from zoo.images.placement import Spacing
-from zoo.sources.channels import find_channels
-from zoo.sources.listing import check_file_name
-from zoo.sources.whole_volumes import read_channels, read_voxel_size, read_whole_volume
-from zoo.trained.card import ModelCard
-from zoo.trained.inputs import File, list_inputs, problem_of
-from zoo.trained.predicting import NO_OUTPUT_FIX
+from zoo.trained.predicting import NO_OUTPUT_FIX, NewAnswer
 from zoo.trained.segmenting import NewMask
+from zoo.trained.volume_inputs import NewVolume, ReadVolume, answer_volumes, read_new_volume
 
 if TYPE_CHECKING:
     from zoo.trained.opening import OpenModel
-
-MAX_RATIO = 2  # of the sides of a volume to those of the training volumes
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NewVolume:
-    """A volume to predict, or the reason why it is refused."""
-
-    name: str  # as in the command; of several files, that of the first channel
-    files: tuple[Path, ...] = ()  # of the channels, or one file
-    refused: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,101 +29,42 @@ class NewVolumeMask(NewMask):
     spacing: Spacing | None = None  # mm per voxel
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-def list_volumes(paths: Sequence[Path], card: ModelCard, cache: Path) -> Iterator[NewVolume]:
-    """Yield the volumes of files and folders. Other files of a folder are refused together.
-
-    Raises UsageError for a path that does not exist.
-    """
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder", fix="correct the path", code="data")
-    files: dict[str, Path] = {}
-    others: dict[str, list[str]] = defaultdict(list)  # by folder
-    for each in (each for path in paths for each in list_inputs(path, cache)):
-        if isinstance(each, File) and is_volume_name(each.name):
-            files[each.name] = each.path
-        elif isinstance(each, File):
-            others[posixpath.dirname(each.name)].append(each.name)
-        else:
-            yield NewVolume(name=each.name, refused=each.refused or f"{each.name}: not a volume", fix=each.fix)
-    yield from group_channels(files, card)
-    for names in others.values():
-        yield refuse_others(names)
-
-
-def group_channels(files: dict[str, Path], card: ModelCard) -> Iterator[NewVolume]:
-    """Join the files of the channels of a volume if those of the training volumes were files of their own."""
-    assert card.volumes is not None
-    groups = find_channels(card.volumes["endings"], files).files
-    further = {each for own in groups.values() for each in own[1:]}
-    for name, path in files.items():
-        if name in further:
-            continue
-        own = groups.get(name, (name,))
-        if missing := [each for each in own if each not in files]:
-            yield NewVolume(name=name, refused=f"{missing[0]}: missing, a channel of {name}", fix="add this file")
-            continue
-        yield NewVolume(name=name, files=tuple(files[each] for each in own) if len(own) > 1 else (path,))
-
-
-def refuse_others(names: Sequence[str]) -> NewVolume:
-    more = f" (and {len(names) - 1} more in its folder)" if len(names) > 1 else ""
-    return NewVolume(
-        name=clean(names[0]),
-        refused=clean(f"{names[0]}{more}: the model reads volumes, such as .nii.gz"),
-        fix="convert a series of DICOM to NIfTI, for example with dcm2niix",
-    )
-
-
-# --- masks -----------------------------------------------------------------------------------------------------------
 def segment_volumes(models: Sequence[OpenModel], volumes: Sequence[NewVolume]) -> Iterator[NewVolumeMask]:
     """Yield the masks in the order of the volumes; one volume is in memory."""
-    for volume in volumes:
-        if volume.refused:
-            yield NewVolumeMask(name=volume.name, refused=volume.refused, fix=volume.fix)
-            continue
-        try:
-            answer = segment_volume(models, volume)
-        except Exception as error:  # a decoder may raise anything; the other volumes are predicted
-            problem, fix = problem_of(volume.name, error)
-            answer = NewVolumeMask(name=volume.name, refused=clean(problem), fix=fix)
-        yield answer
+    return answer_volumes(volumes, partial(segment_volume, models), NewVolumeMask)
 
 
 def segment_volume(models: Sequence[OpenModel], volume: NewVolume) -> NewVolumeMask:
     """Predict the mask of a volume. Raises DataError for what training would have refused."""
-    card, first = models[0].card, volume.files[0]
-    check_file_name(first, volume.name)
-    grid, spacing = read_grid(first).shape, read_voxel_size(first.parent, first.name)
-    pixels = read_new_volume(models[0], volume, spacing)
+    card = models[0].card
+    read = read_new_volume(volume, card)
+    grid, spacing, differs = read.values.shape[:3], read.spacing, read.differs
+    pixels = standardize_volume(models[0], read)
+    del read  # perf: before the network runs
     decided = decide_volume(mean_network(models), pixels, 0, grid, card.precision)
     if decided is None:
         fix = NO_OUTPUT_FIX if len(models) == 1 else "name another seed by its run's id"
         return NewVolumeMask(name=volume.name, refused=f"{volume.name}: the model's output is not finite", fix=fix)
-    return NewVolumeMask(
-        name=volume.name, mask=decided, volume=first, spacing=spacing, differs=find_other_size(card, grid, spacing)
-    )
+    return NewVolumeMask(name=volume.name, mask=decided, volume=volume.files[0], spacing=spacing, differs=differs)
 
 
-def read_new_volume(model: OpenModel, volume: NewVolume, spacing: Spacing | None) -> VolumePixels:
-    """Read a volume as the bench decoded those of training."""
+def along_file(answer: NewAnswer) -> NewMask:
+    """The mask of an image as it is, and that of a NIfTI volume along the axes of its file."""
+    assert isinstance(answer, NewMask)
+    if not isinstance(answer, NewVolumeMask) or answer.mask is None or answer.volume is None:
+        return answer
+    return replace(answer, mask=from_upright(answer.mask, answer.volume))
+
+
+def standardize_volume(model: OpenModel, volume: ReadVolume) -> VolumePixels:
+    """Resample and standardize a volume as the bench decoded those of training."""
     import torch
 
     card = model.card
     assert card.volumes is not None
     target = card.volumes["spacing"]
-    if target and spacing is None:
-        raise DataError(
-            f"{volume.name}: the size of its voxels is unknown, that of the training volumes is "
-            f"{describe_spacing(target)}",
-            fix="give a NIfTI whose header has the size of its voxels",
-            code="geometry",
-        )
-    values = read_values_of(volume, card)
-    shape = resampled_shape(values.shape[:3], spacing, target)
-    voxels, mean, std = standardize(values, shape)
-    del values  # perf: before the network runs
+    shape = resampled_shape(volume.values.shape[:3], volume.spacing, target)
+    voxels, mean, std = standardize(volume.values, shape)
     gains, offsets = scale_to_window(mean[None], std[None], card.volumes["window"])
     return VolumePixels(
         voxels=torch.from_numpy(voxels.reshape(-1, card.channels)),
@@ -160,38 +79,6 @@ def read_new_volume(model: OpenModel, volume: NewVolume, spacing: Spacing | None
         spacing=target and tuple(target),
         device=model.device,
     )
-
-
-def read_values_of(volume: NewVolume, card: ModelCard) -> Array:
-    """The values of a volume, with as many channels as those of training."""
-    first = volume.files[0]
-    if len(volume.files) == 1:
-        values = read_whole_volume(first.parent, first.name)
-    else:
-        names = tuple(str(path) for path in volume.files)
-        values = read_channels(Path(), {names[0]: names}, names[0])
-    check_values(values, volume.name)
-    channels = values.shape[3] if values.ndim == 4 else 1
-    if channels != card.channels:
-        raise DataError(
-            f"{volume.name}: {channels} channels, but the training volumes have {card.channels}",
-            fix="give all channels of the training volumes, in their order",
-            code="channels",
-        )
-    return values
-
-
-def describe_spacing(spacing: Sequence[float]) -> str:
-    return f"{' x '.join(f'{step:.4g}' for step in spacing)} mm"
-
-
-def find_other_size(card: ModelCard, grid: Sequence[int], spacing: Spacing | None) -> tuple[str, ...]:
-    """("size",) if a side of a volume is under half or over twice those of the training volumes."""
-    assert card.volumes is not None
-    smallest, largest = card.volumes["sides"]
-    sides = np.array(sides_of(grid, spacing if card.volumes["spacing"] else None))
-    inside = (sides >= np.array(smallest) / MAX_RATIO) & (sides <= np.array(largest) * MAX_RATIO)
-    return () if inside.all() else ("size",)
 
 
 def mean_network(models: Sequence[OpenModel]) -> Network:

@@ -59,25 +59,27 @@ def decided_classes(request: MetricRequest) -> Array:
 
 def label_columns(request: MetricRequest) -> list[Column]:
     """One column per class, or per label of a multi-label task without the images whose target is unknown (NaN)."""
-    num_labels = request.probabilities.shape[1]
-    decided = decided_classes(request)
-    if is_multilabel(request):
-        known, positives = ~np.isnan(request.targets), request.targets == 1
-    else:
-        known = np.ones((len(request.targets), num_labels), dtype=bool)
-        positives = request.targets[:, None] == np.arange(num_labels)
-        decided = decided[:, None] == np.arange(num_labels)
-    ranked = request.probabilities if request.log_odds is None else request.log_odds
-    return [
-        Column(keep, positives[keep, i], request.probabilities[keep, i], decided[keep, i], ranked[keep, i])
-        for i, keep in enumerate(known.T)
-    ]
+    return [label_column(request, i) for i in range(request.probabilities.shape[1])]
+
+
+def label_column(request: MetricRequest, label: int) -> Column:
+    """The column of one label."""
+    decided, probabilities = decided_classes(request), request.probabilities[:, label]
+    ranked = probabilities if request.log_odds is None else request.log_odds[:, label]
+    if not is_multilabel(request):
+        known = np.ones(len(request.targets), dtype=bool)
+        parts = request.targets == label, probabilities, decided == label, ranked
+        return Column(known, *map(np.ascontiguousarray, parts))
+    targets = request.targets[:, label]
+    known = ~np.isnan(targets)
+    return Column(known, targets[known] == 1, probabilities[known], decided[known, label], ranked[known])
 
 
 def scored_columns(request: MetricRequest) -> list[Column]:
     """The columns for metrics of probabilities: the positive class of a binary task, all columns of other tasks."""
-    columns = label_columns(request)
-    return [columns[positive_index(request)]] if request.task.targets.has_positive else columns
+    if request.task.targets.has_positive:
+        return [label_column(request, positive_index(request))]
+    return label_columns(request)
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:

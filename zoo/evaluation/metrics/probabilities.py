@@ -27,7 +27,7 @@ from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
 from zoo.statistics.roc import auroc_influence
 from zoo.statistics.units import mean_over_labels
-from zoo.statistics.weighted import ratio, weighted_auroc, weighted_average_precision
+from zoo.statistics.weighted import ratio, total_weights, weighted_auroc, weighted_average_precision
 from zoo.tasks.logits import SMALLEST
 
 
@@ -141,12 +141,13 @@ def resampled_gaps(request: MetricRequest, weights: Array) -> list[tuple[Array, 
     gaps = []
     for known, gap in calibration_gaps(request):
         drawn = known_weights(known, weights)
-        gaps.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, drawn.sum(axis=1, keepdims=True))))
+        gaps.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, total_weights(drawn))))
     return gaps
 
 
 def resampled_ece(request: MetricRequest, weights: Array) -> Array:
-    return np.stack([np.abs(drawn).sum(axis=1) for _, drawn in resampled_gaps(request, weights)], axis=1)
+    gaps = request.resample_once(resampled_gaps, weights)
+    return np.stack([np.abs(drawn).sum(axis=1) for _, drawn in gaps], axis=1)
 
 
 def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
@@ -154,7 +155,7 @@ def noise_of_ece(request: MetricRequest, weights: Array) -> Array:
 
     |gap| <= |true gap| + |deviation| in each bin, so the ECE is at most the true one plus this noise.
     """
-    gaps = resampled_gaps(request, weights)
+    gaps = request.resample_once(resampled_gaps, weights)
     return mean_over_labels(np.stack([np.abs(drawn - whole).sum(axis=1) for whole, drawn in gaps], axis=1))
 
 

@@ -1,0 +1,211 @@
+"""What is kept of stored predictions: a board from the cache equals one without it, and nothing stale is used."""
+
+import ast
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import make_predictions
+
+from zoo.evaluation.metrics.catalogue import METRICS
+from zoo.evaluation.reasons import Reason
+from zoo.evaluation.thresholds import ThresholdTarget
+from zoo.evaluation.values import Score
+from zoo.leaderboard.boards import build_leaderboard
+from zoo.leaderboard.tables import ReportOptions
+from zoo.report.formats import FORMATS, Layout, write_boards
+from zoo.results import memo, verifying
+from zoo.results.memo import RunsMemo, ScoreMemo, SoundRuns
+from zoo.results.store import load_results, load_sound_result
+
+BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def write_all(results, cache, options=None):
+    """The boards of some results in every format."""
+    boards = build_leaderboard(results, BY_NAME, options, memo=ScoreMemo(cache=cache))
+    layout = Layout(details=True)
+    return {form: write_boards(boards, form, layout) for form in FORMATS}
+
+
+def store_rows(root, store_one):
+    for seed in range(2):
+        for model, noise in (("a", 1.0), ("b", 2.0), ("saturated", 0.01)):
+            store_one(root, model=model, seed=seed, noise=noise)
+        store_one(root, model="a", seed=seed, noise=3.0, purpose="shuffle")
+    store_one(root, model="constant", noise=None)
+    results, damaged = load_results(root)
+    assert not damaged
+    return results
+
+
+def multilabel(seed):
+    random = np.random.default_rng(seed)
+    targets = (random.random((40, 3)) < (0.5, 0.4, 0.1)).astype(float)  # the last label has too few cases
+    chance = 1 / (1 + np.exp(-(targets - 0.5 + random.normal(size=targets.shape))))
+    return {split: make_predictions(targets, chance, prefix=split) for split in ("val", "test")}
+
+
+def numbers(seed):
+    targets = np.linspace(0, 10, 40)
+    values = targets + np.random.default_rng(seed).normal(size=40)
+    return {split: make_predictions(targets, values[:, None], prefix=split) for split in ("val", "test")}
+
+
+def store_task(root, store_one, task):
+    facts = {"task": task, "positive": None, "labels": ["x", "y", "z"] if task == "multilabel" else ["value"]}
+    facts["splits"] = {split: {"images": 40, "patients": 40} for split in ("train", "val", "test")}
+    metrics = ("auroc", "f1") if task == "multilabel" else ("mae", "r2")
+    draw = multilabel if task == "multilabel" else numbers
+    for number, model in enumerate("ab"):
+        for seed in range(2):
+            predictions = draw(0 if task == "multilabel" else 10 * number + seed)
+            store_one(root, model=model, seed=seed, facts=facts, metrics=metrics, predictions=predictions)
+    results, damaged = load_results(root)
+    assert not damaged
+    return results
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ReportOptions(),
+        ReportOptions(prevalence=0.1, reach=ThresholdTarget(metric="sensitivity", least=0.9), rank_by="accuracy"),
+    ],
+)
+def test_a_board_from_the_cache_equals_one_without_it_in_every_format(tmp_path, store, options):
+    results = store_rows(tmp_path / "results", store)
+    plain = write_all(results, None, options)
+    assert write_all(results, tmp_path / "cache", options) == plain  # fills the cache
+    assert list((tmp_path / "cache" / "scores").iterdir())
+    assert write_all(results, tmp_path / "cache", options) == plain
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_boards_of_other_tasks_from_the_cache_equal_those_without_it(tmp_path, store, task):
+    results = store_task(tmp_path / "results", store, task)
+    plain = write_all(results, None)
+    assert write_all(results, tmp_path / "cache") == plain
+    assert write_all(results, tmp_path / "cache") == plain
+
+
+def test_a_second_board_reads_the_predictions_of_one_run(tmp_path, store, monkeypatch):
+    results, cache = store_rows(tmp_path / "results", store), ScoreMemo(cache=tmp_path / "cache")
+    build_leaderboard(results, BY_NAME, memo=cache)
+    reads = []
+    load = memo.Result.predictions
+    monkeypatch.setattr(memo.Result, "predictions", lambda result: reads.append(result.id) or load(result))
+    build_leaderboard(results, BY_NAME, memo=cache)
+    assert len(set(reads)) == 1  # for the counts of the test split
+
+
+def facts_of(results, cache):
+    return ScoreMemo(cache=cache).of_runs([[result] for result in results])
+
+
+def test_other_predictions_are_other_facts(tmp_path, store):
+    first, second = (store(tmp_path, seed=seed) for seed in range(2))
+    paths = [facts_of(runs, tmp_path).path for runs in ([first], [second], [first, second], [second, first])]
+    assert len(set(paths)) == 4
+
+
+def test_other_code_makes_other_facts(tmp_path, store, monkeypatch):
+    result = store(tmp_path)
+    path = facts_of([result], tmp_path).path
+    monkeypatch.setattr(memo, "digest_code", lambda: "of another version")
+    assert facts_of([result], tmp_path).path != path
+
+
+def test_a_result_of_a_bundle_keeps_no_facts(tmp_path, store):
+    assert facts_of([replace(store(tmp_path), bundle="theirs")], tmp_path).path is None
+
+
+def compute_twice(path, *facts):
+    """Compute a fact in two blocks; return the second value."""
+    for fact in facts:
+        with RunsMemo(path) as runs:
+            value = runs.find("name", lambda fact=fact: fact)
+    return value
+
+
+def test_a_fact_is_computed_once(tmp_path):
+    assert compute_twice(tmp_path / "x.facts", [0.1, None], ["other"]) == [0.1, None]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-3], lambda text: text.replace("0.1", "0.2"), lambda _: "", lambda _: "ä\n{}"]
+)
+def test_a_damaged_file_is_computed_anew(tmp_path, damage):
+    path = tmp_path / "x.facts"
+    compute_twice(path, 0.1)
+    path.write_text(damage(path.read_text()), encoding="utf-8")
+    assert compute_twice(path, "new") == "new"
+    assert compute_twice(path, "newer") == "new"
+
+
+def test_the_reason_of_an_error_is_not_kept(tmp_path):
+    failed = Score(value=None, reason=Reason("failed", ("MemoryError: ",)))
+    for score in (failed, Score(value=0.5)):
+        with RunsMemo(tmp_path / "x.facts") as runs:
+            scores = runs.find_scores("scores", {"auroc": BY_NAME["auroc"]}, lambda _, score=score: {"auroc": score})
+    assert scores == {"auroc": Score(value=0.5)}
+
+
+def score_as(value, requested, metrics):
+    requested.append([*metrics])
+    return dict.fromkeys(metrics, Score(value=value))
+
+
+def test_a_metric_of_a_plugin_is_computed_each_time(tmp_path):
+    metrics = {"auroc": BY_NAME["auroc"], "own": replace(BY_NAME["auroc"], name="own")}
+    requested = []
+    for value in (0.5, 0.6):
+        with RunsMemo(tmp_path / "x.facts") as runs:
+            scores = runs.find_scores("scores", metrics, partial(score_as, value, requested))
+    assert requested == [["auroc", "own"], ["own"]]
+    assert [score.value for score in scores.values()] == [0.5, 0.6]
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    assert compute_twice(tmp_path / "file" / "x.facts", 1, 2) == 2
+
+
+# --- soundness -------------------------------------------------------------------------------------------------------
+def load_sound(root, cache):
+    with SoundRuns(cache, root) as sound:
+        return load_results(root, partial(load_sound_result, check=sound.check))
+
+
+def test_the_predictions_of_a_sound_run_are_checked_once(tmp_path, store, monkeypatch):
+    root = tmp_path / "results"
+    stored = store(root)
+    assert load_sound(root, tmp_path / "cache")[1] == []
+    monkeypatch.setattr("zoo.results.store.load_predictions", None)
+    (result,), damaged = load_sound(root, tmp_path / "cache")
+    assert (result.id, damaged) == (stored.id, [])
+
+
+def test_changed_predictions_of_a_sound_run_are_found(tmp_path, store):
+    root = tmp_path / "results"
+    path = store(root).folder / "predictions.npz"
+    load_sound(root, tmp_path / "cache")
+    path.write_bytes(path.read_bytes()[:-1])
+    results, damaged = load_sound(root, tmp_path / "cache")
+    assert results == []
+    assert "changed after it was written" in damaged[0]
+
+
+def test_unsound_predictions_are_not_kept_as_sound(tmp_path, store):
+    root = tmp_path / "results"
+    store(root, facts={"splits": {"test": {"images": 41, "patients": 41}}})
+    for _ in range(2):
+        assert "40 images, expected 41" in load_sound(root, tmp_path / "cache")[1][0]
+
+
+def test_verification_never_reads_the_cache():
+    tree = ast.parse(Path(verifying.__file__).read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert "zoo.results.memo" not in imported
