@@ -86,8 +86,8 @@ class MetricSpec:
 
     For any other metric, `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
 
-    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
-      it the interval calls `compute` for every resample.
+    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. The
+      weights are read-only. Without it the interval calls `compute` for every resample.
     - `counts` returns (successes, trials) of a proportion, for a Wilson interval. It raises `Undefined` for a task in
       which the metric is not a proportion.
     - `curve` returns (positives, scores), both (N,), of a single area under the ROC curve, for a DeLong interval. It
