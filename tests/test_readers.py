@@ -31,6 +31,7 @@ from zoo.registry.loading import load_registry
 from zoo.sources.opening import find_source
 from zoo.specs.dataset import SamplesRequest
 from zoo.specs.hooks import hookimpl
+from zoo.specs.reader import ReaderSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "write-a-plugin.md"
 CORE = ("zoo-bench", builtin)
@@ -282,6 +283,19 @@ def test_the_reader_in_the_docs_conforms(tmp_path, monkeypatch):
     for check in checks_of("reader"):
         if check.id != "light-import":
             check.run(CheckedSpec(spec=spec, folder=tmp_path / "files"))
+
+
+@pytest.mark.integration
+def test_a_reader_of_masks_may_return_true_and_false(tmp_path, monkeypatch):
+    (tmp_path / "kit_flags.py").write_text("import numpy as np\ndef read(path): return np.load(path) > 1500\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import kit_flags
+
+    with open(tmp_path / "a.flags", "wb") as stream:
+        np.save(stream, draw())
+    reader = ReaderSpec(name="flags", suffixes=(".flags",), read=kit_flags.read)
+    (check,) = (each for each in checks_of("reader") if each.id == "reader-process")
+    check.run(CheckedSpec(spec=reader, folder=tmp_path))
 
 
 @pytest.mark.integration
