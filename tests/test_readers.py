@@ -28,6 +28,7 @@ from zoo.images.plugin_readers import PLUGIN_READERS, parse_identity
 from zoo.registry.choices import reopen_choice
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
+from zoo.sources.listing import list_folder
 from zoo.sources.opening import find_source
 from zoo.specs.dataset import SamplesRequest
 from zoo.specs.hooks import hookimpl
@@ -155,6 +156,15 @@ def test_a_mask_is_read_with_its_spacing(install, tmp_path, spec):
     write_oct(tmp_path / "a.oct", draw() > 1500)
     label_map = read_label_map(tmp_path / "a.oct")
     assert np.array_equal(label_map.labels, draw() > 1500) and label_map.spacing == (0.5, 0.25)
+
+
+def test_the_array_of_a_detached_header_is_no_image_of_a_reader(install, tmp_path, spec):
+    install(("zoo-raw", plugin_of(replace(spec, suffixes=(".raw",)))))
+    header = "NDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\nElementDataFile = a.raw"
+    (tmp_path / "a.mhd").write_text(f"ObjectType = Image\n{header}")
+    (tmp_path / "a.raw").write_bytes(bytes(4))
+    (tmp_path / "b.raw").write_bytes(bytes(4))
+    assert list_folder(tmp_path).images == ("a.mhd", "b.raw")
 
 
 def read_stack(path):
