@@ -30,7 +30,8 @@ def find_choices(protocol: Protocol, registry: Registry) -> Choices:
 def shorten_setting(name: str, text: str, registry: Registry) -> str:
     """The one text of `--set NAME=TEXT` that all texts of the same choices become.
 
-    It has the shortest names and no options at their defaults: `zoo-bench:focal(gamma=2)` is `focal`. Raises as `find_choices`; a text that `override` refuses is returned as it is.
+    It has the shortest names and no options at their defaults: `zoo-bench:focal(gamma=2)` is `focal`. Raises as
+    `find_choices`; a text that `override` refuses is returned as it is.
     """
     kind, parts = CHOICE_KINDS.get(name), split_choices(text)
     if kind is None or text.strip().lower() in ("none", ADDED[name]):
