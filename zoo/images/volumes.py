@@ -32,6 +32,7 @@ from zoo.images.reading import (
     damaged,
     first_bytes,
     open_tiff,
+    suffix_of,
     to_levels,
 )
 from zoo.images.recent import Recent
@@ -412,6 +413,8 @@ def count_stored_channels(path: Path) -> int:
     """The channels of a whole volume, from its header: the axis that is not one of space, or RGB; 1 without one."""
     check_regular(path)
     suffix = path.suffix.lower()
+    if not is_volume_suffix(suffix_of(path.name)) and suffix not in TIFF_SUFFIXES:
+        return 1  # no volume: an error when it is decoded
     try:
         if suffix in TIFF_SUFFIXES:
             with open_tiff(path) as tiff:
