@@ -165,6 +165,12 @@ def test_a_column_that_is_not_stored_is_the_reason_why_there_is_no_value(metrics
         unit_influence(worst, decide(run, CARD, "val"))
 
 
+def test_a_column_without_a_value_is_the_reason_why_there_is_no_value(metrics, decided):
+    blank = replace(decided, metadata={"sex": np.full(len(decided.patients), "")})
+    with pytest.raises(Undefined, match="no image has a group"):
+        metrics["worst_auroc_by_sex"].compute(blank.request_of(metrics["worst_auroc_by_sex"]))
+
+
 def test_val_is_scored_by_patient(metrics):
     spec = metrics["patient_sensitivity"]
     val = draw(3)
