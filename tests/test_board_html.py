@@ -167,7 +167,8 @@ def test_the_curves_are_those_of_the_positive_class(tmp_path, store, positive):
 
 
 @pytest.mark.parametrize(
-    "values", [(0.5,), (0.1, 0.9), (0.91, 0.913), (-3, 1200), (0, 0), (1e-9, 2e-9), (float("nan"), 1.0), ()]
+    "values",
+    [(0.5,), (0.1, 0.9), (0.91, 0.913), (-3, 1200), (0, 0), (1e-9, 2e-9), (float("nan"), 1.0), (), (3.2e17,), (-5e15,)],
 )
 def test_an_axis_holds_its_values_between_round_ticks(values):
     axis = fit_axis(values)

@@ -33,12 +33,12 @@ from zoo.report.board_page.tables import MAX_ROWS, describe_table
 from zoo.report.board_terminal import to_terminal
 from zoo.report.charts import CHARACTER_WIDTH, Mark, draw_scatter, overlap, stack_labels
 from zoo.report.formats import Layout
-from zoo.report.names import name_plainly
+from zoo.report.names import name_plainly, name_section
 from zoo.report.summary import outlook
 from zoo.results.store import load_results
 from zoo.specs.deviation import Deviation
 from zoo.specs.protocol import SCRATCH, override
-from zoo.specs.section import Section
+from zoo.specs.section import FigureSeries, Section, SectionFigure
 
 KNOWN = {spec.name: spec for spec in METRICS}
 SIZES = {"resnet10": 2e6, "resnet18": 11e6, "vit_tiny": 30e6}
@@ -162,6 +162,13 @@ def test_a_model_with_local_weights_has_its_plain_name_and_the_file_stands_in_it
         assert ".local-" not in without_commands
     assert "a.local-eb983dd8" in to_json(boards) and "a.local-eb983dd8" in to_csv(boards)
     assert name_plainly(name_plainly(boards)) == name_plainly(boards)
+
+
+def test_the_figures_of_sections_have_plain_names():
+    series = FigureSeries(name="a.local-1", x=("a.local-1", "b"), y=(1.0, 2.0))
+    figure = SectionFigure(title="f", text="a.local-1 is 1", axes=("x", "y"), series=(series,), kind="dots")
+    (plain,) = name_section(Section(columns=("model",), rows=(), figures=(figure,)), {"a.local-1": "a"}).figures
+    assert (plain.text, plain.series[0].name, plain.series[0].x) == ("a is 1", "a", ("a", "b"))
 
 
 def test_rows_that_would_have_the_same_name_keep_their_tags(tmp_path, store):

@@ -124,6 +124,9 @@ def test_commas_in_parentheses_separate_options():
     [
         ({"loss": "focal(gamma=2)"}, "focal"),
         ({"loss": " focal( gamma=3.0 )"}, "focal(gamma=3)"),
+        ({"loss": "zoo-bench:focal"}, "focal"),
+        ({"loss": "zoo-bench:task"}, "task"),
+        ({"transforms": "zoo-bench:clahe(clip=3),cutout"}, "clahe(clip=3),cutout"),
         ({"transforms": "clahe(tiles=8,clip=2),cutout"}, "clahe,cutout"),
         ({"transforms": "clahe(tiles=4,clip=3)"}, "clahe(clip=3,tiles=4)"),
         ({"transforms": "none"}, "none"),

@@ -165,6 +165,12 @@ def test_a_column_that_is_not_stored_is_the_reason_why_there_is_no_value(metrics
         unit_influence(worst, decide(run, CARD, "val"))
 
 
+def test_a_column_without_a_value_is_the_reason_why_there_is_no_value(metrics, decided):
+    blank = replace(decided, metadata={"sex": np.full(len(decided.patients), "")})
+    with pytest.raises(Undefined, match="no image has a group"):
+        metrics["worst_auroc_by_sex"].compute(blank.request_of(metrics["worst_auroc_by_sex"]))
+
+
 def test_val_is_scored_by_patient(metrics):
     spec = metrics["patient_sensitivity"]
     val = draw(3)
@@ -203,6 +209,25 @@ def test_the_kit_refuses_a_resample_that_counts_a_patient_drawn_twice_once():
     check.run(CheckedSpec(spec=nonconforming.PATIENTS))
     with pytest.raises(AssertionError, match="for the same units `resample` gives"):
         check.run(CheckedSpec(spec=replace(nonconforming.PATIENTS, resample=nonconforming.each_patient_once)))
+
+
+def test_the_kit_refuses_a_resample_that_writes_into_the_weights():
+    def write(request, weights):
+        weights *= 2
+        return nonconforming.resampled_accuracy(request, weights)
+
+    (check,) = [check for check in checks_of("metric") if check.id == "metric-resample"]
+    with pytest.raises(AssertionError, match="read-only"):
+        check.run(CheckedSpec(spec=replace(nonconforming.COMPLETE, resample=write)))
+
+
+def test_a_resample_that_keeps_what_it_computed_of_the_weights_has_the_same_influence(decided):
+    def resample(request, weights):
+        return request.resample_once(nonconforming.resampled_accuracy, weights)
+
+    kept = replace(nonconforming.COMPLETE, resample=resample)
+    assert unit_influence(kept, decided) == approx(unit_influence(nonconforming.COMPLETE, decided))
+    assert unit_influence(kept, decided).any()
 
 
 # --- boards and commands ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoo import builtin
 from zoo.conformance.catalogue import checks_of
@@ -27,9 +28,11 @@ from zoo.images.plugin_readers import PLUGIN_READERS, parse_identity
 from zoo.registry.choices import reopen_choice
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
+from zoo.sources.listing import list_folder
 from zoo.sources.opening import find_source
 from zoo.specs.dataset import SamplesRequest
 from zoo.specs.hooks import hookimpl
+from zoo.specs.reader import ReaderSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "write-a-plugin.md"
 CORE = ("zoo-bench", builtin)
@@ -107,6 +110,38 @@ def test_another_version_of_a_reader_gives_another_content_hash(install, folder,
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_another_version_of_a_reader_reads_masks_and_ranges_again(install, tmp_path, monkeypatch, spec):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for number in range(4):
+        write_oct(tmp_path / "set" / "images" / f"{number}.oct", draw(number))
+        write_oct(tmp_path / "set" / "masks" / f"{number}.oct", draw(number) > 1500)
+    toml = 'schema = 1\ntask = "segmentation"\nimages = "images/*"\nmasks = {path = "masks/{stem}.oct"}\n'
+    (tmp_path / "set" / "dataset.toml").write_text(toml + "intensity = {percentiles = [1, 99]}\n")
+    read, levels, values = spec.read, [], []
+    for version in (1, 2):
+        install(("zoo-oct", plugin_of(replace(spec, version=version, read=lambda path, k=version: k * read(path)))))
+        samples = find_source(tmp_path / "set" / "dataset.toml").samples(SamplesRequest(folder=tmp_path / "set"))
+        levels.append(samples.reading["levels"][1])
+        values.append(samples.masks.values)
+    assert levels[1] == 2 * levels[0] and values == [(1,), (2,)]
+
+
+def test_another_version_of_the_reader_of_masks_gives_another_content_hash(install, tmp_path, monkeypatch, spec):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    for number in range(4):
+        (tmp_path / "set" / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(number).astype(np.uint8)).save(tmp_path / "set" / "images" / f"{number}.png")
+        write_oct(tmp_path / "set" / "masks" / f"{number}.oct", draw(number) > 1500)
+    toml = 'schema = 1\ntask = "segmentation"\nlabels = ["lesion"]\nimages = "images/*"\n'
+    (tmp_path / "set" / "dataset.toml").write_text(toml + 'masks = {path = "masks/{stem}.oct"}\n')
+    read, hashes = spec.read, []
+    for version in (1, 2):
+        fixed = replace(spec, version=version, read=lambda path, k=version: read(path)[:: 2 * k - 3])
+        install(("zoo-oct", plugin_of(fixed)))  # version 1 reads masks upside down
+        hashes.append(open_dataset(find_source(tmp_path / "set" / "dataset.toml"), tmp_path / "set").content_hash)
+    assert hashes[0] != hashes[1]
+
+
 def test_images_named_by_a_table_are_read(install, tmp_path, spec):
     install(("zoo-oct", plugin_of(spec)))
     for number in range(6):
@@ -121,6 +156,15 @@ def test_a_mask_is_read_with_its_spacing(install, tmp_path, spec):
     write_oct(tmp_path / "a.oct", draw() > 1500)
     label_map = read_label_map(tmp_path / "a.oct")
     assert np.array_equal(label_map.labels, draw() > 1500) and label_map.spacing == (0.5, 0.25)
+
+
+def test_the_array_of_a_detached_header_is_no_image_of_a_reader(install, tmp_path, spec):
+    install(("zoo-raw", plugin_of(replace(spec, suffixes=(".raw",)))))
+    header = "NDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\nElementDataFile = a.raw"
+    (tmp_path / "a.mhd").write_text(f"ObjectType = Image\n{header}")
+    (tmp_path / "a.raw").write_bytes(bytes(4))
+    (tmp_path / "b.raw").write_bytes(bytes(4))
+    assert list_folder(tmp_path).images == ("a.mhd", "b.raw")
 
 
 def read_stack(path):
@@ -204,7 +248,7 @@ def test_a_suffix_of_two_plugins_is_refused_with_both(install, tmp_path, spec):
     install(("zoo-oct", plugin_of(spec)), ("zoo-eye", plugin_of(replace(spec, name="eye"))))
     write_oct(tmp_path / "a.oct", draw())
     assert is_image_name("a.oct")
-    with pytest.raises(DataError, match=r"\.oct files are read by 2 plugins: zoo-eye and zoo-oct"):
+    with pytest.raises(DataError, match=r"\.oct files have 2 readers: zoo-eye:eye@1 and zoo-oct:oct@1"):
         read_header(tmp_path / "a.oct")
 
 
@@ -213,6 +257,18 @@ def test_a_suffix_that_other_files_have_is_refused(install, spec, suffix):
     registry = install(("zoo-oct", plugin_of(replace(spec, suffixes=(suffix,)))))
     (broken,) = registry.broken
     assert f"reader 'oct': suffix {suffix!r}" in broken.reason and suffix not in PLUGIN_READERS
+
+
+def test_a_suffix_that_a_reader_lists_twice_is_refused(install, spec):
+    (broken,) = install(("zoo-oct", plugin_of(replace(spec, suffixes=(".oct", ".oct"))))).broken
+    assert "suffix '.oct': listed twice" in broken.reason
+
+
+def test_two_readers_of_one_plugin_and_suffix_are_refused_with_their_names(install, tmp_path, spec):
+    install(("zoo-oct", plugin_of(spec, replace(spec, name="eye"))))
+    write_oct(tmp_path / "a.oct", draw())
+    with pytest.raises(DataError, match=r"\.oct files have 2 readers: zoo-oct:eye@1 and zoo-oct:oct@1"):
+        read_header(tmp_path / "a.oct")
 
 
 def test_a_trained_model_needs_the_reader_and_its_version(install, spec):
@@ -237,6 +293,19 @@ def test_the_reader_in_the_docs_conforms(tmp_path, monkeypatch):
     for check in checks_of("reader"):
         if check.id != "light-import":
             check.run(CheckedSpec(spec=spec, folder=tmp_path / "files"))
+
+
+@pytest.mark.integration
+def test_a_reader_of_masks_may_return_true_and_false(tmp_path, monkeypatch):
+    (tmp_path / "kit_flags.py").write_text("import numpy as np\ndef read(path): return np.load(path) > 1500\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import kit_flags
+
+    with open(tmp_path / "a.flags", "wb") as stream:
+        np.save(stream, draw())
+    reader = ReaderSpec(name="flags", suffixes=(".flags",), read=kit_flags.read)
+    (check,) = (each for each in checks_of("reader") if each.id == "reader-process")
+    check.run(CheckedSpec(spec=reader, folder=tmp_path))
 
 
 @pytest.mark.integration

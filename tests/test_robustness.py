@@ -2,6 +2,8 @@
 
 import csv
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,13 @@ from scipy import ndimage
 from zoo import TransformSpec
 from zoo.conformance.checking import CheckedSpec
 from zoo.conformance.choice_claims import TRANSFORM_CHECKS
-from zoo.explaining.robustness import corrupt, draw_by_name
+from zoo.errors import UsageError
+from zoo.explaining.robustness import corrupt, draw_by_name, find_corruptions
+from zoo.registry.finding import InstalledPlugin
+from zoo.registry.loading import load_registry
 from zoo.results.store import load_results
 from zoo.specs.choice import Choice
+from zoo.specs.hooks import hookimpl
 from zoo.training.transforms import GAUSSIAN_BLUR, GAUSSIAN_NOISE, LOW_CONTRAST, TRANSFORMS
 
 CORRUPTIONS = [spec for spec in TRANSFORMS if spec.severities]
@@ -36,6 +42,16 @@ def test_each_severity_changes_an_image_more_than_the_one_before(spec):
 def test_they_conform_as_transforms(spec):
     for check in TRANSFORM_CHECKS:
         check.run(CheckedSpec(spec=spec))
+
+
+def test_a_corruption_of_volumes_alone_is_none_of_images():
+    volumes = replace(GAUSSIAN_BLUR, name="blur3d", dims=(3,))
+    plugin = SimpleNamespace(register_transforms=hookimpl(lambda: [GAUSSIAN_BLUR, volumes]))
+    registry = load_registry([InstalledPlugin(name="zoo-blur", load=lambda: plugin)])
+    assert list(find_corruptions((), registry)) == ["blur"]
+    with pytest.raises(UsageError, match="'blur3d' has no severities for images") as caught:
+        find_corruptions(("blur3d",), registry)
+    assert caught.value.fix == "choose from blur"
 
 
 def test_noise_is_normal_and_that_of_its_draw():

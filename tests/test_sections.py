@@ -14,6 +14,7 @@ import pytest
 from zoo import FigureSeries, Section, SectionFigure, SectionSpec, builtin, hookimpl
 from zoo.conformance.catalogue import checks_of
 from zoo.conformance.checking import CheckedSpec, Inapplicable
+from zoo.conformance.section_claims import draw_board
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.thresholds import choose_thresholds
 from zoo.evaluation.values import Score
@@ -30,6 +31,7 @@ from zoo.report.figures.board_figures import list_figures
 from zoo.report.figures.figure import to_csv_file, to_svg_file
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
+from zoo.tasks.kinds import TASKS
 
 KNOWN = {spec.name: spec for spec in METRICS}
 PAGE = Path(__file__).parents[1] / "docs" / "write-a-plugin.md"
@@ -180,6 +182,7 @@ def test_a_section_that_fails_is_left_out_with_one_line_that_names_its_plugin(re
         ({"rows": (("net", True),)}, "a cell is bool, expected"),
         ({"title": 3}, "`title`, `text` and `columns` are texts"),
         ({"notes": (3,)}, "a note is int"),
+        ({"notes": "a note"}, "`notes` is a text"),
         ({"details": {"curve": np.zeros(2)}}, "not JSON serializable"),
         ({"details": {"curve": float("nan")}}, "not JSON compliant"),
         ({"figures": ("a figure",)}, "a figure is str"),
@@ -260,6 +263,14 @@ def test_a_section_scores_a_metric_as_the_board_does(results):
     )
     (board,) = build_leaderboard(results, KNOWN, sections=[OwnedSection(name="again", plugin="zoo-x", spec=spec)])
     assert dict(board.sections[0].rows) == {row.label: row.scores["auroc"] for row in board.rows}
+
+
+def test_a_section_scores_a_metric_over_the_labels_that_count():
+    request = draw_board(TASKS["multilabel"])
+    some, auroc = replace(request, labels=(0, 1)), KNOWN["auroc"]
+    alone = some.over_counted_labels()
+    score = some.score(some.rows[0], auroc)
+    assert score == alone.score(alone.rows[0], auroc) != request.score(request.rows[0], auroc)
 
 
 FAILING = """

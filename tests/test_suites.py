@@ -8,6 +8,8 @@ import pytest
 from factories import make_dataset_spec, make_samples
 
 from zoo.cli.bench import bench_command
+from zoo.conformance.catalogue import checks_of
+from zoo.conformance.checking import CheckedSpec
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
 from zoo.errors import UsageError
@@ -510,3 +512,10 @@ def test_every_field_of_a_suite_has_a_flag_or_a_key():
 def test_a_flag_is_an_option_of_bench_with_its_help(name):
     (option,) = [param for param in bench_command.params if param.name == name]
     assert tuple(option.opts) == suite_keys()[name].flags and option.help == suite_keys()[name].help
+
+
+def test_the_kit_refuses_a_suite_whose_settings_name_a_missing_loss():
+    (check,) = (each for each in checks_of("suite") if each.id == "suite-settings")
+    check.run(CheckedSpec(spec=Suite(name="two", models=("constant",), settings=(("loss", "focal"),))))
+    with pytest.raises(AssertionError, match="`settings`: unknown loss 'no_such'"):
+        check.run(CheckedSpec(spec=Suite(name="two", models=("constant",), settings=(("loss", "no_such"),))))

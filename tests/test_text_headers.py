@@ -138,13 +138,22 @@ def test_the_array_of_a_detached_header_is_read_from_its_file(tmp_path, suffix, 
 
 
 @pytest.mark.parametrize("suffix", DETACHED)
-@pytest.mark.parametrize("name", ["gone.raw", "../a.raw", "/etc/passwd", "a%03d.raw 1 3 1", "LIST"])
+@pytest.mark.parametrize("name", ["gone.raw", "../a.raw", "/etc/passwd", "a%03d.raw 1 3 1", "LIST", "LIST 2"])
 def test_a_detached_header_names_one_file_beside_it(tmp_path, suffix, name):
     path = write_detached(tmp_path / f"a{suffix}", VALUES)
     path.write_bytes(path.read_bytes().replace(b"a.raw", name.encode()))
     with pytest.raises(DataError) as caught:
         open_volume(path)
     assert "\n" not in caught.value.line() and ("gone.raw: no such file" in str(caught.value)) == (name == "gone.raw")
+
+
+@pytest.mark.parametrize("suffix", DETACHED)
+def test_the_data_file_of_a_detached_header_may_have_spaces_and_accents_in_its_name(tmp_path, suffix):
+    path = write_detached(tmp_path / f"a{suffix}", VALUES)
+    path.with_suffix(".raw").rename(tmp_path / "Müller 1.raw")
+    path.write_bytes(path.read_bytes().replace(b"a.raw", "Müller 1.raw".encode()))
+    np.testing.assert_array_equal(open_volume(path).array, upright(VALUES).dataobj)
+    assert list_folder(tmp_path).others == ()
 
 
 def test_an_array_that_is_a_link_out_of_the_folder_is_refused(tmp_path):

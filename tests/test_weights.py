@@ -288,6 +288,18 @@ def test_a_file_without_a_tag_in_its_name_is_never_used_for_a_requested_tag(tmp_
     assert caught.value.code == "weights-missing"
 
 
+@pytest.mark.parametrize("name", ["tiny.in1k.pth", "tiny.pth"])
+def test_the_weights_of_an_encoder_are_found_under_its_name(tmp_path, name):
+    names = []
+    spec = model("unet-tiny", weights_of="tiny", fetch_weights=lambda request: names.append(request.name))
+    (initial,) = find(tmp_path, spec, weights_dir=write(tmp_path / "mine", name).parent)
+    assert initial.path == tmp_path / "mine" / name
+    assert bool(initial.local) == (name == "tiny.pth")
+    with pytest.raises(WeightsError, match=r"weights tiny\.in1k are not available"):
+        find(tmp_path, spec)
+    assert names == ["tiny"]
+
+
 def test_the_flag_takes_precedence_over_the_environment_variable(tmp_path, monkeypatch):
     one, other = write(tmp_path / "one", "tiny.pth"), write(tmp_path / "other", "tiny.pth")
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "one"))

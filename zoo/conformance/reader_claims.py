@@ -27,6 +27,7 @@ import hashlib, pickle, sys
 from pathlib import Path
 functions, path = pickle.load(sys.stdin.buffer)
 array = pickle.loads(functions)[0](Path(path))
+array = array.view("u1") if array.dtype == bool else array  # as `SuffixReader.read_array`
 print(hashlib.sha256(str(array.dtype).encode() + str(array.shape).encode() + array.tobytes()).hexdigest())
 """
 

@@ -7,6 +7,7 @@ from zoo.conformance.checking import Check, CheckedSpec, Inapplicable
 from zoo.conformance.steps import check_plain_fields, expect
 from zoo.data.lookup import is_path
 from zoo.errors import ZooError
+from zoo.registry.choices import find_choices
 from zoo.registry.lookup import Kind, Registry
 from zoo.registry.opening import open_registry
 from zoo.specs.protocol import override
@@ -47,14 +48,14 @@ def needs_no_spec(kind: Kind, name: str, registry: Registry) -> bool:
 
 def check_suite_settings(subject: CheckedSpec) -> None:
     suite: Suite = subject.spec
-    known = open_registry().protocols
+    registry = open_registry()
     if not suite.settings:
         raise Inapplicable("it has no settings")
     for name in suite.protocols:
-        if name not in known:
+        if name not in registry.protocols:
             raise Inapplicable(f"protocol {name!r} is not installed")
         try:
-            override(known[name], dict(suite.settings))
+            find_choices(override(registry.protocols[name], dict(suite.settings)), registry)
         except ZooError as error:
             raise AssertionError(f"suite {suite.name!r}: `settings`: {error}") from error
 

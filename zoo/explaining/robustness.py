@@ -67,14 +67,14 @@ def find_corruptions(names: Sequence[str], registry: Registry) -> dict[str, tupl
 
     Raises UsageError for a transform without severities.
     """
-    names = names or [name for name, spec in registry.specs("transform").items() if spec.severities]
+    installed = [name for name, spec in registry.specs("transform").items() if spec.severities and 2 in spec.dims]
     corruptions = {}
-    for name in names:
+    for name in names or installed:
         choice = find_choice("transform", name, registry)
         if not choice.spec.severities or 2 not in choice.spec.dims:
             raise UsageError(
                 f"transform {name!r} has no severities for images",
-                fix="choose from " + ", ".join(find_corruptions((), registry)),
+                fix=f"choose from {', '.join(installed)}",
                 code="unknown-transform",
             )
         corruptions[name] = tuple(

@@ -57,6 +57,11 @@ def readers_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(reader.identity for suffix in suffixes for reader in PLUGIN_READERS.get(suffix, ())))
 
 
+def reader_key(names: Iterable[str]) -> str:
+    """The part of a cache's key that changes with the plugins' readers of some files; "" if zoo itself reads them."""
+    return "".join(f":{identity}" for identity in readers_of(names))
+
+
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is hidden or created by an operating system, by its name."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
@@ -147,8 +152,7 @@ def header_version(path: Path, reading: Reading = AS_STORED) -> str:
     """
     kind = kind_of(path, reading)
     version = getattr(kind, "HEADER_VERSION", None)
-    readers = "".join(f":{identity}" for identity in readers_of([path.name]))
-    return f"{kind.__name__.rpartition('.')[2]}:{version}{readers}" if version else ""
+    return f"{kind.__name__.rpartition('.')[2]}:{version}{reader_key([path.name])}" if version else ""
 
 
 def read_header(path: Path, reading: Reading = AS_STORED) -> Header:

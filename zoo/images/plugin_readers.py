@@ -102,13 +102,13 @@ PLUGIN_READERS: dict[str, tuple[SuffixReader, ...]] = {}  # by suffix; set by `f
 
 
 def find_reader(path: Path) -> SuffixReader | None:
-    """The plugin's reader of a file, by its suffix. Raises DataError if several plugins read it."""
+    """The plugin's reader of a file, by its suffix. Raises DataError if there are several."""
     readers = PLUGIN_READERS.get(suffix_of(path.name), ())
     if len(readers) > 1:
-        names = " and ".join(sorted(reader.plugin for reader in readers))
+        names = " and ".join(sorted(reader.identity for reader in readers))
         raise DataError(
-            f"{path}: {suffix_of(path.name)} files are read by {len(readers)} plugins: {names}",
-            fix="uninstall all of them but one",
+            f"{path}: {suffix_of(path.name)} files have {len(readers)} readers: {names}",
+            fix="keep one: uninstall the other plugin, or correct a plugin that has both",
             code="image",
         )
     return readers[0] if readers else None

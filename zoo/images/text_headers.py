@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def find_detached(path: Path, name: str, skip: int, num_bytes: int) -> StoredArr
     """
     if path.suffix.lower() not in DETACHED_SUFFIXES:
         raise wrong_header(path, f"names a data file, {name!r}, and only an array after the header is read")
-    if not re.fullmatch(r"[^/\\%\s]+", name) or name in (".", "..", "LIST"):
+    with suppress(UnicodeDecodeError):  # headers are read as Latin-1, which keeps every byte
+        name = name.encode("latin-1").decode("utf-8")
+    if not re.fullmatch(r"(?:[^/\\%\s]| )+", name) or re.fullmatch(r"\.\.?|LIST( \d+)?", name):
         raise wrong_header(path, f"names the data file {name!r}; expected one file in the folder of the header")
     array = path.with_name(name)
     check_regular(array)

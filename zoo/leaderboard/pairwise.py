@@ -232,11 +232,7 @@ def test_scores(
     """
     assert board.primary is not None
     curve = None if board.primary.patients else board.primary.curve
-    if (
-        curve
-        and not board.primary.patients
-        and all(len(np.unique(part.patients)) == len(part.patients) for part in parts[0])
-    ):
+    if curve and all(len(np.unique(part.patients)) == len(part.patients) for part in parts[0]):
         try:
             curves = [[curve(part.request_of(board.primary)) for part in folds] for folds in parts]
         except Undefined:

@@ -108,6 +108,8 @@ def complete_sections(built: object, section: OwnedSection) -> list[Section]:
 def complete_section(section: Section) -> Section:
     """A section with plain cells. Raises TypeError or ValueError for the first invalid field."""
     texts = (section.title, section.text, *section.columns)
+    if isinstance(section.notes, str):
+        raise TypeError("`notes` is a text, expected a tuple of texts")
     if any(type(text) is not str for text in texts):
         raise TypeError("`title`, `text` and `columns` are texts")
     columns = tuple(section.columns)

@@ -83,8 +83,9 @@ class SectionRequest:
         return [[part.with_columns(part.metadata) for part in folds] for folds in decided]
 
     def score(self, row: ScoredRow, metric: MetricSpec) -> Score:
-        """The value of a metric with its interval, computed as on the board."""
-        return score(row.stored, {metric.name: metric}, self.card, threshold=self.rule_of(row))[metric.name]
+        """The value of a metric with its interval, computed as on the board: over the labels that count."""
+        runs, card = keep_labels(row.stored, self.card, self.labels)
+        return score(runs, {metric.name: metric}, card, threshold=self.rule_of(row))[metric.name]
 
     def over_counted_labels(self) -> SectionRequest:
         """The request reduced to the labels that count: the input of a mean over labels."""

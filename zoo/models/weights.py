@@ -134,7 +134,7 @@ def find_all_weights(
 def describe_file(choice: ModelChoice, path: Path, digest: str, local_folder: Path | None) -> InitialWeights:
     """Identify a file as published weights by its name or digest, else as local weights with the card beside it."""
     card = path.with_suffix(".toml")
-    is_tagged = path.parent != local_folder or path.stem != choice.spec.name
+    is_tagged = path.parent != local_folder or path.stem != name_of_files(choice.spec)
     if choice.weights and (is_tagged or (not card.is_file() and is_published(choice.weights, digest))):
         return InitialWeights(init="pretrained", path=path, digest=digest, tag=choice.weights.tag)
     tag = f"{LOCAL_TAG}{digest[:8]}" if choice.weights else path.stem
@@ -213,13 +213,14 @@ def weights_folder(requested: Path | None) -> Path | None:
 def missing_weights(faults: Sequence[tuple[ModelChoice, str]], local_folder: Path | None, cached: Path) -> WeightsError:
     choice, reason = faults[0]
     tag = choice.weights.tag if choice.weights else ""
-    file = f"{choice.spec.name}.{tag}.safetensors or .pth"
-    listing = list_weights_files(local_folder, choice.spec.name) if local_folder else ""
+    name = name_of_files(choice.spec)
+    file = f"{name}.{tag}.safetensors or .pth"
+    listing = list_weights_files(local_folder, name) if local_folder else ""
     local = f"not in {local_folder}, which holds {listing}; " if local_folder else ""
     place = f"put {file} into it" if local_folder else f"put {file} into a folder and pass --weights-dir FOLDER"
     others = f" (and {len(faults) - 1} more: {', '.join(c.shown for c, _ in faults[1:])})" if len(faults) > 1 else ""
     return WeightsError(
-        f"weights {choice.spec.name}.{tag} are not available{others}: {local}{reason}; not in {cached}",
+        f"weights {name}.{tag} are not available{others}: {local}{reason}; not in {cached}",
         fix=f"{place}, or use --weights auto (fall back to random init, marked) or --weights none",
         code="weights-missing",
     )
@@ -241,7 +242,9 @@ def find_on_disk(choice: ModelChoice, local_folder: Path | None, folder: Path) -
 
 def find_cached(spec: ModelSpec, weights: Weights, folder: Path) -> Path | None:
     """The file of these weights that is on this machine: in `folder`, or where the plugin looks."""
-    return fetch_file(spec, weights, FetchRequest(name=spec.name, tag=weights.tag, folder=folder, offline=True))
+    return fetch_file(
+        spec, weights, FetchRequest(name=name_of_files(spec), tag=weights.tag, folder=folder, offline=True)
+    )
 
 
 def fetch_file(spec: ModelSpec, weights: Weights, request: FetchRequest) -> Path | None:
@@ -263,6 +266,11 @@ def name_in_url(url: str) -> str:
     return urlsplit(url).path.rpartition("/")[2]
 
 
+def name_of_files(spec: ModelSpec) -> str:
+    """The name of the model that files of its weights have."""
+    return spec.weights_of or spec.name
+
+
 def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | None) -> Path | None:
     """Look in `folder` for a file named after the model and tag, else after the model only.
 
@@ -270,9 +278,10 @@ def find_local_weights(spec: ModelSpec, weights: Weights | None, folder: Path | 
     """
     if folder is None:
         return None
-    names = [f"{spec.name}{suffix}" for suffix in WEIGHTS_SUFFIXES]
+    name = name_of_files(spec)
+    names = [f"{name}{suffix}" for suffix in WEIGHTS_SUFFIXES]
     if weights:
-        tagged = [f"{spec.name}.{weights.tag}{suffix}" for suffix in WEIGHTS_SUFFIXES] + list(weights.file_names)
+        tagged = [f"{name}.{weights.tag}{suffix}" for suffix in WEIGHTS_SUFFIXES] + list(weights.file_names)
         names = tagged + (names if weights.tag == spec.weights[0].tag else [])
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
@@ -288,7 +297,7 @@ def fetch(
     host = host_of(weights.url)
     if host not in reachable:
         return None, f"{host or 'its host'} cannot be reached"
-    request = FetchRequest(name=spec.name, tag=weights.tag, folder=folder, progress=progress)
+    request = FetchRequest(name=name_of_files(spec), tag=weights.tag, folder=folder, progress=progress)
     try:
         path = fetch_file(spec, weights, request)
     except (DataError, WeightsError, OSError) as error:

@@ -28,9 +28,10 @@ def find_choices(protocol: Protocol, registry: Registry) -> Choices:
 
 
 def shorten_setting(name: str, text: str, registry: Registry) -> str:
-    """The one text of `--set NAME=TEXT` that all texts of the same choices become: without options at their defaults.
+    """The one text of `--set NAME=TEXT` that all texts of the same choices become.
 
-    `focal(gamma=2)` is `focal`. Raises as `find_choices`; a text that `override` refuses is returned as it is.
+    It has the shortest names and no options at their defaults: `zoo-bench:focal(gamma=2)` is `focal`. Raises as
+    `find_choices`; a text that `override` refuses is returned as it is.
     """
     kind, parts = CHOICE_KINDS.get(name), split_choices(text)
     if kind is None or text.strip().lower() in ("none", ADDED[name]):
@@ -41,9 +42,15 @@ def shorten_setting(name: str, text: str, registry: Registry) -> str:
 
 
 def shorten_choice(kind: Kind, text: str, registry: Registry) -> str:
-    choice, (name, options) = find_choice(kind, text, registry), parse_choice(text)
-    defaults = choice.spec.options
+    choice, (_, options) = find_choice(kind, text, registry), parse_choice(text)
+    name, defaults = shortest_name(kind, choice.plugin, choice.spec.name, registry), choice.spec.options
     return format_choice(name, {option: value for option, value in options.items() if value != defaults[option]})
+
+
+def shortest_name(kind: Kind, plugin: str, name: str, registry: Registry) -> str:
+    """The shortest name of a plugin's spec, which need not be installed: `focal`, else `zoo-x:focal`."""
+    is_first = plugin in registry.owners.get(kind, {}).get(name, ())[:1]
+    return name if is_first and name in registry.specs(kind) else f"{plugin}:{name}"
 
 
 def reopen_choice(kind: Kind, described: Mapping[str, Any], registry: Registry) -> Choice:
@@ -53,7 +60,7 @@ def reopen_choice(kind: Kind, described: Mapping[str, Any], registry: Registry) 
     """
     plugin, name, version = (described[part] for part in ("plugin", "name", "version"))
     specs, owners = registry.specs(kind), registry.owners.get(kind, {}).get(name, ())
-    key = name if plugin in owners[:1] and name in specs else f"{plugin}:{name}"
+    key = shortest_name(kind, plugin, name, registry)
     installed = specs[key].version if plugin in owners and key in specs else None
     if installed != version:
         found = f"has version {installed} of it" if installed else "is not installed, or does not have it"

@@ -275,6 +275,8 @@ def check_suffixes(spec: ReaderSpec) -> None:
         problem = ""
         if suffix_of(f"name{suffix}") != suffix or suffix in ("", "."):
             problem = "expected lower case with one dot, or two before gz, such as '.oct'"
+        elif spec.suffixes.count(suffix) > 1:
+            problem = "listed twice"
         elif suffix in OWN_SUFFIXES:
             problem = "zoo reads these files itself"
         elif suffix in {*COMPANIONS, ".npz"}:

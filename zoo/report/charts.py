@@ -49,8 +49,10 @@ def fit_axis(values: Iterable[float], log: bool = False) -> Axis:
         high = max(high, low + 1)
         return Axis(10.0**low, 10.0**high, tuple(10.0**power for power in np.arange(low, high + 1)), log=True)
     low, high = min(known), max(known)
-    if high - low < 1e-9:
-        low, high = low - 0.05, high + 0.05
+    greatest = max(abs(low), abs(high))
+    if high - low < max(1e-9, 1e-12 * greatest):
+        margin = max(0.05, 1e-6 * greatest)
+        low, high = low - margin, high + margin
     step = 10.0 ** np.floor(np.log10(high - low))
     step = next(step * part for part in (0.2, 0.25, 0.5, 1.0, 2.0) if (high - low) / (step * part) <= 5)
     first, last = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step

@@ -12,7 +12,7 @@ from zoo.evaluation.reasons import Reason
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.rows import Row
 from zoo.models.weights import LOCAL_TAG
-from zoo.specs.section import Section
+from zoo.specs.section import FigureSeries, Section
 
 
 def name_plainly(boards: Sequence[Board]) -> list[Board]:
@@ -45,7 +45,7 @@ def name_rows(board: Board, clear: set[str]) -> Board:
 
 
 def name_section(section: Section, names: Mapping[str, str]) -> Section:
-    """Replace the names in the texts of a table: its cells, its lines, and the details of reasons."""
+    """Replace the names in the texts of a section: cells, lines, figures, and the details of reasons."""
     longest_first = sorted(names, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, longest_first))})")
 
@@ -54,9 +54,12 @@ def name_section(section: Section, names: Mapping[str, str]) -> Section:
             return replace(value, detail=tuple(map(replace_names, value.detail)))
         return pattern.sub(lambda match: names[match[0]], value) if isinstance(value, str) else value
 
+    def name_series(each: FigureSeries) -> FigureSeries:
+        return replace(each, name=replace_names(each.name), x=tuple(map(replace_names, each.x)))
+
     rows = tuple(tuple(map(replace_names, cells)) for cells in section.rows)
     figures = tuple(
-        replace(figure, series=tuple(replace(each, name=replace_names(each.name)) for each in figure.series))
+        replace(figure, text=replace_names(figure.text), series=tuple(map(name_series, figure.series)))
         for figure in section.figures
     )
     notes = tuple(map(replace_names, section.notes))

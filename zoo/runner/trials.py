@@ -75,7 +75,7 @@ def list_trials(
 
 
 WEIGHTS_SECONDS = 300.0  # a network that takes longer to build is not checked
-FIT_VERSION = 3  # of the cached checks
+FIT_VERSION = 4  # of the cached checks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,9 @@ Sampled = tuple[tuple[int, ...], bytes]  # shape, and values of some elements
 
 
 def find_unread(trial: Trial) -> list[str]:
-    """List the parameters and running statistics outside the head that do not depend on the values in the file.
+    """List the parameters and running statistics that the file must set, and that do not depend on its values.
+
+    These are those of `weights_part`, else all outside the head.
 
     They are equal when the network is built from the file and from a copy with other values, with the same seed.
     The seed alone does not reveal them: a plugin may draw from a generator of its own.
@@ -220,6 +222,8 @@ def find_unread(trial: Trial) -> list[str]:
         except Exception:  # a plugin may raise anything for other values, and has then read them
             return []
     equal = [name for name, values in first.items() if values == second.get(name)]
+    if part := trial.spec.weights_part:
+        return [name for name in equal if name.startswith(f"{part}.")]
     if trial.spec.classifier:
         heads = [f"{name}." for name in trial.spec.classifier.split(",")]
     else:

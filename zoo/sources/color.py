@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.images.formats import read_header
+from zoo.images.formats import read_header, reader_key
 from zoo.sources.assembly import Assembled
 from zoo.specs.dataset import Samples
 from zoo.system.files import cache_root
@@ -35,7 +35,8 @@ def settle_color(assembled: Assembled, progress: Progress | None = None) -> Samp
     if assembled.spec.channels == 1 or assembled.spec.dims == 3 or not one_per_file:
         return replace(samples, notes=(*samples.notes, *assembled.channel_notes))
     is_gray = partial(is_file_gray, read=samples.read, images=dict(zip(samples.files, images, strict=True)))
-    memo = FileMemo(cache_root(), what=f"gray:{COLOR_VERSION}", find=is_gray)
+    what = f"gray:{COLOR_VERSION}{reader_key(path.name for path in samples.files)}"
+    memo = FileMemo(cache_root(), what=what, find=is_gray)
     try:
         with ThreadPoolExecutor(num_cores()) as pool:
             for start in range(0, len(images), FILES_AT_ONCE):

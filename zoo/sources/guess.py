@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
 from zoo.images.formats import how_to_read, is_volume_name, kind_by_name, without_suffix
@@ -44,9 +43,6 @@ from zoo.sources.selection import describe_unread, is_of_masks, select_files, sp
 from zoo.sources.tables import index_images
 from zoo.specs.dataset import AmbiguityNote
 from zoo.tasks.kinds import mask_task
-
-if TYPE_CHECKING:
-    pass
 
 # Tables, arrays and databases that zoo does not read; an error without labels mentions them
 UNREAD_TABLES = tuple(".csv.gz .tsv.gz .json .xls .ods .feather .arrow .mat .h5 .hdf5 .pkl .npz .xml .sqlite".split())  # noqa: SIM905

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.errors import DataError
-from zoo.images.formats import read_values
+from zoo.images.formats import read_values, reader_key
 from zoo.images.reading import AS_STORED, Header, Reading
 from zoo.images.text_headers import stored_files
 from zoo.sources.cards import DatasetCard, Intensity
@@ -192,7 +192,8 @@ def measure_levels(reading: Reading, files: Sequence[Path], headers: Sequence[He
     chosen = list(range(0, len(files), max(1, -(-len(files) // NUM_MEASURED))))
     frames = {files[index]: (headers[index].frames or 0) // 2 if headers[index].frames else None for index in chosen}
     find = partial(find_quantiles, frames=frames, reading=reading)
-    memo = FileMemo(cache_root(), f"quantiles:2:{reading.axis}:{reading.crop}", find, stored_files)
+    what = f"quantiles:2:{reading.axis}:{reading.crop}{reader_key(path.name for path in frames)}"
+    memo = FileMemo(cache_root(), what, find, stored_files)
     try:
         return np.array([memo(path) for path in frames])
     finally:

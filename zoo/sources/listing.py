@@ -7,7 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,16 +136,8 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
                 tables.append(relative)
             else:
                 images.append(relative)
-    arrays: set[str] = set()
-    for image in [image for image in images if image.lower().endswith(DETACHED_SUFFIXES)]:
-        for array in stored_files(root / image)[1:]:
-            relative = array.relative_to(root).as_posix()
-            arrays.add(relative)
-            try:
-                check_entry(root, relative, array)
-            except DataError as error:
-                images.remove(image)
-                refuse(image, error)
+    arrays, broken = find_arrays(root, images, refuse)
+    images = [image for image in images if image not in arrays | broken]
     masks = find_volume_masks(images)
     images = sorted((image for image in images if image not in masks), key=natural_key)
     return Listing(
@@ -156,6 +148,24 @@ def list_folder(root: Path, refuse: Callable[[str, DataError], None] = raise_err
         nested=tuple(sorted(table for table in tables if "/" in table)),
         others=tuple(sorted((other for other in others if other not in arrays), key=natural_key)),
     )
+
+
+def find_arrays(
+    root: Path, images: Sequence[str], refuse: Callable[[str, DataError], None]
+) -> tuple[set[str], set[str]]:
+    """The files of the arrays of detached headers, and the headers whose array is refused."""
+    arrays: set[str] = set()
+    broken: set[str] = set()
+    for image in (image for image in images if image.lower().endswith(DETACHED_SUFFIXES)):
+        for array in stored_files(root / image)[1:]:
+            relative = array.relative_to(root).as_posix()
+            arrays.add(relative)
+            try:
+                check_entry(root, relative, array)
+            except DataError as error:
+                broken.add(image)
+                refuse(image, error)
+    return arrays, broken
 
 
 def words_of(name: str) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import DataError
-from zoo.images.formats import without_suffix
+from zoo.images.formats import reader_key, without_suffix
 from zoo.images.label_maps import HIGHEST_LABEL, WHITE, read_label_map
 from zoo.images.text_headers import stored_files
 from zoo.sources.cards import DatasetCard, Masks
@@ -45,7 +45,7 @@ class MaskReader:
     @property
     def identity(self) -> str:
         """What the masks depend on besides their files."""
-        return str(self.values)
+        return f"{self.values}{reader_key(name for own in self.files.values() for name in own)}"
 
     def paths(self, image: str) -> list[Path]:
         """The files of the mask of an image, also those of the arrays of detached headers."""
@@ -98,7 +98,7 @@ def find_mask_labels(card: DatasetCard, joined: Joined, root: Path) -> tuple[tup
     if isinstance(card.labels, dict):
         return read_named_values(card.labels)
     files = [name for image in joined.images for name in joined.masks[image]]
-    what = f"mask values:{VALUES_VERSION}"
+    what = f"mask values:{VALUES_VERSION}{reader_key(files)}"
     with closing(FileMemo(cache_root(), what, list_values, stored_files)) as memo:
         values_of = {name: memo(root / name) for name in dict.fromkeys(files)}
     values = sorted(set().union(*values_of.values()))

@@ -31,7 +31,9 @@ def read_nnunet(path: Path, document: Mapping[str, Any], listing: Listing, card:
     """
     ending = document.get("file_ending")
     if not isinstance(ending, str) or not is_image_name(f"image{ending}") or ending in DETACHED_SUFFIXES:
-        raise wrong(path, f"file_ending is {ending!r}, a format that zoo does not read", "convert to .nii.gz or .png")
+        raise wrong(
+            path, f"file_ending is {ending!r}, which zoo does not read in this layout", "convert to .nii.gz or .png"
+        )
     if "dataset" in document:
         raise wrong(path, "its key `dataset` lists files elsewhere", "copy them to imagesTr and labelsTr")
     names = document["channel_names"]

@@ -71,26 +71,26 @@ def select_files(card: DatasetCard, listing: Listing, deep: frozenset[str] = fro
 
     Placeholders in `deep` may match a path.
     """
-    found = sort_files(card, listing, deep)
-    channels = find_channels(card.channels, found.files)
-    counts = found.counts + channels.left_out
-    files = {image: found.files[image] for image in channels.files}
-    pairs, notes, mask_mistakes = pair_all_masks(card, files, found.masks)
-    mistakes = [*found.mistakes, *channels.mistakes, *mask_mistakes]
+    contents = sort_files(card, listing, deep)
+    channels = find_channels(card.channels, contents.files)
+    counts = contents.counts + channels.left_out
+    files = {image: contents.files[image] for image in channels.files}
+    pairs, notes, mask_mistakes = pair_all_masks(card, files, contents.masks)
+    mistakes = [*contents.mistakes, *channels.mistakes, *mask_mistakes]
     if not files:
         compiled = compile_pattern(card.images, deep)
         others = any(match_path(compiled, image) is not None for image in listing.images)
         what = "all images are left out" if others else f"{card.images!r} matches no image"
-        unread = f"; {describe_unread(found.unread)}: {how_to_read(found.unread[0])}" if found.unread else ""
+        unread = f"; {describe_unread(contents.unread)}: {how_to_read(contents.unread[0])}" if contents.unread else ""
         mistakes.append(f"images: {what}; the folder has {len(listing.images)}{unread}")
     if listing.masks and card.dims != 3:
         notes.append(f"{len(listing.masks)} masks beside volumes ({listing.masks[0]}, ...) are not read as images")
-    notes += [describe_unread(found.unread)] if found.unread else []
+    notes += [describe_unread(contents.unread)] if contents.unread else []
     notes += [f"{count} images left out: {reason}" for reason, count in counts.items()]
     return Selection(
         files=files,
-        left_out=frozenset(found.left_out | (found.files.keys() - channels.files.keys())),
-        unread=found.unread,
+        left_out=frozenset(contents.left_out | (contents.files.keys() - channels.files.keys())),
+        unread=contents.unread,
         notes=tuple(notes),
         mistakes=tuple(mistakes),
         masks=pairs.get("path", {}),

@@ -28,7 +28,8 @@ class MetricRequest:
     is 1.
 
     Metrics whose spec asks for them also receive `patients`, int64 (N,), a number that the units of one patient share,
-    and `metadata`, str (N,) by column, "" where a value is unknown and "several" where the images of a unit differ.
+    and `metadata`, str (N,) by column, "" where a value is unknown. Where the images of a unit differ, it is their mean
+    if they are numbers, else "several".
     """
 
     task: Task
@@ -85,8 +86,8 @@ class MetricSpec:
 
     For any other metric, `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
 
-    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
-      it the interval calls `compute` for every resample.
+    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. The
+      weights are read-only. Without it the interval calls `compute` for every resample.
     - `counts` returns (successes, trials) of a proportion, for a Wilson interval. It raises `Undefined` for a task in
       which the metric is not a proportion.
     - `curve` returns (positives, scores), both (N,), of a single area under the ROC curve, for a DeLong interval. It

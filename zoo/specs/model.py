@@ -78,6 +78,8 @@ class ModelSpec:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     weights: tuple[Weights, ...] = ()  # a name without a tag means the first
+    weights_of: str = ""  # the model whose files `weights` are, as the encoder of a U-Net; empty: this model
+    weights_part: str = ""  # the submodule that a file sets, as the encoder; empty: all but the classifier
     derivation: str = ""  # how `build` derives the network's weights from those of a file, if it changes them
     license: str = ""
     citation: str = ""

@@ -19,7 +19,7 @@ class ReaderSpec:
     `spacing(path)` returns the millimeters per pixel along these axes, or None where a file does not declare them.
 
     Both are called in threads and in worker processes. The content hash of a dataset has the plugin, name and version
-    of the readers of its files: raise `version` when `read` returns other values.
+    of the readers of its images, and its masks as they are read: raise `version` when `read` returns other values.
     """
 
     name: str

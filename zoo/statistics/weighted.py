@@ -134,6 +134,7 @@ def jackknife_influence(
         diagonal = (np.arange(len(units)), units)
         weights[diagonal] = 1 + step
         above = resample(weights)
+        weights = weights.copy()  # what was computed of an array may be kept for it: `MetricRequest.resample_once`
         weights[diagonal] = 1 - step
         slopes[start : start + rows] = (above - resample(weights)) / (2 * step)
     values: Array = num_units * slopes[inverse]

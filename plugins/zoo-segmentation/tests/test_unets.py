@@ -1,9 +1,13 @@
 """U-Nets: their maps, their outputs, and the weights of their encoders."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from zoo import BuildRequest, ZooError
+from zoo.registry.opening import open_registry
+from zoo.runner.trials import Trial, find_unread, try_weights
 from zoo.testing import check_model
 from zoo.training.loop import describe_hooks, python_state
 from zoo_segmentation import register_models
@@ -100,3 +104,21 @@ def test_the_smallest_volume_has_logits_in_training_and_in_prediction():
     for is_training in (True, False):
         logits = module.train(is_training)(torch.zeros(1, 1, size, size, size))
         assert logits.shape == (1, 2, size, size, size)
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)])
+def test_a_bench_accepts_a_file_that_sets_the_whole_encoder_and_nothing_else(tmp_path, name):
+    """The core builds a network with two files before it trains, to see what each sets."""
+    spec, path = SPECS[f"unet-{name}"], tmp_path / f"{name}.pth"
+    assert (spec.weights_of, spec.weights_part) == (name, "encoder")
+    encoder = (
+        open_registry().find("model", spec.weights_of).build(BuildRequest(num_outputs=1000, channels=3, image_size=64))
+    )
+    torch.save(encoder.state_dict(), path)
+    request = BuildRequest(num_outputs=2, channels=3, image_size=64, weights=path, tag=spec.weights[0].tag)
+    trial = Trial(model=spec.name, spec=spec, path=path, request=request, folder=tmp_path)
+    reports = []
+    try_weights(trial, reports.append)
+    assert reports == [{"fits": True}]
+    whole = replace(spec, weights_part="")
+    assert all(not name.startswith("encoder.") for name in find_unread(replace(trial, spec=whole)))

@@ -25,6 +25,7 @@ def randomize(module: nn.Module) -> nn.Module:
 
 def test_the_layers_of_two_networks_are_inflated():
     assert sorted(SPECS) == ["resnet18_3d", "resnet50_3d"]
+    assert RESNET.weights_of == "resnet18"
     assert [weights.url for weights in RESNET.weights] == [models.ResNet18_Weights.DEFAULT.url]
 
 

@@ -83,6 +83,8 @@ def on_encoder(spec: ModelSpec) -> ModelSpec:
         mean=spec.mean,
         std=spec.std,
         weights=spec.weights,
+        weights_of=spec.weights_of or spec.name,
+        weights_part="encoder",
         license=spec.license,
         citation=f"{RONNEBERGER}; {spec.citation}",
         version=2,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INFLATED = ("resnet18", "resnet50")
-SUFFIXES = (".safetensors", ".pth")  # of a file named after the 2-D model
 I3D = "Carreira & Zisserman 2017, CVPR, arXiv:1705.07750"
 DERIVATION = "2-D kernels repeated along depth and divided by it (I3D); the first one summed over its input channels"
 
@@ -34,15 +33,8 @@ def inflate_spec(spec: ModelSpec) -> ModelSpec:
         channels=1,
         mean=(0.0,),
         std=(1.0,),
-        weights=tuple(
-            replace(
-                weights,
-                mean=(0.0,),
-                std=(1.0,),
-                file_names=(*weights.file_names, *(f"{spec.name}.{weights.tag}{end}" for end in SUFFIXES)),
-            )
-            for weights in spec.weights
-        ),
+        weights=tuple(replace(weights, mean=(0.0,), std=(1.0,)) for weights in spec.weights),
+        weights_of=spec.name,
         derivation=DERIVATION,
         citation=f"{spec.citation}; {I3D}",
         version=1,
