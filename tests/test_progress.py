@@ -92,6 +92,18 @@ def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock, mon
     assert shown == console.live
 
 
+def test_a_network_after_quick_baselines_needs_the_time_of_its_own_steps(clock):
+    bench = BenchProgress(Console(stream=io.StringIO()), 3, start=clock.now)
+    for _ in range(2):
+        bench.started(NAME)
+        clock.now += 2
+        bench.finished(NAME, "auroc 0.5")
+    bench.started(NAME)
+    clock.now += 30
+    bench.progressed(NAME, {"step": 1, "num_steps": 4})
+    assert bench.time_left() == "; about 1 min 30 s left"
+
+
 def shown_at(columns, names, clock, monkeypatch):
     """The line of a terminal with this number of columns for these active runs."""
     monkeypatch.setenv("COLUMNS", str(columns))

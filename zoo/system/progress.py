@@ -207,13 +207,19 @@ class BenchProgress:
         self.redraw()
 
     def time_left(self) -> str:
-        """Estimate the time left from the pace of runs and of steps so far."""
+        """Estimate the time left from the pace of runs so far, but no less than any active run needs at its own."""
         shares = [run["step"] / run["num_steps"] for _, run in self.active.values() if "num_steps" in run]
         done = self.ended + sum(shares)
         elapsed = time.monotonic() - self.start
         if self.ended == self.num_runs or elapsed < QUIET_SECONDS or done / self.num_runs < MIN_SHARE:
             return ""
-        return f"; about {duration(elapsed / done * (self.num_runs - done))} left"
+        now = time.monotonic()
+        own = [
+            (now - start) * (run["num_steps"] / run["step"] - 1)
+            for start, run in self.active.values()
+            if run.get("step") and "num_steps" in run
+        ]
+        return f"; about {duration(max(elapsed / done * (self.num_runs - done), *own, 0.0))} left"
 
     def estimate(self) -> None:
         """After the first steps, write once how long all runs will take, and the most disk space they need."""
