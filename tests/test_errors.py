@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zoo import errors
-from zoo.errors import DataError, ZooError, clean, unknown
+from zoo.errors import DataError, ZooError, clean, plural_of, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, ZooError)}
@@ -79,3 +79,11 @@ def test_an_error_below_its_subject_does_not_repeat_it():
     assert error.line() == "zoo: error[data] dataset 'dots': two images only; fix: add images"
     assert error.message_below("dataset 'dots'") == "two images only"
     assert error.message_below("dataset 'lines'") == "dataset 'dots': two images only"
+
+
+@pytest.mark.parametrize(
+    ("word", "plural"),
+    [("patient", "patients"), ("loss", "losses"), ("study", "studies"), ("child", "children"), ("x-ray", "x-rays")],
+)
+def test_units_and_kinds_have_english_plurals(word, plural):
+    assert plural_of(word) == plural

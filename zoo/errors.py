@@ -143,9 +143,13 @@ class Undefined(Exception):  # noqa: N818 - a valid outcome, not an error
     """Raised by a metric that has no value for these predictions; the message is the reason."""
 
 
-def plural_of(kind: str) -> str:
-    """The plural of a kind of spec: `models`, `losses`."""
-    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+def plural_of(word: str) -> str:
+    """The plural of an English noun: `patients`, `losses`, `studies`, `children`."""
+    if word.endswith("child"):
+        return f"{word}ren"
+    if word.endswith("y") and word[-2:-1] not in tuple("aeiou"):
+        return f"{word[:-1]}ies"
+    return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from zoo.data.checks import patient_key
 from zoo.data.fingerprints import FINGERPRINTS_VERSION, find_alike_across
 from zoo.data.lookup import SplitDataset
 from zoo.data.opening import OpenDataset
+from zoo.errors import plural_of
 from zoo.system.files import hash_bytes, load_arrays, save_arrays
 from zoo.system.progress import Progress
 
@@ -146,7 +147,7 @@ def describe_overlap(
             samples=name_samples(tested, shared),
             count=len(shared),
             message=f"{word} {str(overlap.patients[0])!r} is in both {both}; in total {len(overlap.patients)} "
-            f"{word}s, with {len(shared)} test images",
+            f"{plural_of(word)}, with {len(shared)} test images",
             fix=FIX_PATIENTS + fix,
         )
     if len(overlap.alike):

@@ -23,6 +23,7 @@ from zoo.auditing.findings import (
 from zoo.auditing.scope import BY_PLACE
 from zoo.data.checks import patient_key
 from zoo.data.opening import OpenDataset
+from zoo.errors import plural_of
 from zoo.sources.listing import one_form
 from zoo.specs.dataset import SPLITS
 
@@ -50,7 +51,7 @@ def find_shared_patients(source: OpenDataset, split_of: Array) -> Iterator[Findi
         samples=name_samples(source, affected),
         count=len(affected),
         message=f"{word} {str(patients[shared[0]])!r} is in two splits ({name_row(source, split_of, a)}, "
-        f"{name_row(source, split_of, b)}); in total {len(shared)} of {len(patients)} {word}s, "
+        f"{name_row(source, split_of, b)}); in total {len(shared)} of {len(patients)} {plural_of(word)}, "
         f"with {tested} test images",
         fix=LEAK_FIX,
         pairs=named_pairs(source, pairs),
@@ -75,7 +76,7 @@ def find_spellings(source: OpenDataset, split_of: Array) -> Iterator[Finding]:
         what = f"{word} numbers spelled in several ways, each number read as one {word}"
         yield spelling_finding(source, split_of, written, merged, (what, f"spell each {word} in one way"))
     if distinct:
-        what = f"{word} names that differ only in case, blanks or leading zeros, read as different {word}s"
+        what = f"{word} names that differ only in case, blanks or leading zeros, read as different {plural_of(word)}"
         yield spelling_finding(source, split_of, written, distinct, (what, f"if two are one {word}, spell them alike"))
 
 

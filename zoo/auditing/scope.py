@@ -12,6 +12,7 @@ from zoo.auditing.levels import level_columns, list_targets
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import unit_word
+from zoo.errors import plural_of
 
 MIN_AUDIT_CASES = 30  # images in each of two classes, for the check of predictive columns
 COLUMN_FOLDS = 5
@@ -54,7 +55,7 @@ class Scope:
 
 
 def plural(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
+    return f"{count} {word if count == 1 else plural_of(word)}"
 
 
 def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official: bool) -> Scope:
@@ -67,8 +68,8 @@ def find_scope(source: OpenDataset, fingerprints: Fingerprints, *, has_official:
         "label-conflict": "conflicting labels",
         "identical": "duplicates across splits",
         "identical-within": "duplicates within a split",
-        "patient": f"shared {word}s" if source.has_patients else "patients",
-        "patient-spelling": f"{word}s spelled in several ways",
+        "patient": f"shared {plural_of(word)}" if source.has_patients else "patients",
+        "patient-spelling": f"{plural_of(word)} spelled in several ways",
         "near-duplicate": "near-duplicates",
         "class-absent": "missing classes" if source.task.classes else "missing labels",
         "mask-copied": "copied masks",
@@ -119,7 +120,7 @@ def why_no_predictive_columns(source: OpenDataset) -> str:
     if len(present) < 2:
         return f"no two classes with {MIN_AUDIT_CASES} images each"
     too_few = len(np.unique(source.patients[rows])) < COLUMN_FOLDS
-    return f"fewer than {COLUMN_FOLDS} {unit_word(source)}s" if too_few else ""
+    return f"fewer than {COLUMN_FOLDS} {plural_of(unit_word(source))}" if too_few else ""
 
 
 def rows_of_frequent_classes(source: OpenDataset) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.opening import OpenDataset
-from zoo.errors import DataError, dataset_subject
+from zoo.errors import DataError, dataset_subject, plural_of
 from zoo.specs.dataset import SPLITS
 from zoo.system.files import hash_bytes
 
@@ -140,19 +140,19 @@ def refuse_small(source: OpenDataset, rows: Array, groups: Array, folds: int | N
         present += ", copies counted as one"
     what = "a val split drawn from train" if folds is None else "train, val and test"
     what += f" in {folds} folds" if folds and folds > 1 else ""
-    fix = f"add {unit}s"
+    fix = f"add {plural_of(unit)}"
     if source.task.classes:
         targets = np.asarray(source.samples.targets)
         counts = [(len(np.unique(groups[rows & (targets == k)])), label) for k, label in enumerate(source.spec.labels)]
         rare = sorted((count, label) for count, label in counts if count < enough)
         present += f" ({', '.join(f'{label}: {count}' for count, label in counts[:MAX_NAMED])}"
         present += ", ...)" if len(counts) > MAX_NAMED else ")"
-        wanted = f"{enough} {unit}s of each of two classes"
+        wanted = f"{enough} {plural_of(unit)} of each of two classes"
         fix += f" of {' and '.join(label for _, label in rare[:2])}" if 0 < len(rare) <= 2 else " of each class"
         if len(counts) > MAX_NAMED and len(rare) == len(counts):
             fix += "; if these are not the classes, set `label` in a dataset.toml"
     else:
-        wanted = f"{enough * len(np.unique(stratify(source)))} {unit}s"
+        wanted = f"{enough * len(np.unique(stratify(source)))} {plural_of(unit)}"
     if folds and folds > SPLIT_SHARE:
         fix += f", or draw fewer folds with --folds {SPLIT_SHARE}"
     return DataError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import Undefined
+from zoo.errors import Undefined, plural_of
 from zoo.evaluation.thresholds import decide
 from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
 from zoo.specs.metric import MetricSpec, unit_values
@@ -81,7 +81,7 @@ def build_section(request: SectionRequest) -> Section | None:
             worst = float(known.min() if better else known.max())
             shown = case.mean, float(np.median(known)), case.worst_bound(request.primary), worst
         rows.append((case.row, case.label, len(known), *shown, len(case.values) - len(known)))
-    side = f"{WORST * 100:g} % of {request.unit_name}s are {'lower' if better else 'higher'}"
+    side = f"{WORST * 100:g} % of {plural_of(request.unit_name)} are {'lower' if better else 'higher'}"
     return Section(
         name="cases",
         title=f"Cases: {request.primary.title} of each {request.unit_name}",
@@ -90,7 +90,8 @@ def build_section(request: SectionRequest) -> Section | None:
         compact=("model", "label", "mean", "median", "worst twentieth", "worst"),
         notes=(
             f"mean over seeds of each {request.unit_name}; worst twentieth: {side}",
-            f"undefined: {request.unit_name}s without the label in the reference and in every prediction; they are in "
+            f"undefined: {plural_of(request.unit_name)} without the label in the reference and in every "
+            "prediction; they are in "
             "no mean",
         ),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.metadata import MAX_TEXT_VALUES, blank_cells, read_numbers, says_unknown
-from zoo.errors import Undefined, nearest
+from zoo.errors import Undefined, nearest, plural_of
 from zoo.evaluation.methods import IntervalMethod
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.predictions import SEVERAL, Predictions, SplitPredictions
@@ -74,7 +74,7 @@ def build_section(request: SectionRequest) -> Section | None:
     table: list[tuple[Cell, ...]] = []
     for row, stored in zip(rows, runs, strict=True):
         if not same_units(stored, tests):
-            notes.append(f"{row.label}: left out, tested on other {request.unit_name}s")
+            notes.append(f"{row.label}: left out, tested on other {plural_of(request.unit_name)}")
             continue
         rule = request.options.reach or request.rule_of(row)
         measured = [measure_group(stored, group, metrics, card, rule) for group in groups]
@@ -165,7 +165,7 @@ def make_groups(by: GroupBy, tests: Sequence[Predictions], unit_name: str) -> tu
         Group(by=by.text, name=name, members=tuple(np.split(names == name, ends))) for name in order if name in names
     ]
     if unknown := int((names == UNKNOWN_GROUP).sum()):
-        notes.append(f"{by.column}: unknown for {unknown} of {len(names)} {unit_name}s")
+        notes.append(f"{by.column}: unknown for {unknown} of {len(names)} {plural_of(unit_name)}")
     if SEVERAL in names:
         notes.append(f"{by.text}: {SEVERAL}: the images of one {unit_name} have different values")
     if len(groups) < 2:
@@ -296,7 +296,7 @@ def untested_notes(model: str, groups: Sequence[Group], measured: Sequence[Group
 
 # --- the table ---------------------------------------------------------------------------------------------------
 def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> tuple[str, ...]:
-    counted = [f"{request.unit_name}s"]
+    counted = [plural_of(request.unit_name)]
     if request.card.task.targets.has_positive:
         counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
     differences = [f"{name} {LESS}" for name in metrics]
@@ -324,7 +324,8 @@ def group_notes(request: SectionRequest, metrics: Mapping[str, MetricSpec]) -> l
     cases = request.card.task.presentation.cases or ("",)
     few = " or ".join(f"under {MIN_CASES} {case}".rstrip() for case in cases)
     notes = [
-        f"{LESS}: the group's value minus that of all other {request.unit_name}s. The largest of several gaps would be "
+        f"{LESS}: the group's value minus that of all other {plural_of(request.unit_name)}. The largest "
+        "of several gaps would be "
         "large by chance alone",
         f"p: of the difference in {next(iter(metrics))}, after Holm over all of a model's groups",
         f"too few: {few} {request.case_name}s; such a group is not scored",

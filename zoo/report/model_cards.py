@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, clean
+from zoo.errors import UsageError, clean, plural_of
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import Board, build_leaderboard
@@ -451,7 +451,7 @@ def limits_lines(kept: KeptModel) -> list[str]:
     board = kept.board
     issues = [f"known issue: {issue}" for issue in board.facts["known_issues"]]
     reasons = "; ".join(dict.fromkeys(OUTSIDE.values()))
-    unlike = f"zoo predict marks images unlike the {case_name(board)}s of training: {reasons}"
+    unlike = f"zoo predict marks images unlike the {plural_of(case_name(board))} of training: {reasons}"
     marked = [] if kept.card.task_kind.head.dense else [unlike]
     return bullet_list([*map(clean, warnings(board)), *issues, *list_limits(board), *marked])
 

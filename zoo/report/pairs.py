@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.leaderboard.formatting import number, p_value, share, with_interval
 from zoo.leaderboard.pairwise import BY_INFLUENCE, SINGLE_RUNS, Contrast, SingleRuns
 from zoo.leaderboard.rows import Row
@@ -85,22 +85,24 @@ def difference_statements(contrast: Contrast) -> list[str]:
         f"pair{'s' * (pairs != 1)}: {verdict}",
     ]
     if total > 0:
-        parts = f"{share(pair.patient_variance / total)} {case}s, {share(pair.seed_variance / total)} seeds"
+        parts = f"{share(pair.patient_variance / total)} {plural_of(case)}, {share(pair.seed_variance / total)} seeds"
         lines.append(f"variance of the difference: {parts}")
     lines.append(
-        f"these {board.comparisons.num_patients} {case}s and these seeds "
+        f"these {board.comparisons.num_patients} {plural_of(case)} and these seeds "
         + (none_detectable(board, [pair]) if pair.detectable is None else f"detect {detectable(pair.detectable)}")
     )
     if pair.patients_needed is not None:
         lines.append(
-            f"to detect a difference of this size with 80 % power and these seeds: {pair.patients_needed} {case}s in "
+            f"to detect a difference of this size with 80 % power and these seeds: {pair.patients_needed} "
+            f"{plural_of(case)} in "
             "test"
         )
     elif not pair.difference:
-        lines.append(f"no number of {case}s would separate them: there is no difference")
+        lines.append(f"no number of {plural_of(case)} would separate them: there is no difference")
     elif pair.winner is None or pair.patient_variance > 0:  # otherwise detected already, equal on all patients
         lines.append(
-            f"no number of {case}s gives 80 % power, because the variance between seeds is too large; run more seeds"
+            f"no number of {plural_of(case)} gives 80 % power, because the variance between seeds is too "
+            "large; run more seeds"
         )
     return lines
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.evaluation.methods import PATIENTS_AND_SEEDS
 from zoo.evaluation.thresholds import scale_of
 from zoo.evaluation.values import MIN_CASES
@@ -39,7 +39,8 @@ def title(board: Board) -> str:
         images = f"{splits['test']['images']} images, {how}"
     else:
         images = " / ".join(f"{splits[name]['images']} {name}" for name in ("train", "val", "test")) + " images"
-    unit = f"{splits['test']['patients']} test {parse_patient(facts['patient']).word}s" if facts["has_patients"] else ""
+    cases = plural_of(parse_patient(facts["patient"]).word)
+    unit = f"{splits['test']['patients']} test {cases}" if facts["has_patients"] else ""
     seeds = board.num_seeds
     counted = f"{seeds} seed{'s' * (seeds != 1)}" + (" (preliminary)" if 0 < seeds < 5 else "") if seeds else ""
     once = any(row.deterministic and not row.is_imported for row in board.rows)
@@ -181,8 +182,9 @@ def optimism_statements(board: Board) -> list[str]:
         patients, effective = count_effective_patients(clustered[0], board)
         if effective < min(FEW_EFFECTIVE, patients / 2):
             lines.append(
-                f"intervals are optimistic: {patients} {case_name(board)}s count as {effective:.0f}, because a few "
-                f"have most of the {board.facts['unit']}s; such intervals cover 90 to 95 % instead of 95 %"
+                f"intervals are optimistic: {patients} {plural_of(case_name(board))} count as {effective:.0f}, "
+                "because a few "
+                f"have most of the {plural_of(board.facts['unit'])}; such intervals cover 90 to 95 % instead of 95 %"
             )
     return lines
 
@@ -209,11 +211,11 @@ def test_statement(board: Board) -> str:
     unit = case_name(board) if facts["unit"] == "patient" else facts["unit"]
     parts = [f"unit: {unit}" + ("" if facts["has_patients"] else f" (patient key: {clean(facts['patient'])})")]
     counted = f"{test['images']} test images"
-    parts.append(counted + (f" of {test['patients']} {case_name(board)}s" if facts["has_patients"] else ""))
+    parts.append(counted + (f" of {test['patients']} {plural_of(case_name(board))}" if facts["has_patients"] else ""))
     if "labels" in test:
         parts.append("images: " + list_counts(test["labels"]))
         if test.get("label_patients"):
-            parts.append(f"{case_name(board)}s: " + list_counts(test["label_patients"]))
+            parts.append(f"{plural_of(case_name(board))}: " + list_counts(test["label_patients"]))
         if facts["unit"] == "clip" and test.get("label_units"):
             parts.append(f"{test['units']} clips: " + list_counts(test["label_units"]))
         if facts["positive"] is not None:
@@ -237,9 +239,10 @@ def label_statements(board: Board) -> list[str]:
         if not each.suffice
     ]
     return [
-        f"every mean over labels, and the ranks, are over {len(counted)} of {len(board.cases)} labels, by {case}s that "
+        f"every mean over labels, and the ranks, are over {len(counted)} of {len(board.cases)} labels, "
+        f"by {plural_of(case)} that "
         f"have it: {', '.join(counted)}",
-        f"labels that do not count, for under {MIN_CASES} {case}s with it or under {MIN_CASES} without: "
+        f"labels that do not count, for under {MIN_CASES} {plural_of(case)} with it or under {MIN_CASES} without: "
         f"{', '.join(others)}",
     ]
 
@@ -249,7 +252,7 @@ def no_label_statement(board: Board) -> str:
     case = case_name(board)
     most = max(board.cases, key=lambda each: min(each.positives, each.negatives))
     return (
-        f"no label has {MIN_CASES} test {case}s with it and {MIN_CASES} without; {clean(most.label)} comes "
+        f"no label has {MIN_CASES} test {plural_of(case)} with it and {MIN_CASES} without; {clean(most.label)} comes "
         f"closest, with {most.positives} and {most.negatives}"
     )
 
@@ -437,7 +440,7 @@ def ranking_statements(board: Board) -> list[str]:
         f"{best}; no detectable difference from {', '.join(tied)}"
         if tied
         else f"{best}; every other one scores {worse}",
-        f"this test set of {tests.num_patients} {case_name(board)}s, with these seeds, "
+        f"this test set of {tests.num_patients} {plural_of(case_name(board))}, with these seeds, "
         + (none_detectable(board, tests.pairs) if tests.detectable is None else f"finds {detectable(tests.detectable)}")
         + (" (median of the pairs)" if len(tests.pairs) > 1 else ""),
         f"another model comes first in {share(tests.patients_change_winner)} of resampled test sets (the same seeds)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import number, share, with_interval
 from zoo.leaderboard.prevalence import find_prevalence_shift
@@ -82,7 +82,8 @@ def outlook(board: Board) -> str:
     pair = tests.find(tests.winner, tied[0]) if tied else None
     if pair is not None and pair.difference:
         rival = clean(board.rows[tied[0]].label)
-        needed = "More seeds" if pair.patients_needed is None else f"About {pair.patients_needed} test {case}s"
+        more = f"About {pair.patients_needed} test {plural_of(case)}"
+        needed = "More seeds" if pair.patients_needed is None else more
         lines.append(f"{needed} would be needed to separate it from {rival}.")
     return " ".join(lines)
 
@@ -151,7 +152,8 @@ def find_warnings(board: Board) -> list[str]:
     if board.labels:
         rare = [each.label for each in board.cases if not each.suffice]
         parts.append(
-            f"{len(rare)} of {len(board.cases)} labels do not count, for too few {case_name(board)}s: {list_some(rare)}"
+            f"{len(rare)} of {len(board.cases)} labels do not count, for too few "
+            f"{plural_of(case_name(board))}: {list_some(rare)}"
         )
     if shift := find_prevalence_shift(board):
         parts.append(

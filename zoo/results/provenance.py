@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.errors import ResultsError
+from zoo.errors import ResultsError, plural_of
 from zoo.evaluation.intervals import BOOTSTRAP_SEED, INTERVAL_FORMULAS
 from zoo.evaluation.metrics.labels import describe_formula
 from zoo.evaluation.predictions import Predictions
@@ -95,7 +95,7 @@ def trace_thresholds(predictions: Mapping[str, Predictions], card: ScoringContex
     values = {label: float(value) for label, value in zip(labels, thresholds, strict=True)}
     if units is None or rule == "half":
         return {"rule": "fixed at .5", "values": values}
-    return {"rule": VAL_RULE_FORMULA, "chosen_on": f"val, {len(units)} {card.unit}s", "values": values}
+    return {"rule": VAL_RULE_FORMULA, "chosen_on": f"val, {len(units)} {plural_of(card.unit)}", "values": values}
 
 
 def count_test(predictions: Mapping[str, Predictions], card: ScoringContext, unit: Unit, rule: Any) -> dict[str, Any]:

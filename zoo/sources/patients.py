@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from zoo.errors import DataError
+from zoo.errors import DataError, plural_of
 from zoo.images.formats import split_frame
 from zoo.sources.cards import DatasetCard
 from zoo.sources.headers import Headers
@@ -71,7 +71,7 @@ def complete_patients(texts: list[str], meaning: str, joined: Joined) -> Patient
     doubt = AmbiguityNote(
         check="patient-unknown",
         message=f"{note}, although it may share one with images of another split",
-        fix=f"fill in the {meaning}s, or leave these images out",
+        fix=f"fill in the {plural_of(meaning)}, or leave these images out",
         count=blank,
     )
     return Patients(texts, meaning, (note,), (doubt,))

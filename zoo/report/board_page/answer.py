@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.curves import ratio_of_spreads
 from zoo.leaderboard.formatting import amount, format_rounded, milliseconds, number, p_value
@@ -53,7 +53,7 @@ def compared_statement(board: Board) -> str:
     test, baselines = board.facts["splits"]["test"], len(board.rows) - models
     seeds = f", {board.num_seeds} seed{'s' * (board.num_seeds != 1)} each" if board.num_seeds else ""
     tested = f"{test['images']} test images"
-    tested += f" of {test['patients']} {case_name(board)}s" if board.facts["has_patients"] else ""
+    tested += f" of {test['patients']} {plural_of(case_name(board))}" if board.facts["has_patients"] else ""
     counted = f"{models} model{'s' * (models != 1)} and {baselines} baseline{'s' * (baselines != 1)}"
     weights = WEIGHTS_TEXT[board.init]
     return f"{counted} by {clean(board.primary_metric)}, protocol {clean(board.protocol)}, {weights}{seeds}; {tested}"
@@ -119,7 +119,7 @@ def detectable_statement(board: Board) -> str:
         if tests.detectable is None
         else f"show {detectable(tests.detectable)}" + (" (median of the pairs)" if len(tests.pairs) > 1 else "")
     )
-    return f"{tests.num_patients} test {case}s with these seeds {what}"
+    return f"{tests.num_patients} test {plural_of(case)} with these seeds {what}"
 
 
 def spread_statement(board: Board) -> str:
@@ -177,7 +177,7 @@ def list_warnings(board: Board) -> list[str]:
     ]
     test = board.facts["splits"]["test"]
     if test["patients"] < FEW_PATIENTS:
-        lines.append(f"few {case_name(board)}s: {test['patients']} in test")
+        lines.append(f"few {plural_of(case_name(board))}: {test['patients']} in test")
     if board.init == "random" and any(not row.baseline for row in board.rows):
         lines.append("random init: pretrained models may rank otherwise")
     lines += optimism_statements(board)

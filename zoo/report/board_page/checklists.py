@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.leaderboard.boards import Board
 from zoo.leaderboard.formatting import with_interval
 from zoo.report.board_page.answer import best_model, detectable_statement
@@ -94,7 +94,7 @@ def state_partition_sizes(board: Board) -> str:
     splits = board.facts["splits"]
     return "; ".join(
         f"{name}: {split['images']} images"
-        + (f", {split['patients']} {case_name(board)}s" * board.facts["has_patients"])
+        + (f", {split['patients']} {plural_of(case_name(board))}" * board.facts["has_patients"])
         for name, split in splits.items()
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.errors import clean
+from zoo.errors import clean, plural_of
 from zoo.leaderboard.boards import Board
 from zoo.report.board_page.checklists import fill_checklists
 from zoo.report.board_page.rows import override_text
@@ -66,7 +66,7 @@ def describe_protocol(board: Board) -> str:
 
 def describe_split(board: Board, name: str) -> str:
     split = board.facts["splits"][name]
-    patients = f" of {split['patients']} {case_name(board)}s" if board.facts["has_patients"] else ""
+    patients = f" of {split['patients']} {plural_of(case_name(board))}" if board.facts["has_patients"] else ""
     return f"{name} {split['images']}{patients}"
 
 

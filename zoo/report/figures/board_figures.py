@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import ResultsError, clean
+from zoo.errors import ResultsError, clean, plural_of
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
@@ -211,7 +211,7 @@ def draw_reliability(label: str | None, diagrams: Sequence[Reliability], request
         name=figure_name("reliability", label or ""),
         title="Reliability",
         text=f"{text}.",
-        columns=("model", "part", "from", "to", f"{unit}s", "mean predicted", "observed share", "low", "high"),
+        columns=("model", "part", "from", "to", plural_of(unit), "mean predicted", "observed share", "low", "high"),
         rows=tuple(rows),
         svg=draw_lines(
             Area(x=axis, y=axis, labels=("predicted probability", "observed share"), height=SIDE),
@@ -220,8 +220,9 @@ def draw_reliability(label: str | None, diagrams: Sequence[Reliability], request
             f"{text}.",
             best.stripes,
         ),
-        note=f"Each marker: about {best.count.mean():.0f} {unit}s of {best.row}, with a 95 % interval. Bars: how many "
-        f"of its {unit}s have each probability, up with the event, down without.",
+        note=f"Each marker: about {best.count.mean():.0f} {plural_of(unit)} of {best.row}, with a 95 % "
+        "interval. Bars: how many "
+        f"of its {plural_of(unit)} have each probability, up with the event, down without.",
         group=request.heading(label),
     )
 
@@ -295,7 +296,7 @@ def confusion_figures(request: FigureRequest) -> Iterator[Figure]:
         name="confusion",
         title="Confusion matrix",
         text=text,
-        columns=("model", "true", "decided", f"{request.sections.unit_name}s", "share of true"),
+        columns=("model", "true", "decided", plural_of(request.sections.unit_name), "share of true"),
         rows=tuple(
             (best.label, true, decided, plain_cell(counts[i, j]), plain_cell(shares[i, j]) if totals[i] else None)
             for i, true in enumerate(labels)
@@ -304,7 +305,8 @@ def confusion_figures(request: FigureRequest) -> Iterator[Figure]:
         svg=draw_heat(counts, shares, labels, ("decided", "true"), text),
         wide=len(labels) > MAX_NARROW_CLASSES,
         tabled=True,
-        note=f"{best.label}: {request.sections.unit_name}s, mean over seeds, and their share of each true class.",
+        note=f"{best.label}: {plural_of(request.sections.unit_name)}, mean over seeds, and their share of "
+        "each true class.",
         group=request.heading(labels[positive_index(card)] if card.task.targets.has_positive else None),
     )
 
@@ -317,7 +319,8 @@ def agreement_figures(request: FigureRequest) -> Iterator[Figure]:
     name, unit = f"{found.row}, seed {found.seed}", request.sections.unit_name
     axis = fit_axis([*found.true, *found.predicted])
     ends = np.array([axis.low, axis.high])
-    text = f"Predicted against true values of {len(found.true)} {unit}s, {name}. Mean difference {number(found.bias)}."
+    counted = f"{len(found.true)} {plural_of(unit)}"
+    text = f"Predicted against true values of {counted}, {name}. Mean difference {number(found.bias)}."
     yield Figure(
         name="predicted-true",
         title="Predicted against true",

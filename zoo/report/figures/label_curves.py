@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.arrays import Array
+from zoo.errors import plural_of
 from zoo.evaluation.values import Score
 from zoo.leaderboard.curves import Curve, RowCurves
 from zoo.leaderboard.formatting import number
@@ -117,7 +118,7 @@ def curve_rows(model: str, part: str, curve: Curve) -> list[tuple[object, ...]]:
 
 
 def describe_bands(case: str) -> str:
-    return f"Bands of the first {MAX_BANDS} models: 95 % of resampled {case}s. Lines: mean over seeds."
+    return f"Bands of the first {MAX_BANDS} models: 95 % of resampled {plural_of(case)}. Lines: mean over seeds."
 
 
 def draw_precision_recall(curves: Sequence[RowCurves], group: str, case: str) -> Figure:
