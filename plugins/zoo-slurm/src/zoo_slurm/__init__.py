@@ -75,6 +75,8 @@ def read_parameters(text: str) -> dict[str, Any]:
 class Slurm(Engine):
     """Jobs of Slurm, or of another cluster of submitit. Works that are submitted together are one array."""
 
+    max_jobs = 1_000  # Slurm refuses a larger array, unless its MaxArraySize is raised from 1,001
+
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.last_query = float("-inf")  # for the states of waiting jobs, of the monotonic clock
