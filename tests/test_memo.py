@@ -68,6 +68,7 @@ def store_task(root, store_one, task):
     return results
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +84,7 @@ def test_a_board_from_the_cache_equals_one_without_it_in_every_format(tmp_path, 
     assert write_all(results, tmp_path / "cache", options) == plain
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_boards_of_other_tasks_from_the_cache_equal_those_without_it(tmp_path, store, task):
     results = store_task(tmp_path / "results", store, task)

@@ -274,6 +274,7 @@ def test_the_test_between_two_models_is_by_patient(metrics, stored):
     assert width == approx(2 * 1.959964 * deviation * np.sqrt(NUM_PATIENTS / (NUM_PATIENTS - 1)), rel=1e-3)
 
 
+@pytest.mark.integration
 def test_report_and_compare_accept_metrics_of_patients_and_groups(main, stored, plugin):
     plugin = (*plugin, "--results", stored)
     status, out, err = main("report", *plugin, "--metrics", "worst_auroc_by_sex", "--format", "json")
@@ -284,6 +285,7 @@ def test_report_and_compare_accept_metrics_of_patients_and_groups(main, stored, 
     assert status == 0 and "influence by patient" in out, err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("columns", "defined"), [pytest.param(("--metadata", "sex"), True, marks=pytest.mark.slow), ((), False)]
 )

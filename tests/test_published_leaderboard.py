@@ -43,6 +43,7 @@ def test_the_folder_stays_small():
     assert max(sizes) < 1.5 * 2**20 and sum(sizes) < 5.5 * 2**20
 
 
+@pytest.mark.integration
 @by_bundle
 def test_a_bundle_is_a_plain_archive_without_images_weights_or_private_names(path, tmp_path):
     assert zipfile.is_zipfile(path) or tarfile.is_tarfile(path)

@@ -106,6 +106,7 @@ def test_the_smallest_volume_has_logits_in_training_and_in_prediction():
         assert logits.shape == (1, 2, size, size, size)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("tf_efficientnet_lite0", marks=pytest.mark.slow)])
 def test_a_bench_accepts_a_file_that_sets_the_whole_encoder_and_nothing_else(tmp_path, name):
     """The core builds a network with two files before it trains, to see what each sets."""
