@@ -138,12 +138,23 @@ class OnGpu(torch.Tensor):
     def __tensor_unflatten__(parts: Any, context: Any, size: Any, stride: Any) -> OnGpu:  # noqa: ARG004
         return OnGpu(parts["inner"])
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return load_on_host, (self.inner.detach(),)
+
+    def __deepcopy__(self, memo: Any) -> OnGpu:
+        return OnGpu(self.inner.detach().clone())
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
         return execute(func, args, kwargs or {})
+
+
+def load_on_host(inner: torch.Tensor) -> torch.Tensor:
+    """What torch.load(..., map_location="cpu") returns for a stored tensor of the device."""
+    return inner
 
 
 def names_gpu(device: Any) -> bool:
@@ -173,7 +184,7 @@ def execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if names_gpu(kwargs.get("device")):
         inner_kwargs["device"] = torch.device("cpu")
     before = [(each, each.clone()) for each in written_by(func, inner_args, inner_kwargs)] if STATE.recording else []
-    with drawing(func):
+    with drawing(func), reporting_memory():
         output = func(*inner_args, **inner_kwargs)
     if STATE.recording:
         STATE.recording.append(Recorded(func, inner_args, inner_kwargs, output, before))
@@ -233,8 +244,21 @@ def drawing(func: Any) -> Any:
         torch.set_rng_state(host)
 
 
+@contextlib.contextmanager
+def reporting_memory() -> Any:
+    """Raise a GPU's error where the host has no more memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
+
+
 def written_by(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
     """The arguments that an operation changes."""
+    if func is aten.native_batch_norm.default:  # whose schema does not mention its running statistics
+        return [each for each in args[3:5] if each is not None]
     values = [*args, *(kwargs.get(each.name) for each in func._schema.arguments[len(args) :])]
     written = [
         value
@@ -274,7 +298,9 @@ class Simulated(Cuda):
         return lambda: None
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self.name)
+        if tensor.device.type != "cpu" or STATE.recording:
+            return tensor.to(self.name)
+        return OnGpu(tensor.clone())  # from pinned memory: the host does not wait
 
     def prediction_batch(self, image_bytes: int) -> int:  # noqa: ARG002
         return 8
@@ -323,7 +349,8 @@ class Simulated(Cuda):
         try:
             yield waits
         finally:
-            STATE.waits = outer + waits
+            outer += waits
+            STATE.waits = outer
 
 
 LIBRARY = torch.library.Library("aten", "IMPL", "PrivateUse1")
@@ -335,6 +362,7 @@ def install() -> None:
     for func in CREATIONS:
         LIBRARY.impl(func, partial(create, func))
     LIBRARY.impl("_copy_from", lambda source, target, _=False: execute(aten.copy_.default, (target, source), {}))
+    torch.serialization.add_safe_globals([load_on_host])
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]  # wrapped tensors have no views in it
     devices.DEVICE_TYPES["sim"] = Simulated

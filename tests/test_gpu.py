@@ -1,11 +1,17 @@
-"""Tests that need a GPU; skipped without one."""
+"""Trainings and predictions on a GPU, compared with those on a CPU.
 
+ZOO_TEST_DEVICE names the device; the default is cuda, and without a GPU the tests are skipped. `sim` is the GPU that
+simulated_gpu.py simulates; test_simulated_gpu.py runs these tests on it.
+"""
+
+import os
 import time
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import simulated_gpu
 import torch
 from test_checkpoints import interrupted, new_module
 from test_training import SHORT, Greedy, Tiny, make, train
@@ -19,19 +25,23 @@ from zoo.specs.protocol import override
 from zoo.system.devices import CaptureError, open_device
 from zoo.system.replay import within_memory
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+DEVICE = os.environ.get("ZOO_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "")
+if DEVICE == "sim":
+    simulated_gpu.install()
+pytestmark = pytest.mark.skipif(DEVICE not in ("cuda", "sim"), reason="torch sees no GPU here")
+needs_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="not simulated: streams, memory, speed, half precision")
 ONE_OF = replace(SHORT, augmentation="one-of", symmetries=True)
 RESIDENT = pytest.mark.parametrize("resident", [True, False], ids=["resident", "sent"])
 
 
 @pytest.fixture(autouse=True)
 def prepared():
-    open_device("cuda").prepare()
+    open_device(DEVICE).prepare()
 
 
 def on_gpu(pixels, *, resident=True):
-    images = pixels.images.cuda() if resident else pixels.images
-    return replace(pixels, images=images, mean=pixels.mean.cuda(), std=pixels.std.cuda(), device="cuda")
+    images = pixels.images.to(DEVICE) if resident else pixels.images
+    return replace(pixels, images=images, mean=pixels.mean.to(DEVICE), std=pixels.std.to(DEVICE), device=DEVICE)
 
 
 def with_hook(module):
@@ -91,9 +101,9 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed():
 
 
 def test_a_replayed_step_draws_new_dropout():
-    device = open_device("cuda")
+    device = open_device(DEVICE)
     with device.stream():
-        total, ones = torch.zeros(1000, device="cuda"), torch.ones(1000, device="cuda")
+        total, ones = torch.zeros(1000, device=DEVICE), torch.ones(1000, device=DEVICE)
 
         def add():
             total.add_(nn.functional.dropout(ones, 0.5))
@@ -106,6 +116,7 @@ def test_a_replayed_step_draws_new_dropout():
     assert len(total.unique()) > 10  # the same mask each time would leave 0 and 128
 
 
+@needs_cuda
 def test_half_precision_with_scaled_gradients_learns():
     dataset, pixels = make()
     module = Tiny(2)
@@ -139,14 +150,14 @@ class FailsWhenCaptured(Tiny):
     """Fails in a way that only the capture detects."""
 
     def forward(self, images):
-        if torch.cuda.is_current_stream_capturing():
+        if open_device(DEVICE).is_capturing():
             raise RuntimeError("not while a stream is captured")
         return super().forward(images)
 
 
 class WaitsWhenCaptured(Tiny):
     def forward(self, images):
-        if torch.cuda.is_current_stream_capturing():
+        if open_device(DEVICE).is_capturing():
             torch.cuda.synchronize()
         return super().forward(images)
 
@@ -154,7 +165,7 @@ class WaitsWhenCaptured(Tiny):
 @pytest.mark.parametrize("kind", [Waits, Counts, DrawsInPython, FailsWhenCaptured, WaitsWhenCaptured])
 def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
     dataset, pixels = make()
-    fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).cuda())
+    fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).to(DEVICE))
     assert fitted.details["step"] == "eager" and fitted.details["eager_reason"]
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
     after = train(dataset, on_gpu(pixels), dropout=0.3)  # the next training is not affected
@@ -162,18 +173,18 @@ def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
 
 
 def test_a_failed_capture_does_not_change_the_device():
-    device = open_device("cuda")
+    device = open_device(DEVICE)
     with device.stream():
 
         def fail():
-            nn.functional.dropout(torch.ones(10, device="cuda"), 0.5)
+            nn.functional.dropout(torch.ones(10, device=DEVICE), 0.5)
             raise ValueError("no")
 
         before = device.random_state()["device"]
         with pytest.raises(CaptureError, match="ValueError: no"):
             device.capture(fail)
         assert torch.equal(device.random_state()["device"], before)
-        assert nn.functional.dropout(torch.ones(1000, device="cuda"), 0.5).sum().item() > 0
+        assert nn.functional.dropout(torch.ones(1000, device=DEVICE), 0.5).sum().item() > 0
 
 
 # --- the host and the GPU --------------------------------------------------------------------------------------------
@@ -182,14 +193,9 @@ def count_waits(resident, module=None):
     dataset, pixels = make(count=1600, symmetries=("hflip", "rot90"))  # 960 in train
     protocol = replace(ONE_OF, steps=None, epochs=2, rounds=2, min_steps=0)
     counts = []
-    with warnings.catch_warnings(record=True) as waits:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            notify = lambda row: counts.append(len(waits))  # noqa: E731
-            train(dataset, on_gpu(pixels, resident=resident), protocol, notify=notify, module=module)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    with open_device(DEVICE).counting_waits() as waits:
+        notify = lambda row: counts.append(len(waits))  # noqa: E731
+        train(dataset, on_gpu(pixels, resident=resident), protocol, notify=notify, module=module)
     return counts[118] - counts[60]
 
 
@@ -200,12 +206,13 @@ def test_the_host_waits_for_the_gpu_at_most_twice_per_epoch(resident):
 
 def test_waits_of_a_network_are_counted():
     """Otherwise the test above could not fail."""
-    assert count_waits(True, Waits(2).cuda()) >= 57
+    assert count_waits(True, Waits(2).to(DEVICE)) >= 57
 
 
+@needs_cuda
 def test_the_host_is_only_a_few_steps_ahead():
-    device = open_device("cuda")
-    slow = torch.rand(8192, 8192, device="cuda")
+    device = open_device(DEVICE)
+    slow = torch.rand(8192, 8192, device=DEVICE)
     with device.stream():
         pace = device.pace()
         start = time.perf_counter()
@@ -225,7 +232,7 @@ def test_running_out_of_gpu_memory_halves_the_part():
     class Hungry(Greedy):
         def forward(self, images):
             if len(images) > 4:
-                torch.empty(1 << 50, device="cuda")  # a petabyte
+                torch.empty(1 << 50, device=DEVICE)  # a petabyte
             return Tiny.forward(self, images)
 
     fitted = train(dataset, on_gpu(pixels), module=Hungry(2, 4))
@@ -235,7 +242,7 @@ def test_running_out_of_gpu_memory_halves_the_part():
 
 
 def test_a_run_on_a_shared_gpu_gets_it_alone_before_its_batch_is_halved():
-    device, sizes = open_device("cuda"), []
+    device, sizes = open_device(DEVICE), []
 
     def attempt(size):
         sizes.append(size)
@@ -244,10 +251,11 @@ def test_a_run_on_a_shared_gpu_gets_it_alone_before_its_batch_is_halved():
         return "done"
 
     with device.shared():
-        assert within_memory(attempt, 16, "cuda") == ("done", 8)
+        assert within_memory(attempt, 16, DEVICE) == ("done", 8)
     assert sizes == [16, 16, 8]
 
 
+@needs_cuda
 def test_peak_memory_and_name_are_those_of_the_device_itself():
     device = open_device("cuda:0")
     device.release_memory()
