@@ -13,17 +13,28 @@ import numpy as np
 import pytest
 import simulated_gpu
 import torch
+import test_segmentation
+import test_volume_classes
+import test_volumes
+from folders import open_source
 from test_checkpoints import interrupted, new_module
-from test_training import SHORT, Greedy, Tiny, make, train
+from test_training import SHORT, TINY, Greedy, Tiny, make, train
 from torch import nn
 
+from zoo.data.cube_pixels import open_cubes
+from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.opening import open_dataset
+from zoo.data.pixels import open_pixels
+from zoo.data.splits import draw_split
+from zoo.data.volumes import Sides, open_volumes
 from zoo.evaluation.predict import predict
 from zoo.registry.choices import find_choices
 from zoo.registry.opening import open_registry
 from zoo.specs.deviation import Deviation
-from zoo.specs.protocol import override
+from zoo.specs.protocol import QUICK3D, SEGMENT3D_QUICK, SEGMENT_QUICK, override
 from zoo.system.devices import CaptureError, open_device
 from zoo.system.replay import within_memory
+from zoo.training.fitting import FitRequest, fit
 
 DEVICE = os.environ.get("ZOO_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "")
 if DEVICE == "sim":
@@ -31,6 +42,7 @@ if DEVICE == "sim":
 pytestmark = pytest.mark.skipif(DEVICE not in ("cuda", "sim"), reason="torch sees no GPU here")
 needs_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="not simulated: streams, memory, speed, half precision")
 ONE_OF = replace(SHORT, augmentation="one-of", symmetries=True)
+TRANSFORMS = "bias-field,ghosting,motion,spike"  # of zoo-torchio
 RESIDENT = pytest.mark.parametrize("resident", [True, False], ids=["resident", "sent"])
 
 
@@ -123,6 +135,123 @@ def test_half_precision_with_scaled_gradients_learns():
     fitted = train(dataset, on_gpu(pixels), module=module, precision="fp16")
     assert fitted.details["step"] == "captured"
     assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
+
+
+# --- masks, volumes and a second input ---------------------------------------------------------------------------
+class Dense(nn.Module):
+    """Logits of every pixel or voxel."""
+
+    def __init__(self, outputs, dims):
+        super().__init__()
+        convolution, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
+        self.layers = nn.Sequential(convolution(1, 4, 3, padding=1), norm(4), nn.ReLU(), convolution(4, outputs, 1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Whole(nn.Module):
+    """Logits of every volume."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(2))
+        self.head = nn.Linear(32, outputs)
+
+    def forward(self, volumes):
+        return self.head(self.layers(volumes).flatten(1))
+
+
+STEPS = {"steps": 8, "rounds": 2, "batch_size": 4, "epochs": None, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def images_with_masks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squares")
+    return open_decoded(test_segmentation.squares(folder, side=40), ("hflip", "rot90"), 40, 0, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def volumes_with_masks(tmp_path_factory):
+    folder = test_volumes.msd(tmp_path_factory.mktemp("balls"))
+    return open_decoded(folder, ("hflip", "rot90"), 16, 16, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def volumes_with_labels(tmp_path_factory):
+    folder = test_volume_classes.write_set(tmp_path_factory.mktemp("scans"))
+    return open_decoded(folder, ("hflip",), 12, 12, tmp_path_factory)
+
+
+def open_decoded(folder, symmetries, side, patch, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    source = open_dataset(open_source(folder)[0], cache)
+    source = replace(source, spec=replace(source.spec, symmetries=symmetries))
+    decoded = cache_decoded(source, Resolution(side, None), cache)
+    return open_fold(source, draw_split(source, folds=1), 0, decoded, patch=patch)
+
+
+def compare_with_cpu(dataset, protocol, build, open_on):
+    """Train on a CPU and on the GPU, and compare the networks and what they predict."""
+    fitted, predictions = [], []
+    for device in ("cpu", DEVICE):
+        torch.manual_seed(0)
+        request = FitRequest(
+            spec=replace(TINY, layer_groups=None),
+            module=build(),
+            dataset=dataset,
+            pixels=open_on(device),
+            protocol=protocol,
+            seed=0,
+            precision="fp32",
+            val_score=lambda predictions: 0.0,
+            notify=lambda row: None,
+            choices=find_choices(protocol, open_registry()),
+        )
+        fitted.append(fit(request))
+        predictions.append(fitted[-1].predict(dataset, request.pixels, "test", "fp32"))
+    on_cpu, on_gpu = fitted
+    assert on_gpu.details["step"] == "captured", on_gpu.details
+    torch.testing.assert_close(flat(on_gpu), flat(on_cpu), atol=1e-3, rtol=1e-2)
+    return predictions
+
+
+def flat(fitted):
+    """The parameters whose gradients are not rounding noise: not the biases before a batch norm."""
+    return torch.cat([value.detach().cpu().flatten() for value in fitted.module.parameters() if value.ndim > 1])
+
+
+@pytest.mark.parametrize("patch", [(), (16, 16)], ids=["whole", "patches"])
+def test_masks_of_images_train_as_on_a_cpu(images_with_masks, patch):
+    dataset = images_with_masks
+    protocol = replace(SEGMENT_QUICK, **STEPS)
+    expected, actual = compare_with_cpu(
+        dataset, protocol, lambda: Dense(2, 2), lambda device: open_pixels(dataset, (0.5,), (0.25,), device, patch)
+    )
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=20)  # counts of pixels, of 1,600
+
+
+@pytest.mark.parametrize("transforms", ["", TRANSFORMS], ids=["plain", "transforms"])
+def test_masks_of_volumes_train_as_on_a_cpu(volumes_with_masks, transforms):
+    dataset = volumes_with_masks
+    protocol = override(replace(SEGMENT3D_QUICK, **STEPS), {"transforms": transforms} if transforms else {})
+
+    def open_on(device):
+        return open_volumes(dataset.decoded, dataset.volumes, device, sides=Sides(8, 8))
+
+    compare_with_cpu(dataset, protocol, lambda: Dense(3, 3), open_on)
+
+
+def test_labels_of_volumes_train_as_on_a_cpu(volumes_with_labels):
+    dataset = volumes_with_labels
+    protocol = replace(QUICK3D, **STEPS)
+    expected, actual = compare_with_cpu(
+        dataset,
+        protocol,
+        lambda: Whole(2),
+        lambda device: open_cubes(dataset.decoded, dataset.volumes.window, device),
+    )
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-2)
 
 
 # --- failed captures -----------------------------------------------------------------------------------------
