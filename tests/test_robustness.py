@@ -14,7 +14,8 @@ from zoo import TransformSpec
 from zoo.conformance.checking import CheckedSpec
 from zoo.conformance.choice_claims import TRANSFORM_CHECKS
 from zoo.errors import UsageError
-from zoo.explaining.robustness import corrupt, draw_by_name, find_corruptions
+from zoo.explaining.robustness import draw_by_name, find_corruptions
+from zoo.explaining.test_inputs import corrupt, volume_ends
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.results.store import load_results
@@ -44,13 +45,19 @@ def test_they_conform_as_transforms(spec):
         check.run(CheckedSpec(spec=spec))
 
 
+def names_of(corruptions):
+    return list(dict.fromkeys(case.corruption for case in corruptions.cases))
+
+
 def test_a_corruption_of_volumes_alone_is_none_of_images():
     volumes = replace(GAUSSIAN_BLUR, name="blur3d", dims=(3,))
     plugin = SimpleNamespace(register_transforms=hookimpl(lambda: [GAUSSIAN_BLUR, volumes]))
     registry = load_registry([InstalledPlugin(name="zoo-blur", load=lambda: plugin)])
-    assert list(find_corruptions((), registry)) == ["blur"]
+    found = find_corruptions((), registry, 2)
+    assert names_of(found) == ["none", "blur"] and found.left_out == ("blur3d",)
+    assert names_of(find_corruptions((), registry, 3)) == ["none", "blur", "blur3d"]
     with pytest.raises(UsageError, match="'blur3d' has no severities for images") as caught:
-        find_corruptions(("blur3d",), registry)
+        find_corruptions(("blur3d",), registry, 2)
     assert caught.value.fix == "choose from blur"
 
 
