@@ -15,7 +15,7 @@ from zoo.conformance.checking import CheckedSpec
 from zoo.conformance.choice_claims import TRANSFORM_CHECKS
 from zoo.errors import UsageError
 from zoo.explaining.robustness import draw_by_name, find_corruptions
-from zoo.explaining.test_inputs import corrupt, volume_ends
+from zoo.explaining.test_inputs import corrupt
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.results.store import load_results

@@ -13,8 +13,7 @@ from zoo.arrays import Array
 from zoo.data.dataset import KNOWN_UNIT, BoundaryRule
 from zoo.data.masks import pack_map, read_mask
 from zoo.data.opening import OpenDataset
-from zoo.data.volume_cubes import DecodedCube
-from zoo.data.volumes import VolumePixels, read_volume, spacing_of
+from zoo.data.volumes import read_volume, spacing_of
 from zoo.errors import DataError, ResultsError
 from zoo.evaluation.mask_statistics import compare_masks
 from zoo.evaluation.predict_masks import decide_mask
@@ -28,7 +27,7 @@ from zoo.trained.inputs import ReadImage
 from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import forward_squares, read_batches
 from zoo.trained.segmenting import LARGE_AT_ONCE, predict_output
-from zoo.trained.segmenting_volumes import Moments, network_of, standardize_volume
+from zoo.trained.segmenting_volumes import network_of, standardize_volume
 from zoo.trained.volume_inputs import ReadVolume
 
 
@@ -66,10 +65,13 @@ class TestInput(ABC):
             )
 
 
+Ends = float | Array  # of all channels, or of each
+
+
 def corrupt(stored: Array, draws: Array, choice: Choice, ends: tuple[Ends, Ends]) -> Array:
     """Apply a corruption to stored values (N, ..., channels), of which `ends` become 0 and 1.
 
-    Levels, which are whole numbers, are rounded, as a file holds them.
+    Whole numbers are rounded, as a file holds them.
     """
     import torch
 
@@ -77,21 +79,19 @@ def corrupt(stored: Array, draws: Array, choice: Choice, ends: tuple[Ends, Ends]
     images = ((torch.from_numpy(stored.astype(np.float32)) - low) / (high - low)).movedim(-1, 1)
     changed = choice.spec.augment(images, torch.from_numpy(draws), **choice.options)
     values = changed.movedim(1, -1) * (high - low) + low
-    if stored.dtype.kind == "u":
-        values = values.round().clamp(0, np.iinfo(stored.dtype).max)
+    if stored.dtype.kind in "iu":
+        kind = np.iinfo(stored.dtype)
+        values = values.round().clamp(kind.min, kind.max)
     return np.ascontiguousarray(values.numpy().astype(stored.dtype))
 
 
-Ends = float | Array  # of each channel, or of all
-
-
-def volume_ends(voxels: Array, moments: Moments, window: Sequence[float] | None) -> tuple[Ends, Ends]:
-    """The standardized values that become 0 and 1: the window of the model, else the range of the volume."""
-    if window is not None:
-        mean, std = moments
-        return (window[0] - mean) / std, (window[1] - mean) / std
-    low, high = float(voxels.min()), float(voxels.max())
-    return low, max(high, low + 1e-6)
+def corrupt_volume(volume: ReadVolume, draws: Array, choice: Choice, window: Sequence[float] | None) -> ReadVolume:
+    """Apply a corruption to the values of a file; the window, else the range of each channel, becomes 0 to 1."""
+    values = volume.values if volume.values.ndim == 4 else volume.values[..., None]
+    low, high = (values.min(axis=(0, 1, 2)), values.max(axis=(0, 1, 2))) if window is None else window
+    ends = np.asarray(low, np.float32), np.where(np.equal(low, high), np.add(low, 1), high)
+    changed = corrupt(values[None], draws, choice, ends)[0]
+    return replace(volume, values=changed.reshape(volume.values.shape))
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -110,18 +110,13 @@ class LabeledImages(TestInput):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabeledVolume(TestInput):
-    """A volume with labels, in its cube."""
-
-    cube: DecodedCube
+    volume: ReadVolume
 
     def corrupted(self, choice: Choice, draws: Array) -> LabeledVolume:
-        volumes, cube = self.model.card.volumes, self.cube
-        assert volumes is not None
-        ends = volume_ends(cube.voxels, (cube.mean, cube.std), volumes["window"])
-        return replace(self, cube=replace(cube, voxels=corrupt(cube.voxels[None], draws, choice, ends)[0]))
+        return replace(self, volume=corrupt_volume(self.volume, draws, choice, window_of(self.model)))
 
     def answer(self) -> Predictions:
-        return self.answer_logits(forward_cube(self.model, self.cube)[0])
+        return self.answer_logits(forward_cube(self.model, fit_into_cube(self.model.card, self.volume))[0])
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -163,23 +158,15 @@ class MaskedImage(MaskedInput):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedVolume(MaskedInput):
-    pixels: VolumePixels  # of this volume alone
-    moments: Moments
+    volume: ReadVolume
 
     def corrupted(self, choice: Choice, draws: Array) -> MaskedVolume:
-        import torch
-
-        volumes, stored = self.model.card.volumes, self.pixels.stored(0).numpy()
-        assert volumes is not None
-        ends = volume_ends(stored, self.moments, volumes["window"])
-        changed = corrupt(stored[None], draws, choice, ends)
-        return replace(
-            self, pixels=replace(self.pixels, voxels=torch.from_numpy(changed.reshape(-1, changed.shape[-1])))
-        )
+        return replace(self, volume=corrupt_volume(self.volume, draws, choice, window_of(self.model)))
 
     def decide(self) -> Array | None:
-        network = network_of(self.model, self.moments)
-        return decide_volume(network, self.pixels, 0, self.reference.shape, self.model.card.precision)
+        pixels, moments = standardize_volume(self.model, self.volume)
+        network = network_of(self.model, moments)
+        return decide_volume(network, pixels, 0, self.reference.shape, self.model.card.precision)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -215,20 +202,24 @@ def read_masked_images(model: OpenModel, tested: TestedImages, test: Predictions
 
 def read_labeled_volumes(model: OpenModel, tested: TestedImages, test: Predictions) -> Iterator[TestInput]:
     for row, name in enumerate(test.sample_ids.tolist()):
-        cube = fit_into_cube(model.card, read_tested_volume(tested, name))
-        yield LabeledVolume(model=model, test=test.take(np.array([row])), cube=cube)
+        yield LabeledVolume(model=model, test=test.take(np.array([row])), volume=read_tested_volume(tested, name))
 
 
 def read_masked_volumes(model: OpenModel, tested: TestedImages, test: Predictions) -> Iterator[TestInput]:
     for row, name in enumerate(test.sample_ids.tolist()):
-        pixels, moments = standardize_volume(model, read_tested_volume(tested, name))
         yield MaskedVolume(
             model=model,
             test=test.take(np.array([row])),
             **reference_of(tested, name),
-            pixels=pixels,
-            moments=moments,
+            volume=read_tested_volume(tested, name),
         )
+
+
+def window_of(model: OpenModel) -> Sequence[float] | None:
+    """The values of files that a model of volumes clips to; None if each volume is standardized by itself."""
+    assert model.card.volumes is not None
+    window: Sequence[float] | None = model.card.volumes["window"]
+    return window
 
 
 def pixels_of(read: ReadImage) -> Array:
