@@ -41,7 +41,7 @@ def robustness_command(
     from zoo.trained.opening import best_of, find_models, open_model
 
     console = Console()
-    source = best_of(find_models(model, results, with_masks=True))
+    source = best_of(find_models(model, results))
     card, registry = read_model_card(source), registry_with_warnings(console)
     chosen = find_corruptions(corruptions, registry, card.dims)
     with quiet_stdout(), console.counting("loading the model"):

@@ -1,4 +1,7 @@
-"""Grad-CAM (Selvaraju et al. 2017, ICCV): the last spatial map, weighted by the mean gradients of its channels."""
+"""Grad-CAM (Selvaraju et al. 2017, ICCV): a spatial map, weighted by the mean gradients of its channels.
+
+With the evidence of a region it is Seg-Grad-CAM (Vinogradova et al. 2020, AAAI, arXiv:2002.11434).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the last spatial map of any network by one run: the layer that Grad-CAM explains."""
+"""Find the spatial map of any network that Grad-CAM explains by one run: the last one, or the smallest of a U-Net."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class SpatialLayer:
 
 
 def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: ModelCard) -> SpatialLayer:
-    """Find the last map of positions that the answer depends on.
+    """Find the last map of positions that the answer depends on; for masks, the last of those with fewest positions.
+
+    The latter is the bottleneck of a U-Net, as in Seg-Grad-CAM (Vinogradova et al. 2020, AAAI): the last map before the
+    mask has the positions of the mask itself.
 
     After the last block of a ViT only the class token matters: maps whose positions have no gradient are left out. If
     maps have as many channels as the network has features, the last of them limits the number of positions, so that a
@@ -70,6 +73,8 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
     ]
     if not used:
         raise no_map(card, "it has no map of positions that its answer depends on, so Grad-CAM cannot explain it")
+    if card.task_kind.head.dense:
+        return min(reversed(used), key=lambda each: each.grid)
     matching = [each.grid for each in used if each.to_maps(outputs[each.place][1]).shape[1] == width]
     return [each for each in used if not matching or each.grid <= matching[-1]][-1]
 

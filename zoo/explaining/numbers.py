@@ -35,6 +35,7 @@ class MeasuredMap:
     square: Array
     placement: Placement
     map: Array
+    decided: Array | None = None  # the label map whose region the map explains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def measure_maps(
     def explain_again() -> Array:
         maps = []
         for each in measured:
-            maps += list(explainer.explain(each.square[None], np.array([each.column])))
+            maps += list(explainer.explain(each.square[None], np.array([each.column]), each.decided))
             progress(next(done), total)
         return np.stack(maps)
 

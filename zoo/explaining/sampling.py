@@ -81,7 +81,7 @@ class TestedImages:
 
     @property
     def has_masks(self) -> bool:
-        return self.dataset.samples.findings is not None
+        return self.dataset.samples.findings is not None or self.dataset.samples.masks is not None
 
     def image_of(self, name: str) -> Any:
         return self.dataset.samples.table["image"].iloc[self.rows[name]]
@@ -100,9 +100,12 @@ class TestedImages:
             yield NewImage(name=name, file=name, source=source)
 
     def find_mask(self, name: str, column: int, _: Placement) -> Array | None:
-        if self.dataset.samples.findings is None:
-            return None
-        mask: Array = self.dataset.samples.findings(self.image_of(name))[column]
+        samples, image = self.dataset.samples, self.image_of(name)
+        mask: Array | None = None
+        if samples.masks is not None:
+            mask = samples.masks(image) == column + 1
+        elif samples.findings is not None:
+            mask = samples.findings(image)[column]
         return mask
 
 

@@ -12,6 +12,7 @@ from zoo.explaining.sampling import Place, TestedImages, open_tested, read_teste
 from zoo.system.progress import Progress
 from zoo.trained.card import ModelCard
 from zoo.trained.inputs import NewImage, list_images
+from zoo.trained.segmenting import by_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Subject:
 
 def list_named(paths: Sequence[Path], card: ModelCard, cache: Path, tags: Sequence[str] = ()) -> Subject:
     """The images of some paths, with some DICOM tags."""
-    images = list(list_images(paths, card, cache, tags))
+    images = list(list_images(paths, by_answer(card), cache, tags))
     owners = {image.name: find_owner(image, card.seen.get("patient") or {}) for image in images}
     return Subject(images=images, find_mask=None, owner_of=owners.__getitem__)
 
@@ -55,8 +56,9 @@ def list_tested(folder: Path, card: ModelCard, place: Place, progress: Progress 
     )
 
 
-def with_masks(subject: Subject, folder: Path) -> Subject:
+def with_masks(subject: Subject, folder: Path, card: ModelCard) -> Subject:
     """The same images with the masks in a folder. Raises UsageError if none belongs to an image."""
-    masks = FolderMasks(folder)
+    has_numbers = card.task_kind.targets.spatial and len(card.labels) > 1
+    masks = FolderMasks(folder, has_numbers)
     masks.check([image.name for image in subject.images])
     return replace(subject, find_mask=masks)

@@ -22,6 +22,16 @@ SHORT_TITLES = {
     "deletion": "deletion (lower is better)",
 }
 COARSE = 4  # positions of a side
+# Below the pictures of a page, by whether the model predicts masks.
+LEGENDS = {
+    False: "On the left is the image as the network gets it, on the right the evidence for the output: bright where "
+    "there is most, unchanged where there is none.",
+    True: "From left to right: the image as the network gets it; the predicted mask, filled, and the outline of the "
+    "reference if there is one; the entropy of the probabilities, from 0 (sure) to 1 (all labels equally probable); "
+    "with several seeds their disagreement, from 0 to 1 (half of them sure of one label, half of another); and the "
+    "evidence for each label.",
+}
+NO_EVIDENCE = "No maps of evidence: the network takes patches, and evidence within a patch is not that of the image."
 
 
 def name_explained(card: ModelCard) -> str:

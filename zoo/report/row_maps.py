@@ -16,6 +16,7 @@ from zoo.evaluation.predictions import load_predictions
 from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explainer import GRAD_CAM
 from zoo.explaining.explanations import ExplainedImage, ImageExplainer, Request
+from zoo.explaining.mask_explanations import open_explainer
 from zoo.explaining.outputs import check_explainable
 from zoo.explaining.sampling import TestedImages, sample_ids_of
 from zoo.leaderboard.formatting import number
@@ -29,7 +30,6 @@ from zoo.system.devices import resolve_device
 from zoo.system.progress import Progress
 from zoo.trained.card import CARD_FILE
 from zoo.trained.opening import best_of, open_model
-from zoo.trained.predicting import find_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
         model = open_model(folder, source.registry, source.cache, resolve_device("auto"))
         check_explainable(model.card, "")
         find_mask = shown.find_mask if shown.has_masks else None
-        explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, find_mask=find_mask))
+        explaining = open_explainer([model], Request(method=GRAD_CAM, find_mask=find_mask))
         for explained in explaining.explain_images(shown.list_images()):
             if explained.explanations:
                 pictures[explained.answer.name] = draw_map(explained, explaining)

@@ -1,0 +1,85 @@
+"""Draw a predicted mask, where it is unsure, and the evidence for its labels, side by side over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zoo.arrays import Array
+from zoo.data.contact_sheet import OUTLINES, find_outlines
+from zoo.errors import clean
+from zoo.explaining.explanations import ExplainedImage
+from zoo.images.placement import Placement
+from zoo.report.overlays import PANEL_GAP, as_shares, enlarge_panel, gray_or_color, lay_over, shown_part
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILLED = 0.4  # opacity of a predicted mask
+CAPTION = 14  # pixels above a panel
+LETTER = 6  # pixels of the width of a letter
+
+
+def draw_sheet(explained: ExplainedImage, intensity: tuple[float, float]) -> Image:
+    """The panels of an image in one row, each below its caption."""
+    from PIL import Image, ImageDraw
+
+    panels = list(list_panels(explained, intensity))
+    width, height = panels[0][1].size
+    sheet = Image.new("RGB", (len(panels) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for number, (caption, panel) in enumerate(panels):
+        left = number * (width + PANEL_GAP)
+        draw.text((left, 0), clean(caption)[: width // LETTER], fill=(0, 0, 0))
+        sheet.paste(panel, (left, CAPTION))
+    return sheet
+
+
+def list_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> Iterator[tuple[str, Image]]:
+    mask, placement = explained.mask, explained.placement
+    assert mask is not None and placement is not None and explained.square is not None
+    image = enlarge_panel(gray_or_color(shown_part(explained.square, placement), intensity))
+    yield "image", image
+    filled = fill_mask(image, fit(mask.decided, placement))
+    if mask.reference is None:
+        yield "mask", filled
+    else:
+        yield "mask; reference outlined", outline_mask(filled, fit(mask.reference, placement))
+    for name, values in mask.uncertainty.items():
+        yield name, lay_over(image, shown_part(values, placement))
+    for each in explained.explanations:
+        yield f"evidence for {each.output.label}", lay_over(image, as_shares(shown_part(each.map, placement)))
+
+
+def fit(label_map: Array, placement: Placement) -> Array:
+    """A label map of the network's input at the size of a panel."""
+    from PIL import Image
+
+    part = Image.fromarray(shown_part(label_map, placement))
+    return np.asarray(enlarge_panel(part, Image.Resampling.NEAREST))
+
+
+def fill_mask(image: Image, label_map: Array) -> Image:
+    """The image with the labels of a mask in their colors."""
+    from PIL import Image
+
+    drawn, inside = np.array(image), label_map > 0
+    drawn[inside] = np.rint(drawn[inside] * (1 - FILLED) + colors_of(label_map[inside]) * FILLED)
+    return Image.fromarray(drawn)
+
+
+def outline_mask(image: Image, label_map: Array) -> Image:
+    """The image with the outlines of a mask."""
+    from PIL import Image
+
+    drawn, edges = np.array(image), find_outlines(label_map)
+    drawn[edges] = colors_of(label_map[edges])
+    return Image.fromarray(drawn)
+
+
+def colors_of(labels: Array) -> Array:
+    """The colors (n, 3) of labels from 1."""
+    colors: Array = np.array(OUTLINES, np.uint8)[(labels.astype(int) - 1) % len(OUTLINES)]
+    return colors
