@@ -25,6 +25,7 @@ from zoo.specs.choice import Choice
 from zoo.specs.metric import MetricSpec
 from zoo.statistics.pairs import compare_pairs, difference_intervals, holm
 from zoo.system.progress import Progress
+from zoo.tasks.overlaps import COUNTED
 from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import scoring_context
 from zoo.trained.second_input import no_metadata
@@ -114,8 +115,10 @@ class TestedModel:
     test: Predictions
     dataset: OpenDataset
 
-    def predict(self, cases: Sequence[Case], progress: Progress) -> list[Predictions]:
+    def predict(self, cases: Sequence[Case], progress: Progress, *, counts_only: bool = False) -> list[Predictions]:
         """The predictions of the test split by case; each image or volume is read once.
+
+        `counts_only` leaves out the statistics of masks that are not in `COUNTED`: NaN.
 
         Raises DataError if one cannot be read, and ResultsError if it is predicted otherwise than the run did.
         """
@@ -123,7 +126,7 @@ class TestedModel:
         done = 0
         for inputs in read_test_inputs(self.model, self.dataset, self.test):
             for case, own in zip(cases, parts, strict=True):
-                own.append(predict_case(inputs, case))
+                own.append(predict_case(inputs, case, counts_only=counts_only))
                 if case.choice is None:
                     self.require_repeated(inputs.test, own[-1])
                 done += len(inputs.test)
@@ -141,11 +144,11 @@ class TestedModel:
             )
 
 
-def predict_case(inputs: TestInput, case: Case) -> Predictions:
+def predict_case(inputs: TestInput, case: Case, *, counts_only: bool) -> Predictions:
     if case.choice is None:
-        return inputs.answer()
+        return inputs.answer(counts_only=counts_only)
     draws = draw_by_name(case.corruption, inputs.test.sample_ids, case.choice.spec.num_draws)
-    return inputs.corrupted(case.choice, draws).answer()
+    return inputs.corrupted(case.choice, draws).answer(counts_only=counts_only)
 
 
 def draw_by_name(corruption: str, sample_ids: Array, num_draws: int) -> Array:
@@ -167,7 +170,7 @@ def measure_robustness(
     tested: TestedModel, corruptions: Corruptions, metric: MetricSpec, progress: Progress
 ) -> Robustness:
     """Score the model without and with each corruption. The thresholds are those of val, without corruptions."""
-    predictions = tested.predict(corruptions.cases, progress)
+    predictions = tested.predict(corruptions.cases, progress, counts_only=metric.name in COUNTED)
     scores = [score_of(tested, metric, each) for each in predictions]
     drops = find_drops(tested, metric, predictions)
     return Robustness(

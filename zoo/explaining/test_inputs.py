@@ -15,7 +15,7 @@ from zoo.data.masks import pack_map, read_mask
 from zoo.data.opening import OpenDataset
 from zoo.data.volumes import read_volume, spacing_of
 from zoo.errors import DataError, ResultsError
-from zoo.evaluation.mask_statistics import compare_masks
+from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict_masks import decide_mask
 from zoo.evaluation.predict_volumes import decide_volume
 from zoo.evaluation.predictions import Predictions
@@ -43,8 +43,11 @@ class TestInput(ABC):
         """The same rows changed by a corruption with draws (n, K); references stay as they are."""
 
     @abstractmethod
-    def answer(self) -> Predictions:
-        """Predict the rows. Raises ResultsError if an output is not finite."""
+    def answer(self, *, counts_only: bool) -> Predictions:
+        """Predict the rows; with `counts_only`, masks are compared by `compare_pixels`.
+
+        Raises ResultsError if an output is not finite.
+        """
 
     def answer_logits(self, logits: Array) -> Predictions:
         """The predictions of logits (n, outputs)."""
@@ -104,7 +107,7 @@ class LabeledImages(TestInput):
     def corrupted(self, choice: Choice, draws: Array) -> LabeledImages:
         return replace(self, squares=corrupt(self.squares, draws, choice, self.model.card.intensity))
 
-    def answer(self) -> Predictions:
+    def answer(self, *, counts_only: bool) -> Predictions:  # noqa: ARG002
         return self.answer_logits(forward_squares(self.model, self.squares, ())[0])
 
 
@@ -115,7 +118,7 @@ class LabeledVolume(TestInput):
     def corrupted(self, choice: Choice, draws: Array) -> LabeledVolume:
         return replace(self, volume=corrupt_volume(self.volume, draws, choice, window_of(self.model)))
 
-    def answer(self) -> Predictions:
+    def answer(self, *, counts_only: bool) -> Predictions:  # noqa: ARG002
         return self.answer_logits(forward_cube(self.model, fit_into_cube(self.model.card, self.volume))[0])
 
 
@@ -131,13 +134,16 @@ class MaskedInput(TestInput):
     def decide(self) -> Array | None:
         """The predicted label map; None if an output is not finite."""
 
-    def answer(self) -> Predictions:
+    def answer(self, *, counts_only: bool) -> Predictions:
         decided, card = self.decide(), self.model.card
         self.require_finite(decided is not None)
         assert decided is not None
-        rule = BoundaryRule(**card.dataset["boundaries"])
-        spacing = self.spacing if rule.unit == KNOWN_UNIT else None
-        statistics = compare_masks(self.reference, decided, len(card.labels), spacing, rule.tolerance)
+        if counts_only:
+            statistics = compare_pixels(self.reference, decided, len(card.labels))
+        else:
+            rule = BoundaryRule(**card.dataset["boundaries"])
+            spacing = self.spacing if rule.unit == KNOWN_UNIT else None
+            statistics = compare_masks(self.reference, decided, len(card.labels), spacing, rule.tolerance)
         return replace(self.test, probabilities=statistics[None], label_maps=pack_map(decided))
 
 

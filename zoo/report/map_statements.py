@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from zoo.explaining.numbers import MIN_COMPARED, SURVIVES, MapNumbers
+from zoo.explaining.outputs import ExplainedOutput
 from zoo.leaderboard.formatting import number
 from zoo.trained.card import ModelCard
 
@@ -38,6 +39,12 @@ def name_explained(card: ModelCard) -> str:
     """Which of the kept models the maps explain."""
     folds = card.dataset["num_folds"]
     return f"seed {card.seed}, fold {card.fold + 1} of {folds}" if folds > 1 else f"seed {card.seed}"
+
+
+def name_output(output: ExplainedOutput) -> str:
+    """What a map explains: "nodule .62", "lesion 60 px"."""
+    value = f"{output.value:,.0f} px" if output.measure == "pixels" else number(output.value, 2)
+    return f"{output.label} {value}"
 
 
 def state_numbers(numbers: MapNumbers, grid: int | None) -> list[str]:

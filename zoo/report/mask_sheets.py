@@ -18,21 +18,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILLED = 0.4  # opacity of a predicted mask
-CAPTION = 14  # pixels above a panel
-LETTER = 6  # pixels of the width of a letter
+LETTERS, CAPTION = 15, 21  # pixels of their size, and above a panel
 
 
 def draw_sheet(explained: ExplainedImage, intensity: tuple[float, float]) -> Image:
     """The panels of an image in one row, each below its caption."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     panels = list(list_panels(explained, intensity))
     width, height = panels[0][1].size
     sheet = Image.new("RGB", (len(panels) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION), (255, 255, 255))
-    draw = ImageDraw.Draw(sheet)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
     for number, (caption, panel) in enumerate(panels):
         left = number * (width + PANEL_GAP)
-        draw.text((left, 0), clean(caption)[: width // LETTER], fill=(0, 0, 0))
+        draw.text((left, 0), clean(caption)[: 2 * width // LETTERS], fill=(0, 0, 0), font=font)
         sheet.paste(panel, (left, CAPTION))
     return sheet
 
@@ -71,10 +70,11 @@ def fill_mask(image: Image, label_map: Array) -> Image:
 
 
 def outline_mask(image: Image, label_map: Array) -> Image:
-    """The image with the outlines of a mask."""
+    """The image with the outlines of a mask, two pixels wide."""
     from PIL import Image
+    from scipy.ndimage import binary_dilation
 
-    drawn, edges = np.array(image), find_outlines(label_map)
+    drawn, edges = np.array(image), binary_dilation(find_outlines(label_map)) & (label_map > 0)
     drawn[edges] = colors_of(label_map[edges])
     return Image.fromarray(drawn)
 

@@ -19,11 +19,10 @@ from zoo.explaining.explanations import ExplainedImage, ImageExplainer, Request
 from zoo.explaining.mask_explanations import open_explainer
 from zoo.explaining.outputs import check_explainable
 from zoo.explaining.sampling import TestedImages, sample_ids_of
-from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import ScoredRow
 from zoo.registry.lookup import Registry
 from zoo.report.html import small_picture
-from zoo.report.map_statements import list_numbers, name_explained, state_numbers
+from zoo.report.map_statements import NO_EVIDENCE, list_numbers, name_explained, name_output, state_numbers
 from zoo.report.overlays import as_shares, gray_or_color, lay_over, shown_part
 from zoo.results.store import WEIGHTS_FILE
 from zoo.system.devices import resolve_device
@@ -101,12 +100,14 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
 
 def measure_tested(explaining: ImageExplainer, tested: TestedImages, progress: Progress) -> RowMaps:
     """The numbers about the maps of some test images, without pictures."""
+    if not explaining.has_maps:
+        return RowMaps(reason=NO_EVIDENCE)
     collected = MapCollection(len(tested.sample_ids), tested.patient_of)
     for explained in explaining.explain_images(tested.list_images()):
         collected.add(explained)
     numbers, explainer = collected.measure(explaining.explainer, progress), explaining.explainer
     if explainer is None or explainer.layer is None:
-        return RowMaps(reason="no test image can be read")
+        return RowMaps(reason="no test image has a map")
     layer, card = explainer.layer, explaining.model.card
     return RowMaps(
         model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {layer.grid} x {layer.grid} positions",
@@ -124,7 +125,7 @@ def draw_map(explained: ExplainedImage, explaining: ImageExplainer) -> MapPictur
     overlay = lay_over(image, as_shares(shown_part(first.map, explained.placement)))
     return MapPicture(
         uri=small_picture(Thumbnail(pixels=np.asarray(overlay)), (0.0, 255.0)),
-        output=f"{first.output.label} {number(first.output.value, 2)}",
+        output=name_output(first.output),
         layer=explaining.explainer.layer.name,
         model=name_explained(card),
     )
