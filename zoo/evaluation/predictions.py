@@ -109,7 +109,7 @@ def concatenate(parts: Sequence[Predictions], whole: Predictions) -> Predictions
     )
 
 
-def largest_difference(first: Predictions, second: Predictions) -> float:
+def prediction_difference(first: Predictions, second: Predictions) -> float:
     """The largest difference of two predictions of the same images; of masks, the share of an image's pixels."""
     if first.label_maps is not None and second.label_maps is not None:
         pairs = ((first.label_maps[row], second.label_maps[row]) for row in range(len(first)))

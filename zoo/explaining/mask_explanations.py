@@ -48,7 +48,7 @@ class MaskExplainer(ImageExplainer):
             uncertainty = measure_uncertainty(outputs)
             mask = ExplainedMask(
                 decided=placement.mask_to_input(answer.mask, size),
-                uncertainty={each: place(values, placement, size) for each, values in uncertainty.items()},
+                uncertainty={each: place_in_input(values, placement, size) for each, values in uncertainty.items()},
                 **self.compare(answer.name, answer.mask, placement, size),
             )
             yield ExplainedImage(
@@ -88,7 +88,7 @@ class MaskExplainer(ImageExplainer):
         return {"reference": reference, "dice": dice}
 
 
-def place(values: Array, placement: Placement, size: int) -> Array:
+def place_in_input(values: Array, placement: Placement, size: int) -> Array:
     """A map (height, width) of an image in the network's input (size, size), 0 in the padding."""
     (top, left), (height, width) = placement.offset, placement.resized
     placed = np.zeros((size, size), np.float32)

@@ -14,7 +14,7 @@ from zoo.arrays import Array
 from zoo.data.opening import OpenDataset
 from zoo.errors import ResultsError, Undefined, UsageError
 from zoo.evaluation.evidence import Evidence, weigh_evidence
-from zoo.evaluation.predictions import Predictions, concatenate, largest_difference
+from zoo.evaluation.predictions import Predictions, concatenate, prediction_difference
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
 from zoo.explaining.sampling import Place, open_tested, read_tested
@@ -134,7 +134,7 @@ class TestedModel:
         return [concatenate(own, self.test) for own in parts]
 
     def require_repeated(self, stored: Predictions, again: Predictions) -> None:
-        difference = largest_difference(again, stored)
+        difference = prediction_difference(again, stored)
         scale = 1.0 if stored.label_maps is not None else max(1.0, float(np.abs(self.test.probabilities).max()))
         if difference > MAX_REPEATED * scale:
             raise ResultsError(

@@ -189,18 +189,20 @@ def read_labeled_images(model: OpenModel, tested: TestedImages, test: Prediction
     for batch in read_batches(model, tested.list_images()):
         rows = np.arange(start, start + len(batch))
         start += len(batch)
-        yield LabeledImages(model=model, test=test.take(rows), squares=np.stack([pixels_of(each) for each in batch]))
+        yield LabeledImages(
+            model=model, test=test.take(rows), squares=np.stack([require_pixels(each) for each in batch])
+        )
 
 
 def read_masked_images(model: OpenModel, tested: TestedImages, test: Predictions) -> Iterator[TestInput]:
     images = (each for batch in read_batches(model, tested.list_images(), LARGE_AT_ONCE) for each in batch)
     for row, each in enumerate(images):
-        pixels_of(each)
+        require_pixels(each)
         assert each.placement is not None
         yield MaskedImage(
             model=model,
             test=test.take(np.array([row])),
-            **reference_of(tested, each.image.name),
+            **read_reference(tested, each.image.name),
             read=each,
             placement=each.placement,
         )
@@ -216,7 +218,7 @@ def read_masked_volumes(model: OpenModel, tested: TestedImages, test: Prediction
         yield MaskedVolume(
             model=model,
             test=test.take(np.array([row])),
-            **reference_of(tested, name),
+            **read_reference(tested, name),
             volume=read_tested_volume(tested, name),
         )
 
@@ -228,7 +230,7 @@ def window_of(model: OpenModel) -> Sequence[float] | None:
     return window
 
 
-def pixels_of(read: ReadImage) -> Array:
+def require_pixels(read: ReadImage) -> Array:
     if read.pixels is None:
         raise DataError(read.refused, fix=read.fix)
     return read.pixels
@@ -240,7 +242,7 @@ def read_tested_volume(tested: TestedImages, name: str) -> ReadVolume:
     return ReadVolume(values=values, spacing=spacing_of(source, image), differs=())
 
 
-def reference_of(tested: TestedImages, name: str) -> dict[str, Any]:
+def read_reference(tested: TestedImages, name: str) -> dict[str, Any]:
     """The fields of a `MaskedInput` that come from the dataset."""
     source, image = tested.dataset, tested.image_of(name)
     return {"reference": read_mask(source.spec, source.samples, image), "spacing": spacing_of(source, image)}

@@ -20,7 +20,7 @@ from zoo.explaining.uncertainty import ENTROPY
 from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
 from zoo.report.map_statements import LEGENDS, NO_EVIDENCE, list_numbers, name_explained, state_numbers
-from zoo.report.mask_sheets import draw_sheet
+from zoo.report.mask_sheets import draw_mask_sheet
 from zoo.report.new_answers import MAX_LINES, OUTSIDE, list_refused
 from zoo.report.overlays import as_shares, draw_panels, save_map, save_png, shown_part
 from zoo.report.text import table_lines
@@ -97,7 +97,7 @@ class MapFolder:
         assert explained.placement is not None
         placement, name = explained.placement, explained.answer.name
         stem = f"{self.num_explained:05d}-{file_stem(name)}"
-        sheet = draw_sheet(explained, self.card.intensity)
+        sheet = draw_mask_sheet(explained, self.card.intensity)
         save_png(sheet, self.folder / f"{stem}.png")
         row: dict[str, Any] = {"overlay": f"{stem}.png", "dice": dict(mask.dice) or None, "uncertainty": {}, "maps": []}
         for kind, values in mask.uncertainty.items():

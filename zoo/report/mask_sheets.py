@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILLED = 0.4  # opacity of a predicted mask
-LETTERS, CAPTION = 15, 21  # pixels of their size, and above a panel
+LETTER_HEIGHT, CAPTION_HEIGHT = 15, 21  # pixels of their size, and above a panel
 
 
-def draw_sheet(explained: ExplainedImage, intensity: tuple[float, float]) -> Image:
+def draw_mask_sheet(explained: ExplainedImage, intensity: tuple[float, float]) -> Image:
     """The panels of an image in one row, each below its caption."""
     from PIL import Image, ImageDraw, ImageFont
 
     panels = list(list_panels(explained, intensity))
     width, height = panels[0][1].size
-    sheet = Image.new("RGB", (len(panels) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION), (255, 255, 255))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
+    sheet = Image.new("RGB", (len(panels) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION_HEIGHT), (255, 255, 255))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTER_HEIGHT)
     for number, (caption, panel) in enumerate(panels):
         left = number * (width + PANEL_GAP)
-        draw.text((left, 0), clean(caption)[: 2 * width // LETTERS], fill=(0, 0, 0), font=font)
-        sheet.paste(panel, (left, CAPTION))
+        draw.text((left, 0), clean(caption)[: 2 * width // LETTER_HEIGHT], fill=(0, 0, 0), font=font)
+        sheet.paste(panel, (left, CAPTION_HEIGHT))
     return sheet
 
 
@@ -41,18 +41,18 @@ def list_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> It
     assert mask is not None and placement is not None and explained.square is not None
     image = enlarge_panel(gray_or_color(shown_part(explained.square, placement), intensity))
     yield "image", image
-    filled = fill_mask(image, fit(mask.decided, placement))
+    filled = fill_mask(image, fit_panel(mask.decided, placement))
     if mask.reference is None:
         yield "mask", filled
     else:
-        yield "mask; reference outlined", outline_mask(filled, fit(mask.reference, placement))
+        yield "mask; reference outlined", outline_mask(filled, fit_panel(mask.reference, placement))
     for name, values in mask.uncertainty.items():
         yield name, lay_over(image, shown_part(values, placement))
     for each in explained.explanations:
         yield f"evidence for {each.output.label}", lay_over(image, as_shares(shown_part(each.map, placement)))
 
 
-def fit(label_map: Array, placement: Placement) -> Array:
+def fit_panel(label_map: Array, placement: Placement) -> Array:
     """A label map of the network's input at the size of a panel."""
     from PIL import Image
 

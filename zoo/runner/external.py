@@ -19,7 +19,7 @@ from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions, largest_difference
+from zoo.evaluation.predictions import Predictions, prediction_difference
 from zoo.evaluation.scoring import score_run
 from zoo.registry.context import Context
 from zoo.results.runs import Run
@@ -108,8 +108,8 @@ def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | 
 
 
 def compare_val(val: Predictions, trained: Result) -> float:
-    """`largest_difference` of val's predictions and the stored ones; 0 for a run that was trained just now."""
-    return 0.0 if trained.folder is None else largest_difference(val, trained.predictions()["val"])
+    """`prediction_difference` of val's predictions and the stored ones; 0 for a run that was trained just now."""
+    return 0.0 if trained.folder is None else prediction_difference(val, trained.predictions()["val"])
 
 
 OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-on`
