@@ -301,9 +301,9 @@ class TrainedModel:
         """
         import json
 
+        from zoo.explaining.choosing import open_explainer
         from zoo.explaining.explainer import check_method
         from zoo.explaining.explanations import Request
-        from zoo.explaining.mask_explanations import open_explainer
         from zoo.explaining.outputs import check_explainable, choose_seeds
         from zoo.explaining.subjects import list_named, with_masks
         from zoo.report.map_folder import MAPS_FILE, write_maps
@@ -313,7 +313,7 @@ class TrainedModel:
 
         check_method(method)
         card, tags = self.best.card, NAME_TAGS if keep_names else ()
-        check_explainable(card, label)
+        check_explainable(card, label, method)
         subject = list_named(tuple(map(Path, as_names(images))), card, cache_root(), tags)
         if masks:
             subject = with_masks(subject, Path(masks), card)

@@ -39,9 +39,9 @@ def explain_command(
     images are explained. Research use only; not a medical device.
     """
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError
+    from zoo.explaining.choosing import open_explainer
     from zoo.explaining.explainer import check_method
     from zoo.explaining.explanations import Request
-    from zoo.explaining.mask_explanations import open_explainer
     from zoo.explaining.outputs import check_explainable, choose_seeds
     from zoo.explaining.sampling import Place
     from zoo.explaining.subjects import list_named, list_tested, with_masks
@@ -66,7 +66,7 @@ def explain_command(
         device = resolve_device(str(flags["device"]))
         opened = [open_model(source, registry, cache_root(), device) for source in sources]
     card, label = opened[0].card, str(flags["label"] or "")
-    check_explainable(card, label)
+    check_explainable(card, label, str(flags["method"]))
     with quiet_stdout(), console.counting("listing the images") as progress:
         if inputs:
             subject = list_named(inputs, card, cache_root(), tags)

@@ -21,7 +21,7 @@ class MapCollection:
 
     def add(self, explained: ExplainedImage) -> None:
         """Keep what is needed of an image."""
-        if explained.square is None or explained.placement is None or not explained.explanations:  # refused, or no map
+        if explained.square is None or not explained.explanations:  # refused, or no map
             return
         is_measured = self.num_explained % self.step == 0
         self.num_explained += 1

@@ -39,6 +39,8 @@ class Explainer:
     def explain(self, squares: Array, columns: Array, decided: Array | None = None) -> Array:
         """Maps float32 (B, size, size), at least 0, of one column for each square (B, size, size, channels).
 
+        Those of cubes (B, size, size, size, channels) have three axes.
+
         `decided` is the label map (size, size) of the squares, which are then those of one image; None without masks.
         """
         import torch
@@ -85,7 +87,8 @@ def make_explainer(model: OpenModel, method: str, squares: Array, decided: Array
 
 
 def enlarge(maps: Tensor, size: int) -> Tensor:
-    """Enlarge maps (B, grid, grid) bilinearly to (B, size, size)."""
+    """Enlarge maps (B, grid, grid) to (B, size, size), bilinear; those of volumes along three axes, trilinear."""
     from torch.nn.functional import interpolate
 
-    return interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+    mode, sides = ("bilinear", (size, size)) if maps.ndim == 3 else ("trilinear", (size,) * 3)
+    return interpolate(maps[:, None], size=sides, mode=mode, align_corners=False)[:, 0]

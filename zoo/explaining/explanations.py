@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from zoo.explaining.explainer import Explainer, make_explainer
 from zoo.explaining.locating import FindMask, Location, compare_with_mask
 from zoo.explaining.outputs import ExplainedOutput, outputs_to_explain
 from zoo.images.placement import Placement
-from zoo.trained.inputs import NewImage, ReadImage
+from zoo.trained.inputs import ReadImage
 from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import IMAGES_AT_ONCE, NewAnswer, answer_batch, find_rules, read_batches
 
@@ -50,8 +51,8 @@ class ExplainedImage:
     """An image and the maps of its explained outputs; without them if it was refused."""
 
     answer: NewAnswer
-    square: Array | None = None  # (size, size, channels)
-    placement: Placement | None = None  # of the image in the square
+    square: Array | None = None  # (size, size, channels); of a volume the network's input (size, size, size, channels)
+    placement: Placement | None = None  # of the image in the square; None of a volume
     explanations: tuple[Explanation, ...] = ()
     mask: ExplainedMask | None = None  # of a model of masks
 
@@ -59,6 +60,7 @@ class ExplainedImage:
 class ImageExplainer:
     """Explain images with the first of some seeds of a model; the layer is found on the first image."""
 
+    kind: ClassVar[Literal["image", "mask", "volume"]] = "image"
     at_once = IMAGES_AT_ONCE
 
     def __init__(self, models: Sequence[OpenModel], request: Request) -> None:
@@ -71,7 +73,7 @@ class ImageExplainer:
         """Whether the method can explain the model."""
         return True
 
-    def explain_images(self, images: Iterable[NewImage]) -> Iterator[ExplainedImage]:
+    def explain_images(self, images: Iterable[Any]) -> Iterator[ExplainedImage]:
         """Yield the explained images in order; three batches are in memory at most."""
         for batch in read_batches(self.model, images, self.at_once):
             yield from self.explain_batch(batch)

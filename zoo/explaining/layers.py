@@ -27,9 +27,10 @@ class SpatialLayer:
     layout: Literal["NCHW", "NHWC", "tokens"]
     prefix: int  # tokens before those of the grid
     grid: int  # positions of a side
+    axes: int = 2  # 3 of volumes
 
     def to_maps(self, values: Tensor) -> Tensor:
-        """The values of the layer as (B, channels, grid, grid)."""
+        """The values of the layer as (B, channels, grid, grid), or along three axes."""
         if self.layout == "NCHW":
             return values
         if self.layout == "NHWC":
@@ -50,7 +51,7 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
     import torch
 
     detach_caches(tap.module)
-    with torch.enable_grad(), recorded_outputs(tap) as outputs:
+    with torch.enable_grad(), recorded_outputs(tap, images.ndim) as outputs:
         logits, features = tap(images.detach().requires_grad_())
         columns = evidence(logits)
         total = (columns * torch.arange(1, columns.shape[1] + 1, device=columns.device)).sum()  # a sum may cancel
@@ -106,8 +107,11 @@ def no_map(card: ModelCard, problem: str) -> RunError:
 
 
 @contextmanager
-def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
-    """Yield a list that fills with the name and output of every module up to the classifier, in order of their end."""
+def recorded_outputs(tap: FeatureTap, num_axes: int) -> Iterator[list[tuple[str, Tensor]]]:
+    """Yield a list that fills with the name and output of every module up to the classifier, in order of their end.
+
+    The outputs are tokens (B, N, C), or have as many axes as the network's input.
+    """
     outputs: list[tuple[str, Tensor]] = []
     is_open = True
 
@@ -117,7 +121,7 @@ def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
 
     def note(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, values: Any) -> None:
-            if is_open and hasattr(values, "ndim") and values.ndim in (3, 4):
+            if is_open and hasattr(values, "ndim") and values.ndim in (3, num_axes):
                 outputs.append((name, values))
 
         return hook
@@ -134,7 +138,7 @@ def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 def as_layer(name: str, place: int, values: Tensor, features: tuple[int, int | None]) -> SpatialLayer | None:
-    """The layer of an output, or None if its positions are not a square of more than one.
+    """The layer of an output, or None if its positions are not a square or cube of more than one.
 
     `features` are their number, by which the axis of the channels is recognized, and the number of prefix tokens.
     """
@@ -149,6 +153,9 @@ def as_layer(name: str, place: int, values: Tensor, features: tuple[int, int | N
             if fits and grid > 1
             else None
         )
+    if len(shape) == 4:
+        is_cube = len(set(shape[1:])) == 1 < shape[1]
+        return SpatialLayer(name=name, place=place, layout="NCHW", prefix=0, grid=shape[1], axes=3) if is_cube else None
     is_last = shape[2] == width != shape[0]
     grid, other = shape[:2] if is_last else shape[1:]
     if grid != other or grid == 1:

@@ -8,25 +8,19 @@ from typing import Any
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.explaining.explanations import ExplainedImage, ExplainedMask, Explanation, ImageExplainer, Request
+from zoo.explaining.explanations import ExplainedImage, ExplainedMask, Explanation, ImageExplainer
 from zoo.explaining.outputs import labels_to_explain
 from zoo.explaining.uncertainty import measure_uncertainty
 from zoo.images.placement import Placement
 from zoo.trained.inputs import ReadImage
-from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import NewAnswer
 from zoo.trained.segmenting import LARGE_AT_ONCE, decide_outputs, predict_output
-
-
-def open_explainer(models: Sequence[OpenModel], request: Request) -> ImageExplainer:
-    """The explainer of a model by what it predicts; the first of some seeds is explained."""
-    kind = MaskExplainer if models[0].card.task_kind.targets.spatial else ImageExplainer
-    return kind(models, request)
 
 
 class MaskExplainer(ImageExplainer):
     """Explain the mean mask of some seeds; the evidence is that of the first."""
 
+    kind = "mask"
     at_once = LARGE_AT_ONCE
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.errors import RunError, UsageError, nearest
+from zoo.explaining.explainer import GRAD_CAM
 from zoo.trained.card import ModelCard, read_model_card
 from zoo.trained.opening import best_of
 from zoo.trained.predicting import NewAnswer
@@ -27,12 +28,18 @@ class ExplainedOutput:
     decided: bool | None  # whether the label is the decision; None if the task decides nothing
 
 
-def check_explainable(card: ModelCard, label: str) -> None:
-    """Raise a ZooError if the task has no output to explain, or not the requested label."""
-    if card.volumes:
+def check_explainable(card: ModelCard, label: str, method: str) -> None:
+    """Raise a ZooError if the method cannot explain a model, or the task does not have the requested label."""
+    if card.dims == 3 and card.task_kind.targets.spatial:
         raise RunError(
-            f"{card.name} reads whole volumes, and maps are drawn on images only",
-            fix="explain a model of images; with dims = 2 in dataset.toml, it is trained on slices",
+            f"{card.name} predicts the masks of volumes, which are not explained",
+            fix="look at its masks: `zoo predict MODEL VOLUMES -o FOLDER`",
+            code="no-map",
+        )
+    if card.dims == 3 and method != GRAD_CAM:
+        raise UsageError(
+            f"--method {method} explains images, but {card.name} reads whole volumes",
+            fix=f"use --method {GRAD_CAM}",
             code="no-map",
         )
     if card.inputs:

@@ -13,7 +13,7 @@ from zoo.arrays import Array
 from zoo.data.dataset import KNOWN_UNIT, BoundaryRule
 from zoo.data.masks import pack_map, read_mask
 from zoo.data.opening import OpenDataset
-from zoo.data.volumes import read_volume, spacing_of
+from zoo.data.volumes import spacing_of
 from zoo.errors import DataError, ResultsError
 from zoo.evaluation.mask_statistics import compare_masks, compare_pixels
 from zoo.evaluation.predict_masks import decide_mask
@@ -210,7 +210,7 @@ def read_masked_images(model: OpenModel, tested: TestedImages, test: Predictions
 
 def read_labeled_volumes(model: OpenModel, tested: TestedImages, test: Predictions) -> Iterator[TestInput]:
     for row, name in enumerate(test.sample_ids.tolist()):
-        yield LabeledVolume(model=model, test=test.take(np.array([row])), volume=read_tested_volume(tested, name))
+        yield LabeledVolume(model=model, test=test.take(np.array([row])), volume=tested.read_volume(name))
 
 
 def read_masked_volumes(model: OpenModel, tested: TestedImages, test: Predictions) -> Iterator[TestInput]:
@@ -219,7 +219,7 @@ def read_masked_volumes(model: OpenModel, tested: TestedImages, test: Prediction
             model=model,
             test=test.take(np.array([row])),
             **read_reference(tested, name),
-            volume=read_tested_volume(tested, name),
+            volume=tested.read_volume(name),
         )
 
 
@@ -234,12 +234,6 @@ def require_pixels(read: ReadImage) -> Array:
     if read.pixels is None:
         raise DataError(read.refused, fix=read.fix)
     return read.pixels
-
-
-def read_tested_volume(tested: TestedImages, name: str) -> ReadVolume:
-    source, image = tested.dataset, tested.image_of(name)
-    values = read_volume(source, tested.rows[name], image)
-    return ReadVolume(values=values, spacing=spacing_of(source, image), differs=())
 
 
 def read_reference(tested: TestedImages, name: str) -> dict[str, Any]:

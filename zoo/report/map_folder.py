@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoo.errors import UsageError, convert_disk_errors, with_fix
 from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explanations import ExplainedImage, ExplainedMask, Explanation, ImageExplainer
@@ -19,10 +21,10 @@ from zoo.explaining.subjects import Subject
 from zoo.explaining.uncertainty import ENTROPY
 from zoo.leaderboard.formatting import number
 from zoo.report.html import render_page
-from zoo.report.map_statements import LEGENDS, NO_EVIDENCE, list_numbers, name_explained, state_numbers
-from zoo.report.mask_sheets import draw_mask_sheet
+from zoo.report.map_statements import LEGENDS, NO_EVIDENCE, list_numbers, name_explained, name_positions, state_numbers
 from zoo.report.new_answers import MAX_LINES, OUTSIDE, list_refused
 from zoo.report.overlays import as_shares, draw_panels, save_map, save_png, shown_part
+from zoo.report.panels import join_panels, mask_panels, volume_panels
 from zoo.report.text import table_lines
 from zoo.system.files import folder_written_whole
 from zoo.system.progress import Console
@@ -63,7 +65,13 @@ class MapFolder:
 
     @property
     def has_masks(self) -> bool:
-        return self.card.task_kind.targets.spatial
+        return self.explaining.kind == "mask"
+
+    @property
+    def positions(self) -> str:
+        """The layer's positions, "7 x 7"."""
+        explainer = self.explaining.explainer
+        return name_positions(explainer.layer) if explainer and explainer.layer else ""
 
     @property
     def seeds(self) -> str:
@@ -97,7 +105,7 @@ class MapFolder:
         assert explained.placement is not None
         placement, name = explained.placement, explained.answer.name
         stem = f"{self.num_explained:05d}-{file_stem(name)}"
-        sheet = draw_mask_sheet(explained, self.card.intensity)
+        sheet, num_panels = join_panels(mask_panels(explained, self.card.intensity))
         save_png(sheet, self.folder / f"{stem}.png")
         row: dict[str, Any] = {"overlay": f"{stem}.png", "dice": dict(mask.dice) or None, "uncertainty": {}, "maps": []}
         for kind, values in mask.uncertainty.items():
@@ -113,7 +121,7 @@ class MapFolder:
         scores = [f"Dice of {label} {number(value, 2)}" for label, value in mask.dice.items()]
         text = f"{name}, its mask, where it is unsure, and the evidence"
         texts = {"answer": "; ".join([*scores, unsure]), "text": text}
-        self.show(sheet, 2 + len(mask.uncertainty) + len(explained.explanations), name, texts)
+        self.show(sheet, num_panels, name, texts)
         return row
 
     def describe(self, explanation: Explanation) -> dict[str, Any]:
@@ -131,18 +139,24 @@ class MapFolder:
         }
 
     def draw(self, explained: ExplainedImage, explanation: Explanation) -> dict[str, str]:
-        """Write the two pictures of a map; return their names."""
-        assert explained.square is not None and explained.placement is not None
+        """Write the picture of a map, and the map; return their names."""
+        assert explained.square is not None
         stem = f"{self.num_maps:05d}-{file_stem(explained.answer.name)}"
-        files = {"overlay": f"{stem}.png", "map": f"{stem}.map.png"}
-        panels = draw_panels(explained.square, explanation.map, explained.placement, self.card.intensity)
+        if explained.placement is None:  # a volume
+            files = {"overlay": f"{stem}.png", "map": f"{stem}.map.npy"}
+            panels, num_panels = join_panels(volume_panels(explained.square, explanation.map))
+            np.save(self.folder / files["map"], as_shares(explanation.map).astype(np.float32))
+        else:
+            files = {"overlay": f"{stem}.png", "map": f"{stem}.map.png"}
+            panels = draw_panels(explained.square, explanation.map, explained.placement, self.card.intensity)
+            num_panels = 2
+            save_map(as_shares(shown_part(explanation.map, explained.placement)), self.folder / files["map"])
         save_png(panels, self.folder / files["overlay"])
-        save_map(as_shares(shown_part(explanation.map, explained.placement)), self.folder / files["map"])
         output = explanation.output
         answer = f"{output.label}: {number(output.value, 2)}"
         decided = "" if output.decided is not False else "not the decision"
         text = f"{explained.answer.name}, and where the evidence for {answer} is"
-        self.show(panels, 2, explained.answer.name, {"answer": answer, "text": text, "decided": decided})
+        self.show(panels, num_panels, explained.answer.name, {"answer": answer, "text": text, "decided": decided})
         return files
 
     def show(self, panels: Image, num_panels: int, image: str, texts: Mapping[str, str]) -> None:
@@ -181,11 +195,12 @@ class MapFolder:
             run=f"{card.run[:8]}, {self.seeds}",
             method=self.explaining.request.method,
             layer=self.layer,
-            grid=self.grid,
+            positions=self.positions,
             statements=statements,
             table=list_numbers(numbers),
             pictures=self.shown,
-            legend=LEGENDS[self.has_masks],
+            legend=LEGENDS[self.explaining.kind],
+            is_wide=self.explaining.kind != "image",
             num_pictures=self.num_explained if self.has_masks else self.num_maps,
             has_masks=self.has_masks,
             num_refused=self.num_refused,
@@ -214,7 +229,7 @@ def write_maps(
 
 def file_stem(name: str) -> str:
     """The stem of an image's pictures, in characters that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", mask_stem(name))[:60]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", mask_stem(name).removesuffix(".nii"))[:60]
 
 
 def as_uri(panels: Image, num_panels: int) -> str:
@@ -231,7 +246,7 @@ def summarize_maps(written: MapFolder, numbers: MapNumbers, output: Path) -> lis
     card, layer = written.card, written.layer
     lines = list_refused(written.problems, written.num_refused)
     method = written.explaining.request.method
-    of_layer = f" of {layer}, {written.grid} x {written.grid} positions" if layer else ""
+    of_layer = f" of {layer}, {written.positions} positions" if layer else ""
     run = f"run {card.run[:8]}, {written.seeds}"
     masks = f"{written.num_explained} masks and " if written.has_masks else ""
     lines.append(f"{masks}{written.num_maps} maps by {card.name} ({run}) in {output}: {method}{of_layer}")

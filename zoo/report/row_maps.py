@@ -13,16 +13,23 @@ from zoo.data.contact_sheet import Thumbnail
 from zoo.data.opening import OpenDataset
 from zoo.errors import ZooError, clean
 from zoo.evaluation.predictions import load_predictions
+from zoo.explaining.choosing import open_explainer
 from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explainer import GRAD_CAM
 from zoo.explaining.explanations import ExplainedImage, ImageExplainer, Request
-from zoo.explaining.mask_explanations import open_explainer
 from zoo.explaining.outputs import check_explainable
 from zoo.explaining.sampling import TestedImages, sample_ids_of
 from zoo.leaderboard.tables import ScoredRow
 from zoo.registry.lookup import Registry
 from zoo.report.html import small_picture
-from zoo.report.map_statements import NO_EVIDENCE, list_numbers, name_explained, name_output, state_numbers
+from zoo.report.map_statements import (
+    NO_EVIDENCE,
+    list_numbers,
+    name_explained,
+    name_output,
+    name_positions,
+    state_numbers,
+)
 from zoo.report.overlays import as_shares, gray_or_color, lay_over, shown_part
 from zoo.results.store import WEIGHTS_FILE
 from zoo.system.devices import resolve_device
@@ -87,7 +94,9 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
         if folder != best and not len(shown.sample_ids):
             continue
         model = open_model(folder, source.registry, source.cache, resolve_device("auto"))
-        check_explainable(model.card, "")
+        check_explainable(model.card, "", GRAD_CAM)
+        if model.card.dims == 3:
+            return RowMaps(reason="a page shows slices; `zoo explain` maps whole volumes")
         find_mask = shown.find_mask if shown.has_masks else None
         explaining = open_explainer([model], Request(method=GRAD_CAM, find_mask=find_mask))
         for explained in explaining.explain_images(shown.list_images()):
@@ -110,7 +119,7 @@ def measure_tested(explaining: ImageExplainer, tested: TestedImages, progress: P
         return RowMaps(reason="no test image has a map")
     layer, card = explainer.layer, explaining.model.card
     return RowMaps(
-        model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {layer.grid} x {layer.grid} positions",
+        model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {name_positions(layer)} positions",
         statements=tuple(state_numbers(numbers, layer.grid)),
         table=tuple(list_numbers(numbers)),
     )

@@ -1,8 +1,8 @@
-"""Draw a predicted mask, where it is unsure, and the evidence for its labels, side by side over the image."""
+"""Draw what is known of an image or volume side by side: masks, where they are unsure, slices and their maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,31 +12,46 @@ from zoo.data.contact_sheet import OUTLINES, find_outlines
 from zoo.errors import clean
 from zoo.explaining.explanations import ExplainedImage
 from zoo.images.placement import Placement
+from zoo.images.volumes import slice_at
 from zoo.report.overlays import PANEL_GAP, as_shares, enlarge_panel, gray_or_color, lay_over, shown_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SHOWN_DEVIATIONS = (-2.0, 2.0)  # from the mean of a volume; of a window, its ends
 FILLED = 0.4  # opacity of a predicted mask
 LETTER_HEIGHT, CAPTION_HEIGHT = 15, 21  # pixels of their size, and above a panel
 
 
-def draw_mask_sheet(explained: ExplainedImage, intensity: tuple[float, float]) -> Image:
-    """The panels of an image in one row, each below its caption."""
+def join_panels(panels: Iterable[tuple[str, Image]]) -> tuple[Image, int]:
+    """Panels of one size in a row, each below its caption, and their number."""
     from PIL import Image, ImageDraw, ImageFont
 
-    panels = list(list_panels(explained, intensity))
-    width, height = panels[0][1].size
-    sheet = Image.new("RGB", (len(panels) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION_HEIGHT), (255, 255, 255))
+    joined = list(panels)
+    width, height = joined[0][1].size
+    sheet = Image.new("RGB", (len(joined) * (width + PANEL_GAP) - PANEL_GAP, height + CAPTION_HEIGHT), (255, 255, 255))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTER_HEIGHT)
-    for number, (caption, panel) in enumerate(panels):
+    for number, (caption, panel) in enumerate(joined):
         left = number * (width + PANEL_GAP)
         draw.text((left, 0), clean(caption)[: 2 * width // LETTER_HEIGHT], fill=(0, 0, 0), font=font)
         sheet.paste(panel, (left, CAPTION_HEIGHT))
-    return sheet
+    return sheet, len(joined)
 
 
-def list_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> Iterator[tuple[str, Image]]:
+def volume_panels(cube: Array, values: Array) -> Iterator[tuple[str, Image]]:
+    """The middle slice of a volume and that with most evidence, each as the network gets it and under its map.
+
+    `cube` is the network's input (size, size, size, channels), `values` the map of all its positions.
+    """
+    size, shares = len(values), as_shares(values)
+    for caption, place in (("middle", size // 2), ("most evidence", int(values.sum(axis=(0, 1)).argmax()))):
+        image = enlarge_panel(gray_or_color(slice_at(cube, place)[..., None], SHOWN_DEVIATIONS))
+        yield f"slice {place + 1} of {size}: {caption}", image
+        yield "evidence", lay_over(image, slice_at(shares, place))
+
+
+def mask_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> Iterator[tuple[str, Image]]:
+    """An image, its masks, where the predicted one is unsure, and the evidence for each label."""
     mask, placement = explained.mask, explained.placement
     assert mask is not None and placement is not None and explained.square is not None
     image = enlarge_panel(gray_or_color(shown_part(explained.square, placement), intensity))
