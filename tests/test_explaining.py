@@ -12,7 +12,7 @@ from torch import nn
 from zoo import BINARY, ORDINAL, SEGMENTATION, ModelSpec
 from zoo.errors import RunError, UsageError
 from zoo.explaining.collecting import MapCollection
-from zoo.explaining.explainer import evidence_of
+from zoo.explaining.explainer import enlarge, evidence_of
 from zoo.explaining.gradcam import grad_cam
 from zoo.explaining.layers import check_gradient, find_layer
 from zoo.explaining.locating import FolderMasks, center_map, compare_with_mask, mask_stem, point, share_inside
@@ -83,6 +83,23 @@ def test_grad_cam_of_a_pooled_map_is_the_class_activation_map(pooled, images):
     expected = (weights[:, :, None, None] * activations).sum(dim=1).clamp(min=0) / 64  # positions
     assert (layer.name, layer.layout, layer.grid) == ("act", "NCHW", 8)
     torch.testing.assert_close(maps, expected)
+
+
+def test_grad_cam_of_volumes_is_that_of_images_along_three_axes():
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.add_module("conv", nn.Conv3d(1, 4, 2, stride=2))
+    network.add_module("pool", nn.AdaptiveAvgPool3d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc", nn.Linear(4, 3))
+    tap, volumes = tap_of(network), torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    layer = find_layer(tap, volumes, as_logits, CARD)
+    (values,) = grad_cam(tap, volumes, torch.tensor([2]), as_logits, layer)
+    weights = network.fc.weight.detach()[2]
+    expected = (weights[:, None, None, None] * network.conv(volumes)[0].detach()).sum(dim=0).clamp(min=0) / 64
+    assert (layer.name, layer.grid, layer.axes) == ("conv", 4, 3)
+    torch.testing.assert_close(values, expected)
+    assert enlarge(values[None], 8).shape == (1, 8, 8, 8)
 
 
 def test_two_classes_are_explained_by_the_difference_of_their_logits():
@@ -356,7 +373,7 @@ def test_equal_numbers_do_not_beat_the_center():
     assert comparison.beats_center is False
     statements = state_numbers(MapNumbers(maps=20, empty=3, comparisons={"pointing": comparison}), 2)
     assert statements[0].startswith("The maps do not beat the center of the image")
-    assert "3 of 20 maps are empty" in statements[1] and "2 x 2 positions" in statements[2]
+    assert "3 of 20 maps are empty" in statements[1] and "2 positions to a side" in statements[2]
 
 
 def test_without_masks_it_is_said_that_nothing_was_tested():

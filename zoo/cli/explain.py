@@ -35,8 +35,9 @@ def explain_command(
 ) -> int:
     """Show where a trained model looks, with numbers about how far the maps can be trusted.
 
-    MODEL is as for `zoo predict`; of several seeds the one with the best val score. Without IMAGES, 24 of its test
-    images are explained. Research use only; not a medical device.
+    MODEL is as for `zoo predict`; of several seeds the one with the best val score. Of masks it also shows where they
+    are unsure, and where the seeds disagree. Without IMAGES, 24 of its test images or volumes are explained. Research
+    use only; not a medical device.
     """
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError
     from zoo.explaining.choosing import open_explainer

@@ -24,7 +24,7 @@ from zoo.cli.terminal import registry_with_warnings, tell
 def robustness_command(
     model: str, corruptions: tuple[str, ...], output: Path | None, results: Path, **flags: str | None
 ) -> None:
-    """Score a trained model on its test images with corruptions of growing severity.
+    """Score a trained model on its test images or volumes with corruptions of growing severity.
 
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Nothing is trained or stored.
     """

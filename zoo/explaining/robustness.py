@@ -1,4 +1,4 @@
-"""Score a trained model on its test images with corruptions of growing severity."""
+"""Score a trained model on its test images or volumes with corruptions of growing severity."""
 
 from __future__ import annotations
 

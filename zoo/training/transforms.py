@@ -11,7 +11,9 @@ from zoo.specs.transform import TransformSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOISE_AT_ONCE = 1 << 22  # perf: values of an image; all of a volume of 512 x 512 x 400 at once would take over 5 GB
+NOISE_AT_ONCE = (
+    1 << 22
+)  # perf: values; hashes of 16 bytes each, in several copies, would fill the memory
 
 
 def cut_out(images: Tensor, draws: Tensor, *, side: float) -> Tensor:
