@@ -192,6 +192,7 @@ def test_a_transform_without_severities_and_a_model_of_other_data_are_one_line(z
     for words, code in (
         (("--corruptions", "cutout"), "unknown-transform"),
         (("--data", tiny_data / "table"), "no-dataset"),
+        (("--metric", "dice"), "usage"),
     ):
         done = zoo("robustness", "folders/tiny_cnn", "--results", trained, *words)
         assert done.returncode == 2 and f"error[{code}]" in done.stderr.splitlines()[-1], done.stderr

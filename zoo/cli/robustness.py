@@ -29,7 +29,13 @@ def robustness_command(
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Nothing is trained or stored.
     """
     from zoo.errors import clean, convert_disk_errors
-    from zoo.explaining.robustness import INPUTS, find_corruptions, measure_robustness, open_tested_model
+    from zoo.explaining.robustness import (
+        INPUTS,
+        find_corruptions,
+        find_task_metric,
+        measure_robustness,
+        open_tested_model,
+    )
     from zoo.explaining.sampling import Place
     from zoo.registry.loading import quiet_stdout
     from zoo.report.robustness import robustness_lines, write_robustness
@@ -44,11 +50,11 @@ def robustness_command(
     source = best_of(find_models(model, results))
     card, registry = read_model_card(source), registry_with_warnings(console)
     chosen = find_corruptions(corruptions, registry, card.dims)
+    metric = find_task_metric(flags["metric"] or "", card.task_kind, registry)
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         opened = open_model(source, registry, cache_root(), resolve_device(str(flags["device"])))
-    metric = registry.find("metric", flags["metric"] or card.task_kind.primary_metric)
-    with quiet_stdout(), console.counting("reading the test images") as progress:
+    with quiet_stdout(), console.counting(f"reading the test {INPUTS[card.dims]}") as progress:
         place = Place(registry=registry, cache=cache_root(), data=flags["data"] or "")
         tested = open_tested_model(opened, place, progress)
     with quiet_stdout(), console.counting("predicting", INPUTS[card.dims]) as progress:

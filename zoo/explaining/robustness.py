@@ -26,6 +26,7 @@ from zoo.specs.metric import MetricSpec
 from zoo.statistics.pairs import compare_pairs, difference_intervals, holm
 from zoo.system.progress import Progress
 from zoo.tasks.overlaps import COUNTED
+from zoo.tasks.task import Task
 from zoo.trained.opening import OpenModel
 from zoo.trained.predicting import scoring_context
 from zoo.trained.second_input import no_metadata
@@ -92,6 +93,7 @@ def find_corruptions(names: Sequence[str], registry: Registry, dims: int) -> Cor
     """
     installed = {name: spec.dims for name, spec in registry.specs("transform").items() if spec.severities}
     fitting = [name for name, axes in installed.items() if dims in axes]
+    left_out = [name for name in installed if name not in fitting]
     cases = [Case()]
     for name in names or fitting:
         choice = find_choice("transform", name, registry)
@@ -104,7 +106,15 @@ def find_corruptions(names: Sequence[str], registry: Registry, dims: int) -> Cor
         for severity, options in enumerate(choice.spec.severities, start=1):
             changed = replace(choice, options={**choice.spec.options, **options})
             cases.append(Case(name, severity, changed))
-    return Corruptions(cases=tuple(cases), left_out=() if names else tuple(installed.keys() - set(fitting)))
+    return Corruptions(cases=tuple(cases), left_out=() if names else tuple(left_out))
+
+
+def find_task_metric(name: str, task: Task, registry: Registry) -> MetricSpec:
+    """The named metric, or the one that ranks the task. Raises UsageError for a metric of other tasks."""
+    metric: MetricSpec = registry.find("metric", name or task.primary_metric)
+    if task.name not in metric.tasks:
+        raise UsageError(f"--metric {name}: not a metric of {task} tasks", fix="see: zoo list metrics")
+    return metric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

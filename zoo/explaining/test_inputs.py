@@ -1,4 +1,4 @@
-"""The test images or volumes of a trained model, stored as its network takes them, which a corruption changes."""
+"""The test images or volumes of a trained model before they are normalized, where a corruption changes them."""
 
 from __future__ import annotations
 

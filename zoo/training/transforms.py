@@ -11,9 +11,7 @@ from zoo.specs.transform import TransformSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOISE_AT_ONCE = (
-    1 << 22
-)  # perf: values; hashes of 16 bytes each, in several copies, would fill the memory
+NOISE_AT_ONCE = 1 << 22  # perf: values; hashes of 16 bytes each, in several copies, would fill the memory
 
 
 def cut_out(images: Tensor, draws: Tensor, *, side: float) -> Tensor:
