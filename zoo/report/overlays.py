@@ -73,16 +73,16 @@ def draw_panels(square: Array, values: Array, placement: Placement, intensity: t
     """The image and, at its right, the image under its map."""
     from PIL import Image
 
-    image = enlarge_panel(gray_or_color(shown_part(square, placement), intensity))
+    image = fit_to_panel(gray_or_color(shown_part(square, placement), intensity))
     sheet = Image.new("RGB", (2 * image.width + PANEL_GAP, image.height), (255, 255, 255))
     sheet.paste(image, (0, 0))
     sheet.paste(lay_over(image, as_shares(shown_part(values, placement))), (image.width + PANEL_GAP, 0))
     return sheet
 
 
-def enlarge_panel(image: Image, resampling: int | None = None) -> Image:
-    """The image at the size of a panel, bicubic by default."""
-    zoom = PANEL_SIDE / max(image.size)
+def fit_to_panel(image: Image, resampling: int | None = None, side: int = PANEL_SIDE) -> Image:
+    """The image with a longer side of this length, resized bicubic by default."""
+    zoom = side / max(image.size)
     return image.resize(tuple(max(1, round(side * zoom)) for side in image.size), resampling)  # type: ignore[arg-type]
 
 

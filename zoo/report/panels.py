@@ -13,12 +13,13 @@ from zoo.errors import clean
 from zoo.explaining.explanations import ExplainedImage
 from zoo.images.placement import Placement
 from zoo.images.volumes import slice_at
-from zoo.report.overlays import PANEL_GAP, as_shares, enlarge_panel, gray_or_color, lay_over, shown_part
+from zoo.report.overlays import PANEL_GAP, PANEL_SIDE, as_shares, fit_to_panel, gray_or_color, lay_over, shown_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SHOWN_DEVIATIONS = (-2.0, 2.0)  # from the mean of a volume; of a window, its ends
+MAX_SIDE = 640  # pixels of a panel with a mask: thin structures are lost in smaller ones
 FILLED = 0.4  # opacity of a predicted mask
 LETTER_HEIGHT, CAPTION_HEIGHT = 15, 21  # pixels of their size, and above a panel
 
@@ -45,7 +46,7 @@ def volume_panels(cube: Array, values: Array) -> Iterator[tuple[str, Image]]:
     """
     size, shares = len(values), as_shares(values)
     for caption, place in (("middle", size // 2), ("most evidence", int(values.sum(axis=(0, 1)).argmax()))):
-        image = enlarge_panel(gray_or_color(slice_at(cube, place)[..., None], SHOWN_DEVIATIONS))
+        image = fit_to_panel(gray_or_color(slice_at(cube, place)[..., None], SHOWN_DEVIATIONS))
         yield f"slice {place + 1} of {size}: {caption}", image
         yield "evidence", lay_over(image, slice_at(shares, place))
 
@@ -54,25 +55,26 @@ def mask_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> It
     """An image, its masks, where the predicted one is unsure, and the evidence for each label."""
     mask, placement = explained.mask, explained.placement
     assert mask is not None and placement is not None and explained.square is not None
-    image = enlarge_panel(gray_or_color(shown_part(explained.square, placement), intensity))
+    side = min(max(*placement.resized, PANEL_SIDE), MAX_SIDE)
+    image = fit_to_panel(gray_or_color(shown_part(explained.square, placement), intensity), side=side)
     yield "image", image
-    filled = fill_mask(image, fit_panel(mask.decided, placement))
+    filled = fill_mask(image, fit_labels(mask.decided, placement, side))
     if mask.reference is None:
         yield "mask", filled
     else:
-        yield "mask; reference outlined", outline_mask(filled, fit_panel(mask.reference, placement))
+        yield "mask; reference outlined", outline_mask(filled, fit_labels(mask.reference, placement, side))
     for name, values in mask.uncertainty.items():
         yield name, lay_over(image, shown_part(values, placement))
     for each in explained.explanations:
         yield f"evidence for {each.output.label}", lay_over(image, as_shares(shown_part(each.map, placement)))
 
 
-def fit_panel(label_map: Array, placement: Placement) -> Array:
+def fit_labels(label_map: Array, placement: Placement, side: int) -> Array:
     """A label map of the network's input at the size of a panel."""
     from PIL import Image
 
     part = Image.fromarray(shown_part(label_map, placement))
-    return np.asarray(enlarge_panel(part, Image.Resampling.NEAREST))
+    return np.asarray(fit_to_panel(part, Image.Resampling.NEAREST, side))
 
 
 def fill_mask(image: Image, label_map: Array) -> Image:
@@ -85,11 +87,10 @@ def fill_mask(image: Image, label_map: Array) -> Image:
 
 
 def outline_mask(image: Image, label_map: Array) -> Image:
-    """The image with the outlines of a mask, two pixels wide."""
+    """The image with the outlines of a mask."""
     from PIL import Image
-    from scipy.ndimage import binary_dilation
 
-    drawn, edges = np.array(image), binary_dilation(find_outlines(label_map)) & (label_map > 0)
+    drawn, edges = np.array(image), find_outlines(label_map)
     drawn[edges] = colors_of(label_map[edges])
     return Image.fromarray(drawn)
 
