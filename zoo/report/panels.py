@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SHOWN_DEVIATIONS = (-2.0, 2.0)  # from the mean of a volume; of a window, its ends
-MAX_SIDE = 640  # pixels of a panel with a mask: thin structures are lost in smaller ones
+MAX_PANEL_SIDE = 640  # pixels of a panel with a mask: thin structures are lost in smaller ones
 FILLED = 0.4  # opacity of a predicted mask
 LETTER_HEIGHT, CAPTION_HEIGHT = 15, 21  # pixels of their size, and above a panel
 
@@ -55,21 +55,21 @@ def mask_panels(explained: ExplainedImage, intensity: tuple[float, float]) -> It
     """An image, its masks, where the predicted one is unsure, and the evidence for each label."""
     mask, placement = explained.mask, explained.placement
     assert mask is not None and placement is not None and explained.square is not None
-    side = min(max(*placement.resized, PANEL_SIDE), MAX_SIDE)
+    side = min(max(*placement.resized, PANEL_SIDE), MAX_PANEL_SIDE)
     image = fit_to_panel(gray_or_color(shown_part(explained.square, placement), intensity), side=side)
     yield "image", image
-    filled = fill_mask(image, fit_labels(mask.decided, placement, side))
+    filled = fill_mask(image, fit_label_map(mask.decided, placement, side))
     if mask.reference is None:
         yield "mask", filled
     else:
-        yield "mask; reference outlined", outline_mask(filled, fit_labels(mask.reference, placement, side))
+        yield "mask; reference outlined", outline_mask(filled, fit_label_map(mask.reference, placement, side))
     for name, values in mask.uncertainty.items():
         yield name, lay_over(image, shown_part(values, placement))
     for each in explained.explanations:
         yield f"evidence for {each.output.label}", lay_over(image, as_shares(shown_part(each.map, placement)))
 
 
-def fit_labels(label_map: Array, placement: Placement, side: int) -> Array:
+def fit_label_map(label_map: Array, placement: Placement, side: int) -> Array:
     """A label map of the network's input at the size of a panel."""
     from PIL import Image
 
