@@ -20,6 +20,7 @@ from zoo.evaluation.thresholds import choose_thresholds
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sections import CORE_SECTIONS, OwnedSection, complete_section, complete_sections, list_sections
+from zoo.leaderboard.tables import ReportOptions, parse_by
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.report.board_csv import table_to_csv
@@ -129,6 +130,36 @@ def test_the_figure_of_a_section_is_on_the_page_and_a_file(board):
     assert figure.svg in to_html([board])
     assert "Decisions that depend on the seed" in to_svg_file(figure)
     assert to_csv_file(figure).splitlines()[0] == "series,model,share of changed decisions,low,high"
+
+
+def test_a_further_table_with_the_name_of_another_section_is_left_out(results):
+    sections = [
+        OwnedSection(
+            name=name, plugin="zoo-x", spec=SectionSpec(name=name, build=lambda _, part=part: replace(TABLE, name=part))
+        )
+        for name, part in (("a", "b"), ("a.b", ""))
+    ]
+    (board,) = build_leaderboard(results, KNOWN, sections=sections)
+    assert [section.name for section in board.sections] == ["a.b"]
+    (dropped,) = board.dropped
+    assert dropped.name == "a" and "another section is called 'a.b'" in dropped.reason
+
+
+@pytest.mark.parametrize("name", ["model", "group", "p (Holm)", "dataset", "auroc_low", "num_parameters", "a|b", "<b>"])
+def test_a_metric_may_have_the_name_of_another_column(tmp_path, store, name):
+    known = {**KNOWN, name: replace(KNOWN["accuracy"], name=name)}
+    sexes = np.array(["m", "f"] * 20)
+    for seed in (0, 1):
+        store(tmp_path, seed=seed, metrics=(name, "auroc"), metadata={"sex": sexes})
+    options = ReportOptions(by=parse_by(["sex"]), ensembles=True)
+    (board,) = build_leaderboard(load_results(tmp_path)[0], known, options, sections=CORE_SECTIONS)
+    assert not board.dropped and list_figures(board).figures
+    for table in ("board", "subgroups", "ensembles"):
+        headings, first, *_ = csv.reader(io.StringIO(table_to_csv([board], table)))
+        line = dict(zip(headings, first, strict=True))
+        assert len(line) == len(headings)
+        assert (line["dataset"], line["model"]) == ("dots", "net")
+        assert {f"metric {name}", f"table {name}", name} & line.keys()
 
 
 # --- sections that fail ----------------------------------------------------------------------------------------------

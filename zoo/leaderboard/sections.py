@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -80,7 +80,11 @@ def build_sections(
             continue
         try:
             with noted_interrupts() as interrupts, process_unchanged():
-                built += complete_sections(section.spec.build(request), section)
+                parts = complete_sections(section.spec.build(request), section)
+                refuse_taken_names(
+                    parts, section, {*(other.name for other in sections), *(each.name for each in built)}
+                )
+                built += parts
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt) and interrupts:
                 raise
@@ -103,6 +107,12 @@ def complete_sections(built: object, section: OwnedSection) -> list[Section]:
             complete_section(replace(part, name=name, title=part.title or section.spec.title or section.name))
         )
     return completed
+
+
+def refuse_taken_names(parts: Sequence[Section], section: OwnedSection, names: Container[str]) -> None:
+    """Raise ValueError if a further table has the name of another section: part `b` of `a` that of a section `a.b`."""
+    if taken := [part.name for part in parts if part.name != section.name and part.name in names]:
+        raise ValueError(f"another section is called {taken[0]!r}: set another `name`")
 
 
 def complete_section(section: Section) -> Section:
