@@ -81,9 +81,7 @@ def build_sections(
         try:
             with noted_interrupts() as interrupts, process_unchanged():
                 parts = complete_sections(section.spec.build(request), section)
-                refuse_taken_names(
-                    parts, section, {*(other.name for other in sections), *(each.name for each in built)}
-                )
+                refuse_taken_names(parts, section, {each.name for each in (*sections, *built)})
                 built += parts
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt) and interrupts:
