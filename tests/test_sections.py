@@ -28,7 +28,7 @@ from zoo.report.board_html import to_html
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
-from zoo.report.figures.board_figures import list_figures
+from zoo.report.figures.board_figures import draw_section_dots, draw_section_lines, list_figures
 from zoo.report.figures.figure import to_csv_file, to_svg_file
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
@@ -237,6 +237,16 @@ def test_a_figure_that_cannot_be_drawn_is_refused(series, reason):
     figure = SectionFigure(title="f", text="t", axes=("x", "y"), series=(series,))
     with pytest.raises(ValueError, match=re.escape(reason)):
         complete_section(replace(TABLE, figures=(figure,)))
+
+
+@pytest.mark.parametrize("kind", ["lines", "dots"])
+def test_thirty_six_series_of_a_figure_differ_in_style(kind):
+    series = tuple(FigureSeries(name=str(number), x=(0, 1), y=(0.5, number / 36)) for number in range(36))
+    figure = SectionFigure(title="f", text="t", axes=("x", "y"), series=series, kind=kind)
+    drawn = {"lines": draw_section_lines, "dots": draw_section_dots}[kind](figure)
+    patterns = {"lines": r'class="line (c\d)"( stroke-dasharray="[^"]*")? ', "dots": r'class="mark (c\d)" d="([^"]*)"'}
+    styles = {(color, re.sub(r"[mM][\d. -]*", "", shape)) for color, shape in re.findall(patterns[kind], drawn)}
+    assert len(styles) == 36
 
 
 def test_numbers_of_numpy_and_intervals_become_plain_cells():
