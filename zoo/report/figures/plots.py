@@ -103,7 +103,7 @@ def close_svg(parts: Sequence[str], width: float, height: float, label: str) -> 
     return open_svg(width, height, label, "fig") + "".join(parts) + "</svg>"
 
 
-def shape_of(style: int) -> int:
+def place_of_shape(style: int) -> int:
     """The place of a style's marker and dashes: with the six colors, 36 styles differ."""
     return (style + style // 6) % 6
 
@@ -118,7 +118,7 @@ def draw_marker(style: int, x: float, y: float, r: float = 4.5) -> str:
         f"M{pixel(x)} {pixel(y + r + 0.5)}l{r + 0.5} {-2 * r}h{-2 * r - 1}Z",
         f"M{pixel(x - r)} {pixel(y - 1.5)}h{2 * r}v3h{-2 * r}Z",
     )
-    return f'<path class="mark c{style % 6}" d="{shapes[shape_of(style)]}"/>'
+    return f'<path class="mark c{style % 6}" d="{shapes[place_of_shape(style)]}"/>'
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def draw_references(area: Area, references: Sequence[GuideLine]) -> list[str]:
 
 
 def dash_of(style: int) -> str:
-    dashes = DASHES[shape_of(style)]
+    dashes = DASHES[place_of_shape(style)]
     return f' stroke-dasharray="{dashes}"' if dashes else ""
 
 
