@@ -74,14 +74,14 @@ def build_sections(
     from zoo.evaluation.reasons import describe_error
 
     built: list[Section] = []
-    dropped = []
+    dropped, reserved = [], {section.name for section in sections}
     for section in sections:
         if section.spec.tasks and request.card.task.name not in section.spec.tasks:
             continue
         try:
             with noted_interrupts() as interrupts, process_unchanged():
                 parts = complete_sections(section.spec.build(request), section)
-                refuse_taken_names(parts, section, {each.name for each in (*sections, *built)})
+                refuse_taken_names(parts, section, reserved | {part.name for part in built})
                 built += parts
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt) and interrupts:
