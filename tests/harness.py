@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection():
     """Collect without garbage collection: what is imported and collected stays until the end. perf: 1 s per worker.
 
-    The tests then collect every 20,000 new objects instead of every 700. perf: 2 s per worker.
+    The tests then collect every 20,000 new objects instead of every 700. perf: they took 5.6 s of 96.
     """
     gc.disable()
     try:

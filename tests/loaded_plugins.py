@@ -11,7 +11,7 @@ load_anew = loading.load_plugin
 def load_once(plugin):
     """Load a plugin, or return what it registered before; those that a test makes up are loaded each time.
 
-    `import mlflow` replaces Python's EntryPoint by that of the package importlib_metadata, so its class does not matter.
+    Its entry point may be of another class than Python's: `import mlflow` makes it one of importlib_metadata.
     """
     point = getattr(plugin.load, "__self__", None)
     if not hasattr(point, "value"):

@@ -12,5 +12,5 @@ def syntax_tree(path: Path) -> ast.Module:
 
 @cache
 def syntax_nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of a file. perf: `ast.walk` over zoo takes as long as parsing it, .4 s."""
+    """Every node of a file. perf: each `ast.walk` over all of zoo takes .3 s."""
     return tuple(ast.walk(syntax_tree(path)))
