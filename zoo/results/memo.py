@@ -88,6 +88,10 @@ class RunsMemo:
             write_facts(self.path, self.facts)
         self.facts, self.is_changed = {}, False  # perf: a report has thousands of runs
 
+    def is_missing(self) -> bool:
+        """Whether facts would be kept, but none are."""
+        return self.path is not None and not self.path.exists()
+
     def find(self, name: str, compute: Callable[[], Any]) -> Any:
         """The fact called `name`: the stored one, else that of `compute`, which returns a JSON value."""
         if name in self.facts:
@@ -124,6 +128,7 @@ class ScoreMemo:
     """The facts about stored runs, in one file of the cache for each row of a board. Without a folder none are kept."""
 
     cache: Path | None = None
+    processes: int = 1  # that may compute facts at the same time
 
     def of_runs(self, runs: Sequence[Sequence[Result]]) -> RunsMemo:
         """The facts about runs by seed and fold: their key has the digests of the predictions."""

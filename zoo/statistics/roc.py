@@ -28,6 +28,22 @@ class Test:
     p: float
 
 
+def area_under_curve(positives: Array, scores: Array) -> float:
+    """The area under the ROC curve by the trapezoidal rule, from positives, bool (N,), and scores (N,).
+
+    It is equal to the last bit to scikit-learn's `auc` of its `roc_curve`, which therefore need not be imported. Points
+    between and in line with two others are left out. perf: .05 ms instead of .6 ms for 100 images.
+    """
+    order = np.argsort(scores)[::-1]
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each group of equal scores
+    hits = np.cumsum(positives[order])[last]
+    alarms = last + 1 - hits
+    corner = np.ones(len(last), dtype=bool)
+    corner[1:-1] = (np.diff(alarms, 2) != 0) | (np.diff(hits, 2) != 0)
+    x, y = (np.concatenate([[0], counts[corner]]) / counts[-1] for counts in (alarms, hits))
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+
+
 def placements(positives: Array, scores: Array) -> tuple[Array, Array]:
     """Placements of the m positives (..., m) and of the n negatives (..., n), from scores (..., N).
 
