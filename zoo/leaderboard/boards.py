@@ -240,9 +240,10 @@ def score_ahead(groups: Sequence[Sequence[Result]], recipes: Mapping[str, str], 
     )
 
     def score_share(share: int, *_: Any) -> None:
-        for row in rows[share::processes]:
+        for row in rows[1 + share :: processes]:
             build_board(row, [], recipes, core)
 
+    build_board(rows[0], [], recipes, core)  # perf: imports once what all processes need
     for _ in execute(range(processes), score_share, devices=["cpu"] * processes, reuse=False):
         pass
 
