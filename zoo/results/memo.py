@@ -35,10 +35,16 @@ CORE_TASK_NAMES = frozenset(task.name for task in CORE_TASKS)
 
 @cache
 def digest_code() -> str:
-    """The digest of what computes a fact besides its inputs: zoo's source files, the libraries, the processor."""
-    root = Path(__file__).resolve().parents[1]
-    sources = [part for path in sorted(root.rglob("*.py")) for part in (str(path.relative_to(root)), path.read_bytes())]
-    return hash_bytes(sys.version, processor_name(), *map(installed_version, COMPUTING_LIBRARIES), *sources)
+    """The digest of what computes a fact besides its inputs: zoo's code, the libraries, the processor."""
+    code = digest_modules(Path(__file__).resolve().parents[1]) or installed_version("zoo-bench")
+    return hash_bytes(sys.version, processor_name(), *map(installed_version, COMPUTING_LIBRARIES), code)
+
+
+def digest_modules(package: Path) -> str:
+    """The digest of the files that modules are loaded from, sources or compiled ones without them; "" without any."""
+    files = [*package.rglob("*.py"), *(path for path in package.rglob("*.pyc") if path.parent.name != "__pycache__")]
+    parts = [part for path in sorted(files) for part in (str(path.relative_to(package)), path.read_bytes())]
+    return hash_bytes(*parts) if parts else ""
 
 
 def read_facts(path: Path) -> dict[str, Any]:
