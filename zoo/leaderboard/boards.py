@@ -181,6 +181,8 @@ def build_leaderboard(
     shuffled labels have separate boards. Tuning runs are excluded: they are not tested. `scored_runs` lists all runs
     ever scored (`Run.describe()`) if there are more than these results. `memo` keeps what is computed from predictions.
     """
+    from threadpoolctl import threadpool_limits
+
     results, options = list(results), options or ReportOptions()
     request = BoardRequest(metrics=metrics, options=options, sections=sections, memo=memo or ScoreMemo())
     key_of = data_key if options.recipes else board_key
@@ -202,12 +204,13 @@ def build_leaderboard(
     recipes = name_recipes(scored) if options.recipes else {}
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
-    score_ahead([group for group, _ in parts], recipes, request)
-    boards = [build_board(group, controls, recipes, request) for group, controls in parts]
-    shuffled = build_controls(
-        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset],
-        replace(request, options=replace(options, rank_by=""), sections=()),
-    )
+    with threadpool_limits(1):  # perf: products of resamples are small; two threads of BLAS took 2.5 times the CPU time
+        score_ahead([group for group, _ in parts], recipes, request)
+        boards = [build_board(group, controls, recipes, request) for group, controls in parts]
+        shuffled = build_controls(
+            [r for r in results if r.run["purpose"] == "shuffle" and r.dataset],
+            replace(request, options=replace(options, rank_by=""), sections=()),
+        )
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
         replace(
