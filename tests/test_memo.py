@@ -28,7 +28,8 @@ BY_NAME = {spec.name: spec for spec in METRICS}
 
 def write_all(results, cache, options=None, processes=1):
     """The boards of some results in every format."""
-    built = build_leaderboard(results, BY_NAME, options, memo=ScoreMemo(cache=cache, processes=processes))
+    metrics = {**BY_NAME, "own": replace(BY_NAME["accuracy"], name="own")}  # as of a plugin
+    built = build_leaderboard(results, metrics, options, memo=ScoreMemo(cache=cache, processes=processes))
     layout = Layout(details=True)
     return {form: write_boards(built, form, layout) for form in FORMATS}
 
@@ -110,6 +111,16 @@ def test_boards_of_other_tasks_from_the_cache_equal_those_without_it(tmp_path, s
     plain = write_all(results, None)
     assert write_all(results, tmp_path / "cache") == plain
     assert write_all(results, tmp_path / "cache") == plain
+
+
+@pytest.mark.integration
+def test_several_processes_give_the_board_of_a_plugins_metric(tmp_path, store, monkeypatch):
+    results, options = (
+        store_rows(tmp_path / "results", store),
+        ReportOptions(rank_by="own", metrics=("own", "f1_macro")),
+    )
+    monkeypatch.setattr(boards, "MIN_SCORED_AHEAD", 1)
+    assert write_all(results, tmp_path / "cache", options, processes=2) == write_all(results, None, options)
 
 
 @pytest.mark.integration

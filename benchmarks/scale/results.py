@@ -5,8 +5,8 @@
 Writes 10 datasets of 500 images and a result of every run of a bench (50 networks, 20 seeds, and the baselines) with
 zoo's own writer into FOLDER, unless they are there. No network is trained: the predictions are drawn at random around
 the targets. Then `zoo bench --dry-run` plans the same bench and finds all runs done, and `zoo report` builds the
-boards: first with an empty cache (unless FOLDER/cache is there), then with what it kept, then as a page. `zoo list runs` lists
-the results.
+boards: first with an empty cache (unless FOLDER/cache is there), then with what it kept, then as a page. At last
+`zoo list runs` lists the results.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def build_leaderboard(
     recipes = name_recipes(scored) if options.recipes else {}
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
-    with threadpool_limits(1):  # perf: products of resamples are small; two threads of BLAS took 2.5 times the CPU time
+    with threadpool_limits(1):  # perf: products of resamples are small; BLAS with two threads took twice the CPU time
         score_ahead([group for group, _ in parts], recipes, request)
         boards = [build_board(group, controls, recipes, request) for group, controls in parts]
         shuffled = build_controls(
@@ -235,12 +235,7 @@ def score_ahead(groups: Sequence[Sequence[Result]], recipes: Mapping[str, str], 
     rows = [row for group in groups for row in list_unscored(group, memo)]
     if sum(map(len, rows)) < MIN_SCORED_AHEAD:
         return
-    core = replace(
-        request,
-        metrics={name: spec for name, spec in request.metrics.items() if is_core(spec)},
-        options=replace(request.options, ensembles=False, members=(), by=()),
-        sections=[section for section in request.sections if section.plugin == CORE_PLUGIN],
-    )
+    core = without_plugins(request)
 
     def score_share(share: int, *_: Any) -> None:
         for row in rows[1 + share :: processes]:
@@ -249,6 +244,21 @@ def score_ahead(groups: Sequence[Sequence[Result]], recipes: Mapping[str, str], 
     build_board(rows[0], [], recipes, core)  # perf: imports once what all processes need
     for _ in execute(range(processes), score_share, devices=["cpu"] * processes, reuse=False):
         pass
+
+
+def without_plugins(request: BoardRequest) -> BoardRequest:
+    """The part of a request whose facts are stored."""
+    metrics = {name: spec for name, spec in request.metrics.items() if is_core(spec)}
+    options = request.options
+    options = ReportOptions(
+        prevalence=options.prevalence,
+        reach=options.reach,
+        recipes=options.recipes,
+        metrics=tuple(name for name in options.metrics if name in metrics),
+        rank_by=options.rank_by if options.rank_by in metrics else "",
+    )
+    sections = [section for section in request.sections if section.plugin == CORE_PLUGIN]
+    return replace(request, metrics=metrics, options=options, sections=sections)
 
 
 def add_everywhere(

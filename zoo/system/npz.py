@@ -29,7 +29,7 @@ class ArchivedArrays(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         with self.archive.open(self.members[name]) as stream:
-            return read_array(stream)
+            return read_npy(stream)
 
     def __contains__(self, name: object) -> bool:
         return name in self.members
@@ -41,7 +41,7 @@ class ArchivedArrays(Mapping[str, Array]):
         return len(self.members)
 
 
-def read_array(stream: IO[bytes]) -> Array:
+def read_npy(stream: IO[bytes]) -> Array:
     """Read an array in numpy's format. Raises ValueError, KeyError or EOFError if it is damaged."""
     start = stream.read(MAGIC_BYTES)
     length = stream.read(2 if start[6:7] == b"\1" else 4)
