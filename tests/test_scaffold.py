@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 
 from zoo.cli.plugin import plugin_new
@@ -175,3 +177,9 @@ def test_an_existing_folder_is_refused_and_left_as_it_is(tmp_path):
         write_project("model", "zoo-kit", tmp_path)
     assert caught.value.code == "usage"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_help_breaks_no_kind_across_lines():
+    context = click.Context(plugin_new, info_name="new", terminal_width=80)
+    words = set(re.findall(r"[\w-]+", plugin_new.get_help(context)))
+    assert set(PROJECT_KINDS) <= words

@@ -11,6 +11,11 @@ import click
 from zoo.cli.options import PATH, TEXT, Number, plugin_option
 from zoo.errors import EXIT_SOME_FAILED, UsageError, clean
 
+NEW_KINDS = (
+    *("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer"),
+    *("estimator", "loss", "sampling", "transform", "suite", "reader", "section"),
+)
+
 
 @click.group("plugin")
 def plugin_command() -> None:
@@ -33,16 +38,8 @@ def plugin_list(as_json: bool) -> None:
         click.echo("\n".join(table_lines(tabulate_plugins(items))))
 
 
-@plugin_command.command("new")
-@click.argument(
-    "kind",
-    type=click.Choice(
-        (
-            *("model", "dataset", "dataset-card", "metric", "protocol", "task", "executor", "observer"),
-            *("estimator", "loss", "sampling", "transform", "suite", "reader", "section"),
-        )
-    ),
-)
+@plugin_command.command("new", epilog=f"KIND is one of: {', '.join(NEW_KINDS)}.")
+@click.argument("kind", type=click.Choice(NEW_KINDS), metavar="KIND")
 @click.argument("name", type=TEXT)
 @click.option("--output", type=PATH, metavar="DIR", help="The folder to write (default: NAME in the working folder).")
 def plugin_new(kind: str, name: str, output: Path | None) -> None:
