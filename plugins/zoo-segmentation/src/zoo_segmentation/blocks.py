@@ -38,7 +38,7 @@ def enlarge(maps: Tensor, like: Tensor) -> Tensor:
     """Resize maps to the height and width of others, bilinear."""
     enlarged = nn.functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)
     if enlarged.requires_grad and enlarged.device.type == "cpu":
-        enlarged.register_hook(in_channels_last)
+        enlarged.register_hook(in_channels_last)  # type: ignore[no-untyped-call]
     return enlarged
 
 
