@@ -24,10 +24,12 @@ def place(module: nn.Module, device: str, precision: str, image_size: int) -> nn
     """
     import torch
 
+    kind = device_kind(device)
+    if kind == "cpu" and precision == "bf16":
+        train_short_in_float32(module)
     if any(parameter.ndim > 4 for parameter in module.parameters()):  # of volumes
         return module.to(device)
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    kind = device_kind(device)
     if kind == "cpu" and precision == "bf16":
         wrap_depthwise(module, in_float32)
     elif kind == "cuda" and image_size <= SMALL_IMAGE:
@@ -47,7 +49,7 @@ def wrap_depthwise(module: nn.Module, wrap: Callable[[nn.Conv2d], Forward]) -> N
             part.forward = wrap(part)  # type: ignore[method-assign, assignment]
 
 
-def in_float32(part: nn.Conv2d) -> Forward:
+def in_float32(part: nn.Conv2d | nn.Conv3d) -> Forward:
     import torch
 
     own = part.forward
@@ -55,6 +57,35 @@ def in_float32(part: nn.Conv2d) -> Forward:
     def forward(images: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             return own(images.float())
+
+    return forward
+
+
+def train_short_in_float32(module: nn.Module) -> None:
+    """Train every convolution in float32 on maps that are shorter than its kernel or its stride along an axis.
+
+    There the weights at an edge of the kernel never see the map, and in bf16 oneDNN leaves their gradients unwritten:
+    they are what the memory held before (torch 2.15, Conv3d and Conv2d), so that two runs of one seed differ.
+    """
+    from torch import nn
+
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            part.forward = short_in_float32(part)  # type: ignore[method-assign, assignment]
+
+
+def short_in_float32(part: nn.Conv2d | nn.Conv3d) -> Forward:
+    import torch
+
+    own, exact = part.forward, in_float32(part)
+    reach = [
+        max(dilation * (kernel - 1) + 1, stride)
+        for kernel, stride, dilation in zip(part.kernel_size, part.stride, part.dilation, strict=True)
+    ]
+
+    def forward(maps: Tensor) -> Tensor:
+        is_short = any(side < least for side, least in zip(maps.shape[-len(reach) :], reach, strict=True))
+        return exact(maps) if is_short and torch.is_grad_enabled() else own(maps)
 
     return forward
 
