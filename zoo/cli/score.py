@@ -223,5 +223,7 @@ def read_labels_option(text: str | None) -> dict[str, int] | None:
             raise UsageError(
                 f"--labels {text}: {part!r} is no label", fix="write numbers from 1, with names if you like: tumor=1"
             )
+        if (name or value) in labels or int(value) in labels.values():
+            raise UsageError(f"--labels {text}: {part!r} repeats a name or a number", fix="give each label once")
         labels[name or value] = int(value)
     return labels
