@@ -9,9 +9,10 @@ from factories import make_predictions
 from PIL import Image
 from torch import nn
 
-from zoo import BINARY, ORDINAL, ModelSpec
+from zoo import BINARY, ORDINAL, SEGMENTATION, ModelSpec
 from zoo.errors import RunError, UsageError
 from zoo.explaining.collecting import MapCollection
+from zoo.explaining.explainer import enlarge, evidence_of
 from zoo.explaining.gradcam import grad_cam
 from zoo.explaining.layers import check_gradient, find_layer
 from zoo.explaining.locating import FolderMasks, center_map, compare_with_mask, mask_stem, point, share_inside
@@ -36,7 +37,7 @@ from zoo.specs.model import BuildRequest
 from zoo.trained.inputs import NewImage
 from zoo.trained.modules import FeatureTap
 
-CARD = SimpleNamespace(name="dots/net", method="finetune")
+CARD = SimpleNamespace(name="dots/net", method="finetune", task_kind=BINARY)
 WHOLE = place_in_square(32, 32, 32)
 
 
@@ -84,6 +85,23 @@ def test_grad_cam_of_a_pooled_map_is_the_class_activation_map(pooled, images):
     torch.testing.assert_close(maps, expected)
 
 
+def test_grad_cam_of_volumes_is_that_of_images_along_three_axes():
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.add_module("conv", nn.Conv3d(1, 4, 2, stride=2))
+    network.add_module("pool", nn.AdaptiveAvgPool3d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("fc", nn.Linear(4, 3))
+    tap, volumes = tap_of(network), torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    layer = find_layer(tap, volumes, as_logits, CARD)
+    (values,) = grad_cam(tap, volumes, torch.tensor([2]), as_logits, layer)
+    weights = network.fc.weight.detach()[2]
+    expected = (weights[:, None, None, None] * network.conv(volumes)[0].detach()).sum(dim=0).clamp(min=0) / 64
+    assert (layer.name, layer.grid, layer.axes) == ("conv", 4, 3)
+    torch.testing.assert_close(values, expected)
+    assert enlarge(values[None], 8).shape == (1, 8, 8, 8)
+
+
 def test_two_classes_are_explained_by_the_difference_of_their_logits():
     logits = torch.tensor([[1.0, 3.5], [0.2, -4.0]])
     expected = logits[:, [1]] - logits[:, [0]]
@@ -98,6 +116,33 @@ def test_evidence_is_the_log_odds_of_the_answer(task):
     logits = logits.sort(dim=1, descending=True).values  # as those of grades are
     expected = task.answers.to_log_odds(logits.double().numpy())
     np.testing.assert_allclose(task.answers.evidence(logits.double()).numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+class Masked(nn.Module):
+    """A U-Net of two levels: a map of 2 x 2 pixels at a time, enlarged beside the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.act, self.up = nn.Conv2d(1, 4, 2, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2)
+        self.head = nn.Conv2d(5, 3, 1)
+
+    def forward(self, images):
+        return self.head(torch.cat([self.up(self.act(self.down(images))), images], dim=1))
+
+
+def test_seg_grad_cam_is_the_bottleneck_weighted_by_its_part_in_the_logits_of_the_region(images):
+    torch.manual_seed(0)
+    network = Masked().eval()
+    tap = FeatureTap(network, ModelSpec(name="net", build=lambda _: network, tasks=("segmentation",)), "finetune")
+    decided = np.zeros((16, 16), np.uint8)
+    decided[4:9, 2:5], decided[0, 0] = 2, 1
+    evidence = evidence_of(SimpleNamespace(task_kind=SEGMENTATION), decided)
+    layer = find_layer(tap, images[:1], evidence, SimpleNamespace(name="dots/net", task_kind=SEGMENTATION))
+    (values,) = grad_cam(tap, images[:1], torch.tensor([1]), evidence, layer)
+    weights = network.head.weight.detach()[2, :4, 0, 0] * 15 / 64  # pixels of label 2; positions
+    expected = (weights[:, None, None] * network.act(network.down(images[:1])).detach()[0]).sum(dim=0).clamp(min=0)
+    assert (layer.name, layer.grid) == ("act", 8)
+    torch.testing.assert_close(values, expected)
 
 
 NETWORKS = [  # size, layout, tokens before the grid, positions of a side
@@ -313,7 +358,8 @@ def test_refused_images_do_not_take_the_place_of_measured_ones():
     for number in range(2 * MEASURED_MAPS):
         square = None if number % 2 == 0 else np.zeros((2, 2, 1))
         answer = SimpleNamespace(name=str(number))
-        collected.add(SimpleNamespace(answer=answer, square=square, placement=WHOLE, explanations=[explanation]))
+        explained = {"answer": answer, "square": square, "placement": WHOLE, "mask": None}
+        collected.add(SimpleNamespace(**explained, explanations=[explanation]))
     assert len(collected.measured) == MEASURED_MAPS // 2
 
 
@@ -327,7 +373,7 @@ def test_equal_numbers_do_not_beat_the_center():
     assert comparison.beats_center is False
     statements = state_numbers(MapNumbers(maps=20, empty=3, comparisons={"pointing": comparison}), 2)
     assert statements[0].startswith("The maps do not beat the center of the image")
-    assert "3 of 20 maps are empty" in statements[1] and "2 x 2 positions" in statements[2]
+    assert "3 of 20 maps are empty" in statements[1] and "2 positions to a side" in statements[2]
 
 
 def test_without_masks_it_is_said_that_nothing_was_tested():

@@ -1,37 +1,59 @@
-"""Tests that need a GPU; skipped without one."""
+"""Trainings and predictions on a GPU, compared with those on a CPU.
 
+ZOO_TEST_DEVICE names the device; the default is cuda, and without a GPU the tests are skipped. `sim` is the GPU that
+simulated_gpu.py simulates; test_simulated_gpu.py runs these tests on it.
+"""
+
+import os
 import time
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import simulated_gpu
 import torch
+import test_segmentation
+import test_volume_classes
+import test_volumes
+from folders import open_source
 from test_checkpoints import interrupted, new_module
-from test_training import SHORT, Greedy, Tiny, make, train
+from test_training import SHORT, TINY, Greedy, Tiny, make, train
 from torch import nn
 
+from zoo.data.cube_pixels import open_cubes
+from zoo.data.dataset import Resolution, cache_decoded, open_fold
+from zoo.data.opening import open_dataset
+from zoo.data.pixels import open_pixels
+from zoo.data.splits import draw_split
+from zoo.data.volumes import Sides, open_volumes
 from zoo.evaluation.predict import predict
 from zoo.registry.choices import find_choices
 from zoo.registry.opening import open_registry
 from zoo.specs.deviation import Deviation
-from zoo.specs.protocol import override
+from zoo.specs.protocol import QUICK3D, SEGMENT3D_QUICK, SEGMENT_QUICK, override
 from zoo.system.devices import CaptureError, open_device
 from zoo.system.replay import within_memory
+from zoo.training.fitting import FitRequest, fit
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+DEVICE = os.environ.get("ZOO_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "")
+if DEVICE == "sim":
+    simulated_gpu.install()
+pytestmark = pytest.mark.skipif(DEVICE not in ("cuda", "sim"), reason="torch sees no GPU here")
+needs_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="not simulated: streams, memory, speed, half precision")
 ONE_OF = replace(SHORT, augmentation="one-of", symmetries=True)
+TRANSFORMS = "bias-field,ghosting,motion,spike"  # of zoo-torchio
 RESIDENT = pytest.mark.parametrize("resident", [True, False], ids=["resident", "sent"])
 
 
 @pytest.fixture(autouse=True)
 def prepared():
-    open_device("cuda").prepare()
+    open_device(DEVICE).prepare()
 
 
 def on_gpu(pixels, *, resident=True):
-    images = pixels.images.cuda() if resident else pixels.images
-    return replace(pixels, images=images, mean=pixels.mean.cuda(), std=pixels.std.cuda(), device="cuda")
+    images = pixels.images.to(DEVICE) if resident else pixels.images
+    return replace(pixels, images=images, mean=pixels.mean.to(DEVICE), std=pixels.std.to(DEVICE), device=DEVICE)
 
 
 def with_hook(module):
@@ -91,9 +113,9 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed():
 
 
 def test_a_replayed_step_draws_new_dropout():
-    device = open_device("cuda")
+    device = open_device(DEVICE)
     with device.stream():
-        total, ones = torch.zeros(1000, device="cuda"), torch.ones(1000, device="cuda")
+        total, ones = torch.zeros(1000, device=DEVICE), torch.ones(1000, device=DEVICE)
 
         def add():
             total.add_(nn.functional.dropout(ones, 0.5))
@@ -106,12 +128,130 @@ def test_a_replayed_step_draws_new_dropout():
     assert len(total.unique()) > 10  # the same mask each time would leave 0 and 128
 
 
+@needs_cuda
 def test_half_precision_with_scaled_gradients_learns():
     dataset, pixels = make()
     module = Tiny(2)
     fitted = train(dataset, on_gpu(pixels), module=module, precision="fp16")
     assert fitted.details["step"] == "captured"
     assert fitted.history[-1]["loss"] < 0.5 * fitted.history[0]["loss"]
+
+
+# --- masks, volumes and a second input ---------------------------------------------------------------------------
+class Dense(nn.Module):
+    """Logits of every pixel or voxel."""
+
+    def __init__(self, outputs, dims):
+        super().__init__()
+        convolution, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
+        self.layers = nn.Sequential(convolution(1, 4, 3, padding=1), norm(4), nn.ReLU(), convolution(4, outputs, 1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Whole(nn.Module):
+    """Logits of every volume."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(2))
+        self.head = nn.Linear(32, outputs)
+
+    def forward(self, volumes):
+        return self.head(self.layers(volumes).flatten(1))
+
+
+STEPS = {"steps": 8, "rounds": 2, "batch_size": 4, "epochs": None, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def images_with_masks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squares")
+    return open_decoded(test_segmentation.squares(folder, side=40), ("hflip", "rot90"), 40, 0, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def volumes_with_masks(tmp_path_factory):
+    folder = test_volumes.msd(tmp_path_factory.mktemp("balls"))
+    return open_decoded(folder, ("hflip", "rot90"), 16, 16, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def volumes_with_labels(tmp_path_factory):
+    folder = test_volume_classes.write_set(tmp_path_factory.mktemp("scans"))
+    return open_decoded(folder, ("hflip",), 12, 12, tmp_path_factory)
+
+
+def open_decoded(folder, symmetries, side, patch, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    source = open_dataset(open_source(folder)[0], cache)
+    source = replace(source, spec=replace(source.spec, symmetries=symmetries))
+    decoded = cache_decoded(source, Resolution(side, None), cache)
+    return open_fold(source, draw_split(source, folds=1), 0, decoded, patch=patch)
+
+
+def compare_with_cpu(dataset, protocol, build, open_on):
+    """Train on a CPU and on the GPU, and compare the networks and what they predict."""
+    fitted, predictions = [], []
+    for device in ("cpu", DEVICE):
+        torch.manual_seed(0)
+        request = FitRequest(
+            spec=replace(TINY, layer_groups=None),
+            module=build(),
+            dataset=dataset,
+            pixels=open_on(device),
+            protocol=protocol,
+            seed=0,
+            precision="fp32",
+            val_score=lambda predictions: 0.0,
+            notify=lambda row: None,
+            choices=find_choices(protocol, open_registry()),
+        )
+        fitted.append(fit(request))
+        predictions.append(fitted[-1].predict(dataset, request.pixels, "test", "fp32"))
+    on_cpu, on_gpu = fitted
+    assert on_gpu.details["step"] == "captured", on_gpu.details
+    torch.testing.assert_close(flat(on_gpu), flat(on_cpu), atol=1e-3, rtol=1e-2)
+    return predictions
+
+
+def flat(fitted):
+    """The parameters whose gradients are not rounding noise: not the biases before a batch norm."""
+    return torch.cat([value.detach().cpu().flatten() for value in fitted.module.parameters() if value.ndim > 1])
+
+
+@pytest.mark.parametrize("patch", [(), (16, 16)], ids=["whole", "patches"])
+def test_masks_of_images_train_as_on_a_cpu(images_with_masks, patch):
+    dataset = images_with_masks
+    protocol = replace(SEGMENT_QUICK, **STEPS)
+    expected, actual = compare_with_cpu(
+        dataset, protocol, lambda: Dense(2, 2), lambda device: open_pixels(dataset, (0.5,), (0.25,), device, patch)
+    )
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=20)  # counts of pixels, of 1,600
+
+
+@pytest.mark.parametrize("transforms", ["", TRANSFORMS], ids=["plain", "transforms"])
+def test_masks_of_volumes_train_as_on_a_cpu(volumes_with_masks, transforms):
+    dataset = volumes_with_masks
+    protocol = override(replace(SEGMENT3D_QUICK, **STEPS), {"transforms": transforms} if transforms else {})
+
+    def open_on(device):
+        return open_volumes(dataset.decoded, dataset.volumes, device, sides=Sides(8, 8))
+
+    compare_with_cpu(dataset, protocol, lambda: Dense(3, 3), open_on)
+
+
+def test_labels_of_volumes_train_as_on_a_cpu(volumes_with_labels):
+    dataset = volumes_with_labels
+    protocol = replace(QUICK3D, **STEPS)
+    expected, actual = compare_with_cpu(
+        dataset,
+        protocol,
+        lambda: Whole(2),
+        lambda device: open_cubes(dataset.decoded, dataset.volumes.window, device),
+    )
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-2)
 
 
 # --- failed captures -----------------------------------------------------------------------------------------
@@ -139,14 +279,14 @@ class FailsWhenCaptured(Tiny):
     """Fails in a way that only the capture detects."""
 
     def forward(self, images):
-        if torch.cuda.is_current_stream_capturing():
+        if open_device(DEVICE).is_capturing():
             raise RuntimeError("not while a stream is captured")
         return super().forward(images)
 
 
 class WaitsWhenCaptured(Tiny):
     def forward(self, images):
-        if torch.cuda.is_current_stream_capturing():
+        if open_device(DEVICE).is_capturing():
             torch.cuda.synchronize()
         return super().forward(images)
 
@@ -154,7 +294,7 @@ class WaitsWhenCaptured(Tiny):
 @pytest.mark.parametrize("kind", [Waits, Counts, DrawsInPython, FailsWhenCaptured, WaitsWhenCaptured])
 def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
     dataset, pixels = make()
-    fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).cuda())
+    fitted = train(dataset, on_gpu(pixels), module=kind(2, dropout=0.3).to(DEVICE))
     assert fitted.details["step"] == "eager" and fitted.details["eager_reason"]
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
     after = train(dataset, on_gpu(pixels), dropout=0.3)  # the next training is not affected
@@ -162,18 +302,18 @@ def test_a_network_that_cannot_be_captured_trains_eagerly_and_reports_why(kind):
 
 
 def test_a_failed_capture_does_not_change_the_device():
-    device = open_device("cuda")
+    device = open_device(DEVICE)
     with device.stream():
 
         def fail():
-            nn.functional.dropout(torch.ones(10, device="cuda"), 0.5)
+            nn.functional.dropout(torch.ones(10, device=DEVICE), 0.5)
             raise ValueError("no")
 
         before = device.random_state()["device"]
         with pytest.raises(CaptureError, match="ValueError: no"):
             device.capture(fail)
         assert torch.equal(device.random_state()["device"], before)
-        assert nn.functional.dropout(torch.ones(1000, device="cuda"), 0.5).sum().item() > 0
+        assert nn.functional.dropout(torch.ones(1000, device=DEVICE), 0.5).sum().item() > 0
 
 
 # --- the host and the GPU --------------------------------------------------------------------------------------------
@@ -182,14 +322,9 @@ def count_waits(resident, module=None):
     dataset, pixels = make(count=1600, symmetries=("hflip", "rot90"))  # 960 in train
     protocol = replace(ONE_OF, steps=None, epochs=2, rounds=2, min_steps=0)
     counts = []
-    with warnings.catch_warnings(record=True) as waits:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            notify = lambda row: counts.append(len(waits))  # noqa: E731
-            train(dataset, on_gpu(pixels, resident=resident), protocol, notify=notify, module=module)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    with open_device(DEVICE).counting_waits() as waits:
+        notify = lambda row: counts.append(len(waits))  # noqa: E731
+        train(dataset, on_gpu(pixels, resident=resident), protocol, notify=notify, module=module)
     return counts[118] - counts[60]
 
 
@@ -200,12 +335,13 @@ def test_the_host_waits_for_the_gpu_at_most_twice_per_epoch(resident):
 
 def test_waits_of_a_network_are_counted():
     """Otherwise the test above could not fail."""
-    assert count_waits(True, Waits(2).cuda()) >= 57
+    assert count_waits(True, Waits(2).to(DEVICE)) >= 57
 
 
+@needs_cuda
 def test_the_host_is_only_a_few_steps_ahead():
-    device = open_device("cuda")
-    slow = torch.rand(8192, 8192, device="cuda")
+    device = open_device(DEVICE)
+    slow = torch.rand(8192, 8192, device=DEVICE)
     with device.stream():
         pace = device.pace()
         start = time.perf_counter()
@@ -225,7 +361,7 @@ def test_running_out_of_gpu_memory_halves_the_part():
     class Hungry(Greedy):
         def forward(self, images):
             if len(images) > 4:
-                torch.empty(1 << 50, device="cuda")  # a petabyte
+                torch.empty(1 << 50, device=DEVICE)  # a petabyte
             return Tiny.forward(self, images)
 
     fitted = train(dataset, on_gpu(pixels), module=Hungry(2, 4))
@@ -235,7 +371,7 @@ def test_running_out_of_gpu_memory_halves_the_part():
 
 
 def test_a_run_on_a_shared_gpu_gets_it_alone_before_its_batch_is_halved():
-    device, sizes = open_device("cuda"), []
+    device, sizes = open_device(DEVICE), []
 
     def attempt(size):
         sizes.append(size)
@@ -244,10 +380,11 @@ def test_a_run_on_a_shared_gpu_gets_it_alone_before_its_batch_is_halved():
         return "done"
 
     with device.shared():
-        assert within_memory(attempt, 16, "cuda") == ("done", 8)
+        assert within_memory(attempt, 16, DEVICE) == ("done", 8)
     assert sizes == [16, 16, 8]
 
 
+@needs_cuda
 def test_peak_memory_and_name_are_those_of_the_device_itself():
     device = open_device("cuda:0")
     device.release_memory()

@@ -1,6 +1,7 @@
 """Masks of new images: `zoo predict` with a model of masks."""
 
 import csv
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from test_segmentation import squares
 import zoo
 from zoo.errors import UsageError
 from zoo.images.label_maps import read_label_map
+from zoo.report.map_statements import NO_EVIDENCE
 from zoo.report.new_masks import MaskWriter, count_labels, relative_stem
 from zoo.results.store import load_results
 from zoo.trained.segmenting import mean_output
@@ -108,10 +110,13 @@ def test_masks_need_a_new_folder(main, data, trained, golden):
 
 
 @pytest.mark.integration
-def test_maps_of_models_of_masks_are_refused(main, trained, golden):
-    status, _, err = main("explain", "squares/unet2d", "--results", trained, "-o", "out")
-    assert status == 2
-    golden(err.splitlines()[-1], "zoo predict")
+@pytest.mark.slow
+def test_a_network_of_patches_is_explained_without_evidence(main, data, trained_on_patches):
+    status, _, err = main("explain", "squares/unet2d", data / "images", "--results", trained_on_patches, "-o", "out")
+    assert status == 0 and "32 masks and 0 maps" in err and NO_EVIDENCE in err
+    document = json.loads(Path("out/maps.json").read_text())
+    assert document["statements"] == [NO_EVIDENCE] and document["layer"] is None
+    assert {tuple(row["uncertainty"]) for row in document["images"]} == {("entropy", "disagreement")}
 
 
 @pytest.mark.integration

@@ -14,12 +14,16 @@ from zoo import TransformSpec
 from zoo.conformance.checking import CheckedSpec
 from zoo.conformance.choice_claims import TRANSFORM_CHECKS
 from zoo.errors import UsageError
-from zoo.explaining.robustness import corrupt, draw_by_name, find_corruptions
+from zoo.explaining.robustness import Robustness, draw_by_name, find_corruptions
+from zoo.explaining.test_inputs import corrupt, corrupt_volume
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
+from zoo.report.robustness import robustness_lines
 from zoo.results.store import load_results
 from zoo.specs.choice import Choice
 from zoo.specs.hooks import hookimpl
+from zoo.trained.volume_inputs import ReadVolume
+from zoo.training import transforms
 from zoo.training.transforms import GAUSSIAN_BLUR, GAUSSIAN_NOISE, LOW_CONTRAST, TRANSFORMS
 
 CORRUPTIONS = [spec for spec in TRANSFORMS if spec.severities]
@@ -44,13 +48,19 @@ def test_they_conform_as_transforms(spec):
         check.run(CheckedSpec(spec=spec))
 
 
+def names_of(corruptions):
+    return list(dict.fromkeys(case.corruption for case in corruptions.cases))
+
+
 def test_a_corruption_of_volumes_alone_is_none_of_images():
     volumes = replace(GAUSSIAN_BLUR, name="blur3d", dims=(3,))
     plugin = SimpleNamespace(register_transforms=hookimpl(lambda: [GAUSSIAN_BLUR, volumes]))
     registry = load_registry([InstalledPlugin(name="zoo-blur", load=lambda: plugin)])
-    assert list(find_corruptions((), registry)) == ["blur"]
+    found = find_corruptions((), registry, 2)
+    assert names_of(found) == ["none", "blur"] and found.left_out == ("blur3d",)
+    assert names_of(find_corruptions((), registry, 3)) == ["none", "blur", "blur3d"]
     with pytest.raises(UsageError, match="'blur3d' has no severities for images") as caught:
-        find_corruptions(("blur3d",), registry)
+        find_corruptions(("blur3d",), registry, 2)
     assert caught.value.fix == "choose from blur"
 
 
@@ -76,6 +86,54 @@ def test_contrast_keeps_the_mean_of_each_image():
     changed = LOW_CONTRAST.augment(IMAGES, ALWAYS[:, :1], share=1, factor=0.25)
     torch.testing.assert_close(changed.mean((1, 2, 3)), IMAGES.mean((1, 2, 3)))
     torch.testing.assert_close(changed.std((1, 2, 3)), IMAGES.std((1, 2, 3)) / 4)
+
+
+def test_corruptions_of_volumes_are_those_of_images_along_three_axes():
+    volumes = torch.rand((2, 1, 12, 10, 14), generator=torch.Generator().manual_seed(0))
+    blurred = GAUSSIAN_BLUR.augment(volumes, ALWAYS[:2, :1], share=1, deviation=1 / 14)
+    expected = ndimage.gaussian_filter(volumes.numpy(), (0, 0, 1, 1, 1), mode="mirror", radius=(0, 0, 3, 3, 3))
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
+    changed = LOW_CONTRAST.augment(volumes, ALWAYS[:2, :1], share=1, factor=0.25)
+    torch.testing.assert_close(changed.mean((1, 2, 3, 4)), volumes.mean((1, 2, 3, 4)))
+
+
+def test_noise_does_not_depend_on_how_many_values_are_drawn_at_once(monkeypatch):
+    whole = GAUSSIAN_NOISE.augment(IMAGES, ALWAYS, share=1, deviation=0.5)
+    monkeypatch.setattr(transforms, "NOISE_AT_ONCE", 100)
+    assert GAUSSIAN_NOISE.augment(IMAGES, ALWAYS, share=1, deviation=0.5).equal(whole)
+
+
+def read_volume(values):
+    return ReadVolume(values=values, spacing=None, differs=())
+
+
+def test_volumes_are_corrupted_between_the_ends_of_their_window_or_of_each_channel():
+    values = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 8, 2)).astype(np.int16)
+    values[..., 1] = 5
+    half = Choice(spec=replace(LOW_CONTRAST, augment=lambda images, _, **__: images.clamp(max=0.5)), options={})
+    draws = np.zeros((1, 1), np.float32)
+    own = corrupt_volume(read_volume(values), draws, half, None).values
+    middle = (values[..., 0].min().astype(float) + values[..., 0].max()) / 2
+    np.testing.assert_array_equal(own[..., 0], np.minimum(values[..., 0], np.rint(middle)))
+    np.testing.assert_array_equal(own[..., 1], 5)
+    (first,) = np.moveaxis(values[..., :1], -1, 0)
+    np.testing.assert_array_equal(
+        corrupt_volume(read_volume(first), draws, half, (-160, 240)).values, np.minimum(first, 40)
+    )
+
+
+def test_what_does_not_take_volumes_is_named():
+    robustness = Robustness(
+        model="a/b",
+        metric="dice",
+        inputs="volumes",
+        num_inputs=3,
+        num_patients=3,
+        has_patients=False,
+        left_out=("speckle",),
+        rows=(),
+    )
+    assert robustness_lines(robustness)[-1] == "left out: speckle does not take volumes"
 
 
 def test_severities_are_options_of_an_augmentation():
@@ -134,6 +192,7 @@ def test_a_transform_without_severities_and_a_model_of_other_data_are_one_line(z
     for words, code in (
         (("--corruptions", "cutout"), "unknown-transform"),
         (("--data", tiny_data / "table"), "no-dataset"),
+        (("--metric", "dice"), "usage"),
     ):
         done = zoo("robustness", "folders/tiny_cnn", "--results", trained, *words)
         assert done.returncode == 2 and f"error[{code}]" in done.stderr.splitlines()[-1], done.stderr

@@ -301,24 +301,26 @@ class TrainedModel:
         """
         import json
 
+        from zoo.explaining.choosing import open_explainer
         from zoo.explaining.explainer import check_method
-        from zoo.explaining.explanations import ImageExplainer, Request
-        from zoo.explaining.outputs import check_explainable
+        from zoo.explaining.explanations import Request
+        from zoo.explaining.outputs import check_explainable, choose_seeds
         from zoo.explaining.subjects import list_named, with_masks
         from zoo.report.map_folder import MAPS_FILE, write_maps
         from zoo.system.files import cache_root
         from zoo.system.progress import Console
         from zoo.trained.inputs import NAME_TAGS
-        from zoo.trained.predicting import find_rules
 
         check_method(method)
-        model, tags = self.best, NAME_TAGS if keep_names else ()
-        check_explainable(model.card, label)
-        subject = list_named(tuple(map(Path, as_names(images))), model.card, cache_root(), tags)
+        card, tags = self.best.card, NAME_TAGS if keep_names else ()
+        check_explainable(card, label, method)
+        subject = list_named(tuple(map(Path, as_names(images))), card, cache_root(), tags)
         if masks:
-            subject = with_masks(subject, Path(masks))
+            subject = with_masks(subject, Path(masks), card)
+        by_folder = {model.folder: model for model in self.models}
+        models = [by_folder[folder] for folder in choose_seeds(list(by_folder))]
         request = Request(method=method, label=label, find_mask=subject.find_mask)
-        write_maps(ImageExplainer(model, find_rules([model]), request), subject, Path(output), Console(), tags)
+        write_maps(open_explainer(models, request), subject, Path(output), Console(), tags)
         document: dict[str, Any] = json.loads((Path(output) / MAPS_FILE).read_text(encoding="utf-8"))
         return document
 
@@ -348,7 +350,7 @@ def load_model(name: str | Path, *, results: str | Path = "results", device: str
     from zoo.system.devices import resolve_device
     from zoo.trained.opening import find_models, open_model
 
-    folders = find_models(str(name), Path(results), with_masks=True)
+    folders = find_models(str(name), Path(results))
     context, place = make_context(), resolve_device(device)
     models = [open_model(folder, context.registry, context.settings.cache, place) for folder in folders]
     return TrainedModel(models, Path(results))

@@ -35,13 +35,15 @@ def explain_command(
 ) -> int:
     """Show where a trained model looks, with numbers about how far the maps can be trusted.
 
-    MODEL is as for `zoo predict`; of several seeds the one with the best val score. Without IMAGES, 24 of its test
-    images are explained. Research use only; not a medical device.
+    MODEL is as for `zoo predict`; of several seeds the one with the best val score. Of masks it also shows where they
+    are unsure, and where the seeds disagree. Without IMAGES, 24 of its test images or volumes are explained. Research
+    use only; not a medical device.
     """
     from zoo.errors import EXIT_NOTHING_RAN, EXIT_SOME_FAILED, UsageError
+    from zoo.explaining.choosing import open_explainer
     from zoo.explaining.explainer import check_method
-    from zoo.explaining.explanations import ImageExplainer, Request
-    from zoo.explaining.outputs import check_explainable
+    from zoo.explaining.explanations import Request
+    from zoo.explaining.outputs import check_explainable, choose_seeds
     from zoo.explaining.sampling import Place
     from zoo.explaining.subjects import list_named, list_tested, with_masks
     from zoo.registry.loading import quiet_stdout
@@ -51,30 +53,31 @@ def explain_command(
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
     from zoo.trained.inputs import NAME_TAGS
-    from zoo.trained.opening import best_of, find_models, open_model
-    from zoo.trained.predicting import find_rules
+    from zoo.trained.opening import find_models, open_model
 
     check_method(str(flags["method"]))
     if inputs and flags["data"]:
         raise UsageError("--data is for test images, but IMAGES are named", fix="leave one of them out")
     console, tags = Console(), NAME_TAGS if flags["keep_names"] else ()
-    source = best_of(find_models(model, results))
+    named = find_models(model, results)
     registry = registry_with_warnings(console)
+    sources = choose_seeds(named)
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
-        opened = open_model(source, registry, cache_root(), resolve_device(str(flags["device"])))
-    card, label = opened.card, str(flags["label"] or "")
-    check_explainable(card, label)
+        device = resolve_device(str(flags["device"]))
+        opened = [open_model(source, registry, cache_root(), device) for source in sources]
+    card, label = opened[0].card, str(flags["label"] or "")
+    check_explainable(card, label, str(flags["method"]))
     with quiet_stdout(), console.counting("listing the images") as progress:
         if inputs:
             subject = list_named(inputs, card, cache_root(), tags)
         else:
             place = Place(registry=registry, cache=cache_root(), data=str(flags["data"] or ""))
-            subject = list_tested(source, card, place, progress)
+            subject = list_tested(sources[0], card, place, progress)
         if masks:
-            subject = with_masks(subject, masks)
+            subject = with_masks(subject, masks, card)
     request = Request(method=str(flags["method"]), label=label, find_mask=subject.find_mask)
-    explaining = ImageExplainer(opened, find_rules([opened]), request)
+    explaining = open_explainer(opened, request)
     with quiet_stdout():
         written, numbers = write_maps(explaining, subject, output, console, tags)
     for line in summarize_maps(written, numbers, output):

@@ -34,7 +34,7 @@ def export_command(model: str, target: str, output: Path, results: Path) -> None
     from zoo.trained.opening import best_of, find_models, open_model
 
     console = Console()
-    folder = best_of(find_models(model, results, with_masks=True))
+    folder = best_of(find_models(model, results))
     with quiet_stdout(), console.counting("exporting"):
         registry = registry_with_warnings(console)
         opened = open_model(folder, registry, cache_root(), "cpu")

@@ -51,7 +51,7 @@ def predict_command(
     from zoo.trained.second_input import attach_metadata
 
     console = Console()
-    folders = find_models(model, results, with_masks=True)
+    folders = find_models(model, results)
     registry = registry_with_warnings(console)
     card = read_model_card(folders[0])
     attach_metadata((), card, flags["metadata"])  # report a missing table before loading the model

@@ -24,12 +24,18 @@ from zoo.cli.terminal import registry_with_warnings, tell
 def robustness_command(
     model: str, corruptions: tuple[str, ...], output: Path | None, results: Path, **flags: str | None
 ) -> None:
-    """Score a trained model on its test images with corruptions of growing severity.
+    """Score a trained model on its test images or volumes with corruptions of growing severity.
 
     MODEL is as for `zoo predict`; of several seeds the one with the best val score. Nothing is trained or stored.
     """
     from zoo.errors import clean, convert_disk_errors
-    from zoo.explaining.robustness import find_corruptions, measure_robustness, open_tested_model
+    from zoo.explaining.robustness import (
+        INPUTS,
+        find_corruptions,
+        find_task_metric,
+        measure_robustness,
+        open_tested_model,
+    )
     from zoo.explaining.sampling import Place
     from zoo.registry.loading import quiet_stdout
     from zoo.report.robustness import robustness_lines, write_robustness
@@ -37,20 +43,21 @@ def robustness_command(
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores, prepare_torch
     from zoo.system.progress import Console
+    from zoo.trained.card import read_model_card
     from zoo.trained.opening import best_of, find_models, open_model
 
     console = Console()
     source = best_of(find_models(model, results))
-    registry = registry_with_warnings(console)
-    chosen = find_corruptions(corruptions, registry)
+    card, registry = read_model_card(source), registry_with_warnings(console)
+    chosen = find_corruptions(corruptions, registry, card.dims)
+    metric = find_task_metric(flags["metric"] or "", card.task_kind, registry)
     with quiet_stdout(), console.counting("loading the model"):
         prepare_torch(num_cores())
         opened = open_model(source, registry, cache_root(), resolve_device(str(flags["device"])))
-    metric = registry.find("metric", flags["metric"] or opened.card.task_kind.primary_metric)
-    with quiet_stdout(), console.counting("reading the test images") as progress:
+    with quiet_stdout(), console.counting(f"reading the test {INPUTS[card.dims]}") as progress:
         place = Place(registry=registry, cache=cache_root(), data=flags["data"] or "")
         tested = open_tested_model(opened, place, progress)
-    with quiet_stdout(), console.counting("predicting", "corruptions") as progress:
+    with quiet_stdout(), console.counting("predicting", INPUTS[card.dims]) as progress:
         robustness = measure_robustness(tested, chosen, metric, progress)
     click.echo("\n".join(robustness_lines(robustness)))
     if output:

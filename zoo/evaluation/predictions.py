@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.arrays import Array
 from zoo.data.dataset import DecodedFold
-from zoo.data.masks import LabelMaps
+from zoo.data.masks import LabelMaps, join_maps
 from zoo.data.metadata import read_numbers
 from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
@@ -95,6 +95,26 @@ def join_parts(parts: Sequence[Predictions]) -> Predictions:
         probabilities=stack("probabilities"),
         log_odds=logs,
     )
+
+
+def concatenate(parts: Sequence[Predictions], whole: Predictions) -> Predictions:
+    """The predictions of `whole`, whose rows are those of some parts in order, predicted again."""
+    logs = [part.log_odds for part in parts if part.log_odds is not None]
+    maps = [part.label_maps for part in parts if part.label_maps is not None]
+    return replace(
+        whole,
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        log_odds=np.concatenate(logs) if logs else None,
+        label_maps=join_maps(maps) if maps else None,
+    )
+
+
+def prediction_difference(first: Predictions, second: Predictions) -> float:
+    """The largest difference of two predictions of the same images; of masks, the share of an image's pixels."""
+    if first.label_maps is not None and second.label_maps is not None:
+        pairs = ((first.label_maps[row], second.label_maps[row]) for row in range(len(first)))
+        return max(float((one != other).mean()) for one, other in pairs)
+    return float(np.abs(first.probabilities - second.probabilities).max())
 
 
 SplitPredictions = Mapping[str, Predictions]  # by split: val, test

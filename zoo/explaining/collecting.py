@@ -21,7 +21,7 @@ class MapCollection:
 
     def add(self, explained: ExplainedImage) -> None:
         """Keep what is needed of an image."""
-        if explained.square is None or explained.placement is None:  # refused
+        if explained.square is None or not explained.explanations:  # refused, or no map
             return
         is_measured = self.num_explained % self.step == 0
         self.num_explained += 1
@@ -38,6 +38,7 @@ class MapCollection:
                     square=explained.square,
                     placement=explained.placement,
                     map=first.map,
+                    decided=explained.mask.decided if explained.mask else None,
                 )
             )
 

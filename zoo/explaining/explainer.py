@@ -13,7 +13,7 @@ from zoo.errors import UsageError
 from zoo.explaining.attribution import INTEGRATED_GRADIENTS, OCCLUSION, attribute
 from zoo.explaining.gradcam import grad_cam
 from zoo.explaining.inputs import normalize_squares
-from zoo.explaining.layers import SpatialLayer, check_gradient, find_layer
+from zoo.explaining.layers import EvidenceOf, SpatialLayer, check_gradient, find_layer
 from zoo.trained.card import ModelCard
 from zoo.trained.opening import OpenModel
 
@@ -36,19 +36,21 @@ class Explainer:
     def card(self) -> ModelCard:
         return self.model.card
 
-    def evidence(self, logits: Tensor) -> Tensor:
-        return self.card.task_kind.answers.evidence(logits)
+    def explain(self, squares: Array, columns: Array, decided: Array | None = None) -> Array:
+        """Maps float32 (B, size, size), at least 0, of one column for each square (B, size, size, channels).
 
-    def explain(self, squares: Array, columns: Array) -> Array:
-        """Maps float32 (B, size, size), at least 0, of one column for each square (B, size, size, channels)."""
+        Those of cubes (B, size, size, size, channels) have three axes.
+
+        `decided` is the label map (size, size) of the squares, which are then those of one image; None without masks.
+        """
         import torch
 
         images = normalize_squares(self.model, squares)
-        chosen = torch.from_numpy(columns).to(images.device)
+        chosen, evidence = torch.from_numpy(columns).to(images.device), evidence_of(self.card, decided)
         if self.layer is None:
-            maps = attribute(self.method, self.model.tap, images, chosen, self.evidence)
+            maps = attribute(self.method, self.model.tap, images, chosen, evidence)
         else:
-            maps = enlarge(grad_cam(self.model.tap, images, chosen, self.evidence, self.layer), self.card.image_size)
+            maps = enlarge(grad_cam(self.model.tap, images, chosen, evidence, self.layer), self.card.image_size)
         values: Array = np.nan_to_num(maps.cpu().numpy(), nan=0.0, posinf=0.0)  # a map that overflows is empty
         return values
 
@@ -61,12 +63,23 @@ def check_method(method: str) -> None:
         raise UsageError(f"--method {method} needs captum", fix="pip install 'zoo-bench[captum]'", code="extra-missing")
 
 
-def make_explainer(model: OpenModel, method: str, squares: Array) -> Explainer:
-    """The explainer of a model; some squares (B, size, size, channels) show where its last map is.
+def evidence_of(card: ModelCard, decided: Array | None) -> EvidenceOf:
+    """What is explained of logits: the answer of an image, or each label within its region of a mask."""
+    import torch
+
+    answers = card.task_kind.answers
+    if decided is None:
+        return answers.evidence
+    regions = torch.from_numpy(decided)
+    return lambda logits: answers.region_evidence(logits, regions.to(logits.device))
+
+
+def make_explainer(model: OpenModel, method: str, squares: Array, decided: Array | None = None) -> Explainer:
+    """The explainer of a model; some squares (B, size, size, channels) show where the map is that Grad-CAM explains.
 
     Raises RunError if the method needs a gradient or a map that the network does not have.
     """
-    images, evidence = normalize_squares(model, squares), model.card.task_kind.answers.evidence
+    images, evidence = normalize_squares(model, squares), evidence_of(model.card, decided)
     if method == INTEGRATED_GRADIENTS:
         check_gradient(model.tap, images, evidence, model.card)
     layer = find_layer(model.tap, images, evidence, model.card) if method == GRAD_CAM else None
@@ -74,7 +87,8 @@ def make_explainer(model: OpenModel, method: str, squares: Array) -> Explainer:
 
 
 def enlarge(maps: Tensor, size: int) -> Tensor:
-    """Enlarge maps (B, grid, grid) bilinearly to (B, size, size)."""
+    """Enlarge maps (B, grid, grid) to (B, size, size), bilinear; those of volumes along three axes, trilinear."""
     from torch.nn.functional import interpolate
 
-    return interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+    mode, sides = ("bilinear", (size, size)) if maps.ndim == 3 else ("trilinear", (size,) * 3)
+    return interpolate(maps[:, None], size=sides, mode=mode, align_corners=False)[:, 0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -12,9 +13,9 @@ from zoo.explaining.explainer import Explainer, make_explainer
 from zoo.explaining.locating import FindMask, Location, compare_with_mask
 from zoo.explaining.outputs import ExplainedOutput, outputs_to_explain
 from zoo.images.placement import Placement
-from zoo.trained.inputs import NewImage, ReadImage
+from zoo.trained.inputs import ReadImage
 from zoo.trained.opening import OpenModel
-from zoo.trained.predicting import NewAnswer, Rules, answer_batch, read_batches
+from zoo.trained.predicting import IMAGES_AT_ONCE, NewAnswer, answer_batch, find_rules, read_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +37,45 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ExplainedMask:
+    """A predicted mask in the network's input, its reference, and where it is unsure."""
+
+    decided: Array  # label map (size, size)
+    reference: Array | None  # the same
+    dice: Mapping[str, float]  # by label that one of the two has, at the size of the image; empty without a reference
+    uncertainty: Mapping[str, Array]  # of `measure_uncertainty`: float32 (size, size), 0 to 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ExplainedImage:
     """An image and the maps of its explained outputs; without them if it was refused."""
 
     answer: NewAnswer
-    square: Array | None = None  # (size, size, channels)
-    placement: Placement | None = None  # of the image in the square
+    square: Array | None = None  # (size, size, channels); of a volume the network's input (size, size, size, channels)
+    placement: Placement | None = None  # of the image in the square; None of a volume
     explanations: tuple[Explanation, ...] = ()
+    mask: ExplainedMask | None = None  # of a model of masks
 
 
 class ImageExplainer:
-    """Explain images with one model; the layer is found on the first image."""
+    """Explain images with the first of some seeds of a model; the layer is found on the first image."""
 
-    def __init__(self, model: OpenModel, rules: Rules, request: Request) -> None:
-        self.model, self.rules, self.request = model, rules, request
+    kind: ClassVar[Literal["image", "mask", "volume"]] = "image"
+    at_once = IMAGES_AT_ONCE
+
+    def __init__(self, models: Sequence[OpenModel], request: Request) -> None:
+        self.models, self.model, self.request = models, models[0], request
+        self.rules = find_rules(models[:1])
         self.explainer: Explainer | None = None
 
-    def explain_images(self, images: Iterable[NewImage]) -> Iterator[ExplainedImage]:
+    @property
+    def has_maps(self) -> bool:
+        """Whether the method can explain the model."""
+        return True
+
+    def explain_images(self, images: Iterable[Any]) -> Iterator[ExplainedImage]:
         """Yield the explained images in order; three batches are in memory at most."""
-        for batch in read_batches(self.model, images):
+        for batch in read_batches(self.model, images, self.at_once):
             yield from self.explain_batch(batch)
 
     def explain_batch(self, batch: Sequence[ReadImage]) -> Iterator[ExplainedImage]:
@@ -74,12 +95,12 @@ class ImageExplainer:
                 ),
             )
 
-    def explain_square(self, square: Array, columns: Sequence[int]) -> Array:
-        """The maps (n, size, size) of some columns for one square."""
+    def explain_square(self, square: Array, columns: Sequence[int], decided: Array | None = None) -> Array:
+        """The maps (n, size, size) of some columns for one square, with its label map if the columns are its labels."""
         squares = np.stack([square] * len(columns))
         if self.explainer is None:
-            self.explainer = make_explainer(self.model, self.request.method, squares[:1])
-        return self.explainer.explain(squares, np.array(columns))
+            self.explainer = make_explainer(self.model, self.request.method, squares[:1], decided)
+        return self.explainer.explain(squares, np.array(columns), decided)
 
     def locate(self, name: str, output: ExplainedOutput, values: Array, read: ReadImage) -> Location | None:
         assert read.placement is not None

@@ -16,9 +16,11 @@ BLUR = 1 / 16  # standard deviation of the blurred image, as a share of the inpu
 
 
 def normalize_squares(model: OpenModel, squares: Array) -> Tensor:
-    """The network's input (B, C, size, size)."""
+    """The network's input (B, C, size, size) of squares; that of cubes, which are normalized, along three axes."""
     import torch
 
+    if model.card.dims == 3:
+        return torch.from_numpy(squares).movedim(-1, 1).to(model.device)
     pixels = pixels_of(model, squares)
     return pixels.normalize(pixels.batch(torch.arange(len(squares))))
 

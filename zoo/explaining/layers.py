@@ -1,4 +1,4 @@
-"""Find the last spatial map of any network by one run: the layer that Grad-CAM explains."""
+"""Find the spatial map of any network that Grad-CAM explains by one run: the last one, or the smallest of a U-Net."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class SpatialLayer:
     layout: Literal["NCHW", "NHWC", "tokens"]
     prefix: int  # tokens before those of the grid
     grid: int  # positions of a side
+    axes: int = 2  # 3 of volumes
 
     def to_maps(self, values: Tensor) -> Tensor:
-        """The values of the layer as (B, channels, grid, grid)."""
+        """The values of the layer as (B, channels, grid, grid), or along three axes."""
         if self.layout == "NCHW":
             return values
         if self.layout == "NHWC":
@@ -38,7 +39,10 @@ class SpatialLayer:
 
 
 def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: ModelCard) -> SpatialLayer:
-    """Find the last map of positions that the answer depends on.
+    """Find the last map of positions that the answer depends on; for masks, the last of those with fewest positions.
+
+    The latter is the bottleneck of a U-Net, as in Seg-Grad-CAM (Vinogradova et al. 2020, AAAI): the last map before the
+    mask has the positions of the mask itself.
 
     After the last block of a ViT only the class token matters: maps whose positions have no gradient are left out. If
     maps have as many channels as the network has features, the last of them limits the number of positions, so that a
@@ -47,7 +51,7 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
     import torch
 
     detach_caches(tap.module)
-    with torch.enable_grad(), recorded_outputs(tap) as outputs:
+    with torch.enable_grad(), recorded_outputs(tap, images.ndim) as outputs:
         logits, features = tap(images.detach().requires_grad_())
         columns = evidence(logits)
         total = (columns * torch.arange(1, columns.shape[1] + 1, device=columns.device)).sum()  # a sum may cancel
@@ -70,6 +74,8 @@ def find_layer(tap: FeatureTap, images: Tensor, evidence: EvidenceOf, card: Mode
     ]
     if not used:
         raise no_map(card, "it has no map of positions that its answer depends on, so Grad-CAM cannot explain it")
+    if card.task_kind.head.dense:
+        return min(reversed(used), key=lambda each: each.grid)
     matching = [each.grid for each in used if each.to_maps(outputs[each.place][1]).shape[1] == width]
     return [each for each in used if not matching or each.grid <= matching[-1]][-1]
 
@@ -101,8 +107,11 @@ def no_map(card: ModelCard, problem: str) -> RunError:
 
 
 @contextmanager
-def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
-    """Yield a list that fills with the name and output of every module up to the classifier, in order of their end."""
+def recorded_outputs(tap: FeatureTap, num_axes: int) -> Iterator[list[tuple[str, Tensor]]]:
+    """Yield a list that fills with the name and output of every module up to the classifier, in order of their end.
+
+    The outputs are tokens (B, N, C), or have as many axes as the network's input.
+    """
     outputs: list[tuple[str, Tensor]] = []
     is_open = True
 
@@ -112,7 +121,7 @@ def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
 
     def note(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, values: Any) -> None:
-            if is_open and hasattr(values, "ndim") and values.ndim in (3, 4):
+            if is_open and hasattr(values, "ndim") and values.ndim in (3, num_axes):
                 outputs.append((name, values))
 
         return hook
@@ -129,7 +138,7 @@ def recorded_outputs(tap: FeatureTap) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 def as_layer(name: str, place: int, values: Tensor, features: tuple[int, int | None]) -> SpatialLayer | None:
-    """The layer of an output, or None if its positions are not a square of more than one.
+    """The layer of an output, or None if its positions are not a square or cube of more than one.
 
     `features` are their number, by which the axis of the channels is recognized, and the number of prefix tokens.
     """
@@ -144,6 +153,9 @@ def as_layer(name: str, place: int, values: Tensor, features: tuple[int, int | N
             if fits and grid > 1
             else None
         )
+    if len(shape) == 4:
+        is_cube = len(set(shape[1:])) == 1 < shape[1]
+        return SpatialLayer(name=name, place=place, layout="NCHW", prefix=0, grid=shape[1], axes=3) if is_cube else None
     is_last = shape[2] == width != shape[0]
     grid, other = shape[:2] if is_last else shape[1:]
     if grid != other or grid == 1:

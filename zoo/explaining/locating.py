@@ -68,9 +68,10 @@ def center_map(size: int, placement: Placement) -> Array:
 
 
 class FolderMasks:
-    """Masks from a folder of PNG files named by `mask_stem`; pixels above 0 are inside."""
+    """PNG masks in a folder, named by `mask_stem`: pixels above 0 are inside, or those with the number of the label."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, has_numbers: bool = False) -> None:
+        self.has_numbers = has_numbers
         self.paths = {path.stem: path for path in sorted(folder.glob("*.[pP][nN][gG]"))}
         if not self.paths:
             raise UsageError(f"--masks {folder}: has no PNG files", fix="name the folder of the masks", code="masks")
@@ -91,7 +92,7 @@ class FolderMasks:
                 code="masks",
             )
 
-    def __call__(self, name: str, _: int, placement: Placement) -> Array | None:
+    def __call__(self, name: str, column: int, placement: Placement) -> Array | None:
         from PIL import Image
 
         path = self.paths.get(mask_stem(name))
@@ -102,7 +103,8 @@ class FolderMasks:
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}", fix="save it again as PNG", code="masks") from error
         colors = levels if levels.ndim == 3 else levels[..., None]
-        mask: Array = (colors[..., :-1] if colors.shape[2] in (2, 4) else colors).max(axis=2) > 0  # without alpha
+        values = (colors[..., :-1] if colors.shape[2] in (2, 4) else colors).max(axis=2)  # without alpha
+        mask: Array = values == column + 1 if self.has_numbers else values > 0
         if mask.shape != (placement.height, placement.width):
             raise DataError(
                 f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {name} has "

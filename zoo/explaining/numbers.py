@@ -33,8 +33,9 @@ class MeasuredMap:
     owner: str  # the patient, by which intervals are resampled
     column: int
     square: Array
-    placement: Placement
+    placement: Placement | None  # None of a volume
     map: Array
+    decided: Array | None = None  # the label map whose region the map explains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +96,14 @@ def measure_maps(
     if not measured:
         return MapNumbers(maps=0, empty=0, comparisons=comparisons)
     total = len(measured) * (CURVES_COST + len(RANDOMIZED_SHARES))
-    if explainer.card.task_kind.decisions is not None:
+    if explainer.card.task_kind.decisions is not None and explainer.card.dims == 2:
         comparisons |= compare_curves(explainer, measured, lambda done: progress(CURVES_COST * done, total))
     done = count(len(measured) * CURVES_COST)
 
     def explain_again() -> Array:
         maps = []
         for each in measured:
-            maps += list(explainer.explain(each.square[None], np.array([each.column])))
+            maps += list(explainer.explain(each.square[None], np.array([each.column]), each.decided))
             progress(next(done), total)
         return np.stack(maps)
 
@@ -152,6 +153,7 @@ def compare_curves(
 ) -> dict[str, CenterComparison | None]:
     owners, ours, center = np.array([each.owner for each in measured]), [], []
     for done, each in enumerate(measured, start=1):
+        assert each.placement is not None
         maps = [each.map, center_map(len(each.map), each.placement)]
         of_map, of_center = follow_pixels(explainer, each.square, each.column, maps)
         ours.append(of_map)

@@ -1,9 +1,9 @@
-"""Score a trained model on its test images with corruptions of growing severity."""
+"""Score a trained model on its test images or volumes with corruptions of growing severity."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -11,24 +11,30 @@ from typing import NamedTuple
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.errors import DataError, ResultsError, Undefined, UsageError
+from zoo.data.opening import OpenDataset
+from zoo.errors import ResultsError, Undefined, UsageError
 from zoo.evaluation.evidence import Evidence, weigh_evidence
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import Predictions, concatenate, prediction_difference
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Score
-from zoo.explaining.sampling import Place, TestedImages, open_tested, read_tested
+from zoo.explaining.sampling import Place, open_tested, read_tested
+from zoo.explaining.test_inputs import TestInput, read_test_inputs
 from zoo.registry.choices import find_choice
 from zoo.registry.lookup import Registry
 from zoo.specs.choice import Choice
 from zoo.specs.metric import MetricSpec
 from zoo.statistics.pairs import compare_pairs, difference_intervals, holm
 from zoo.system.progress import Progress
+from zoo.tasks.overlaps import COUNTED
+from zoo.tasks.task import Task
 from zoo.trained.opening import OpenModel
-from zoo.trained.predicting import IMAGES_AT_ONCE, forward_squares, read_batches, scoring_context
+from zoo.trained.predicting import scoring_context
 from zoo.trained.second_input import no_metadata
 
 UNCHANGED = "none"
-MAX_REPEATED = 1e-3  # of a probability: what was stored and what is predicted again
+INPUTS = {2: "images", 3: "volumes"}
+# Of a probability, or of the pixels of a mask: the difference of what was stored and what is predicted again.
+MAX_REPEATED = 1e-3
 
 
 class Drop(NamedTuple):
@@ -56,82 +62,103 @@ class Robustness:
 
     model: str
     metric: str
-    num_images: int
+    inputs: str  # "images" or "volumes"
+    num_inputs: int
     num_patients: int
     has_patients: bool
+    left_out: tuple[str, ...]  # installed corruptions that do not take the inputs
     rows: tuple[CorruptedScore, ...]
 
 
-def find_corruptions(names: Sequence[str], registry: Registry) -> dict[str, tuple[Choice, ...]]:
-    """The choices of each severity by corruption; of all installed ones without names.
+class Case(NamedTuple):
+    """A corruption of a severity; without a choice the images stay as they are."""
+
+    corruption: str = UNCHANGED
+    severity: int = 0
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions:
+    """The cases to compare, first without a corruption, and the installed corruptions that do not take the inputs."""
+
+    cases: tuple[Case, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def find_corruptions(names: Sequence[str], registry: Registry, dims: int) -> Corruptions:
+    """Every severity of some corruptions of images or volumes, by `dims`; of all installed ones without names.
 
     Raises UsageError for a transform without severities.
     """
-    installed = [name for name, spec in registry.specs("transform").items() if spec.severities and 2 in spec.dims]
-    corruptions = {}
-    for name in names or installed:
+    installed = {name: spec.dims for name, spec in registry.specs("transform").items() if spec.severities}
+    fitting = [name for name, axes in installed.items() if dims in axes]
+    left_out = [name for name in installed if name not in fitting]
+    cases = [Case()]
+    for name in names or fitting:
         choice = find_choice("transform", name, registry)
-        if not choice.spec.severities or 2 not in choice.spec.dims:
+        if not choice.spec.severities or dims not in choice.spec.dims:
             raise UsageError(
-                f"transform {name!r} has no severities for images",
-                fix=f"choose from {', '.join(installed)}",
+                f"transform {name!r} has no severities for {INPUTS[dims]}",
+                fix=f"choose from {', '.join(fitting)}",
                 code="unknown-transform",
             )
-        corruptions[name] = tuple(
-            replace(choice, options={**choice.spec.options, **options}) for options in choice.spec.severities
-        )
-    return corruptions
+        for severity, options in enumerate(choice.spec.severities, start=1):
+            changed = replace(choice, options={**choice.spec.options, **options})
+            cases.append(Case(name, severity, changed))
+    return Corruptions(cases=tuple(cases), left_out=() if names else tuple(left_out))
+
+
+def find_task_metric(name: str, task: Task, registry: Registry) -> MetricSpec:
+    """The named metric, or the one that ranks the task. Raises UsageError for a metric of other tasks."""
+    metric: MetricSpec = registry.find("metric", name or task.primary_metric)
+    if task.name not in metric.tasks:
+        raise UsageError(f"--metric {name}: not a metric of {task} tasks", fix="see: zoo list metrics")
+    return metric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TestedModel:
-    """A trained model with its test images at the size of its input, squares (N, size, size, channels)."""
+    """A trained model, its stored predictions of test, and the dataset in which these images or volumes are."""
 
     model: OpenModel
     test: Predictions
-    squares: Array
-    has_patients: bool
+    dataset: OpenDataset
 
-    def predict(self, corruption: str = UNCHANGED, choice: Choice | None = None) -> Predictions:
-        """The predictions of the test images, which are first changed by a corruption if there is one."""
-        card = self.model.card
-        parts = []
-        for start in range(0, len(self.squares), IMAGES_AT_ONCE):
-            rows = slice(start, start + IMAGES_AT_ONCE)
-            squares = self.squares[rows]
-            if choice is not None:
-                draws = draw_by_name(corruption, self.test.sample_ids[rows], choice.spec.num_draws)
-                squares = corrupt(squares, draws, choice, card.intensity)
-            parts.append(forward_squares(self.model, squares, ())[0])
-        logits, answers = np.concatenate(parts), card.task_kind.answers
-        if not np.isfinite(logits).all():
+    def predict(self, cases: Sequence[Case], progress: Progress, *, counts_only: bool = False) -> list[Predictions]:
+        """The predictions of the test split by case; each image or volume is read once.
+
+        `counts_only` leaves out the statistics of masks that are not in `COUNTED`: NaN.
+
+        Raises DataError if one cannot be read, and ResultsError if it is predicted otherwise than the run did.
+        """
+        parts: list[list[Predictions]] = [[] for _ in cases]
+        done = 0
+        for inputs in read_test_inputs(self.model, self.dataset, self.test):
+            for case, own in zip(cases, parts, strict=True):
+                own.append(predict_case(inputs, case, counts_only=counts_only))
+                if case.choice is None:
+                    self.require_repeated(inputs.test, own[-1])
+                done += len(inputs.test)
+                progress(done, len(cases) * len(self.test))
+        return [concatenate(own, self.test) for own in parts]
+
+    def require_repeated(self, stored: Predictions, again: Predictions) -> None:
+        difference = prediction_difference(again, stored)
+        scale = 1.0 if stored.label_maps is not None else max(1.0, float(np.abs(self.test.probabilities).max()))
+        if difference > MAX_REPEATED * scale:
             raise ResultsError(
-                f"{card.name}: its output under {corruption} is not finite", fix="use another corruption"
+                f"{self.model.card.name}: predicted again, a test image differs by {difference:.2g} from its run",
+                fix="use the device and the versions of the run",
+                code="other-predictions",
             )
-        return replace(
-            self.test,
-            probabilities=answers.from_logits(logits, card.target_scale),
-            log_odds=answers.to_log_odds(logits),
-        )
 
 
-def open_tested_model(model: OpenModel, place: Place, progress: Progress | None = None) -> TestedModel:
-    """Read the test images of a model again. Raises DataError for an image that cannot be read."""
-    card = model.card
-    if card.volumes is not None or card.task_kind.targets.spatial:
-        raise UsageError(f"{card.name} is not a model of images with labels", fix="name another one", code="wrong-task")
-    if card.coding is not None:
-        raise no_metadata(card)
-    test = read_tested(model.folder, card)
-    dataset = open_tested(card, place, progress)
-    images = TestedImages(dataset, test.sample_ids).list_images()
-    squares = []
-    for batch in read_batches(model, images):
-        for each in batch:
-            if each.pixels is None:
-                raise DataError(each.refused, fix=each.fix)
-            squares.append(each.pixels)
-    return TestedModel(model=model, test=test, squares=np.stack(squares), has_patients=dataset.has_patients)
+def predict_case(inputs: TestInput, case: Case, *, counts_only: bool) -> Predictions:
+    if case.choice is None:
+        return inputs.answer(counts_only=counts_only)
+    draws = draw_by_name(case.corruption, inputs.test.sample_ids, case.choice.spec.num_draws)
+    return inputs.corrupted(case.choice, draws).answer(counts_only=counts_only)
 
 
 def draw_by_name(corruption: str, sample_ids: Array, num_draws: int) -> Array:
@@ -141,60 +168,34 @@ def draw_by_name(corruption: str, sample_ids: Array, num_draws: int) -> Array:
     return np.stack([generator.random(num_draws, dtype=np.float32) for generator in generators])
 
 
-def corrupt(squares: Array, draws: Array, choice: Choice, intensity: tuple[float, float]) -> Array:
-    """Apply a corruption to squares (N, size, size, channels) and round to their levels, as a file holds them."""
-    import torch
-
-    low, high = intensity
-    images = (torch.from_numpy(squares.astype(np.float32)).movedim(3, 1) - low) / (high - low)
-    changed = choice.spec.augment(images, torch.from_numpy(draws), **choice.options)
-    levels = (changed * (high - low) + low).round().clamp(0, np.iinfo(squares.dtype).max)
-    return np.ascontiguousarray(levels.movedim(1, 3).numpy().astype(squares.dtype))
+def open_tested_model(model: OpenModel, place: Place, progress: Progress | None = None) -> TestedModel:
+    """Open the dataset of a model again. Raises UsageError for a model that takes metadata."""
+    if model.card.coding is not None:
+        raise no_metadata(model.card)
+    test = read_tested(model.folder, model.card)
+    return TestedModel(model=model, test=test, dataset=open_tested(model.card, place, progress))
 
 
 def measure_robustness(
-    tested: TestedModel, corruptions: Mapping[str, Sequence[Choice]], metric: MetricSpec, progress: Progress
+    tested: TestedModel, corruptions: Corruptions, metric: MetricSpec, progress: Progress
 ) -> Robustness:
     """Score the model without and with each corruption. The thresholds are those of val, without corruptions."""
-    cases = list(list_cases(corruptions))
-    predictions = []
-    for done, (name, _, choice) in enumerate(cases):
-        progress(done, len(cases))
-        predictions.append(tested.predict(name, choice))
-    require_repeated(tested, predictions[0])
+    predictions = tested.predict(corruptions.cases, progress, counts_only=metric.name in COUNTED)
     scores = [score_of(tested, metric, each) for each in predictions]
     drops = find_drops(tested, metric, predictions)
     return Robustness(
         model=tested.model.card.name,
         metric=metric.name,
-        num_images=len(tested.test),
+        inputs=INPUTS[tested.dataset.spec.dims],
+        num_inputs=len(tested.test),
         num_patients=len(np.unique(tested.test.patients)),
-        has_patients=tested.has_patients,
+        has_patients=tested.dataset.has_patients,
+        left_out=corruptions.left_out,
         rows=tuple(
-            CorruptedScore(corruption=name, severity=severity, score=value, drop=drop)
-            for (name, severity, _), value, drop in zip(cases, scores, drops, strict=True)
+            CorruptedScore(corruption=case.corruption, severity=case.severity, score=value, drop=drop)
+            for case, value, drop in zip(corruptions.cases, scores, drops, strict=True)
         ),
     )
-
-
-def list_cases(corruptions: Mapping[str, Sequence[Choice]]) -> Iterator[tuple[str, int, Choice | None]]:
-    """No corruption, then every one with its severities."""
-    yield UNCHANGED, 0, None
-    for name, choices in corruptions.items():
-        for severity, choice in enumerate(choices, start=1):
-            yield name, severity, choice
-
-
-def require_repeated(tested: TestedModel, again: Predictions) -> None:
-    """Raise ResultsError if the model predicts its test images otherwise than its run did."""
-    difference = float(np.abs(again.probabilities - tested.test.probabilities).max())
-    scale = max(1.0, float(np.abs(tested.test.probabilities).max()))
-    if difference > MAX_REPEATED * scale:
-        raise ResultsError(
-            f"{tested.model.card.name}: predicted again, a test image differs by {difference:.2g} from its run",
-            fix="use the device and the versions of the run",
-            code="other-predictions",
-        )
 
 
 def runs_of(tested: TestedModel, test: Predictions) -> list[list[dict[str, Predictions]]]:
@@ -204,14 +205,14 @@ def runs_of(tested: TestedModel, test: Predictions) -> list[list[dict[str, Predi
 
 def score_of(tested: TestedModel, metric: MetricSpec, test: Predictions) -> Score:
     card, runs = tested.model.card, runs_of(tested, test)
-    context = replace(scoring_context(card), has_patients=tested.has_patients)
+    context = replace(scoring_context(card), has_patients=tested.dataset.has_patients)
     return score(runs, {metric.name: metric}, context, threshold=card.protocol_fields["threshold"])[metric.name]
 
 
 def find_drops(tested: TestedModel, metric: MetricSpec, predictions: Sequence[Predictions]) -> list[Drop | None]:
     """How much worse each score is than the first, paired by patient, as two models of a board are compared."""
     card = tested.model.card
-    context = replace(scoring_context(card), has_patients=tested.has_patients)
+    context = replace(scoring_context(card), has_patients=tested.dataset.has_patients)
     weigh = partial(weigh_evidence, metric=metric, card=context, threshold=card.protocol_fields["threshold"])
     try:
         evidence: list[Evidence] = [weigh(runs_of(tested, each)) for each in predictions]

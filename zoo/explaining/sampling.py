@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.lookup import find_datasets
 from zoo.data.opening import OpenDataset, convert_failures, open_dataset
+from zoo.data.volumes import read_volume, spacing_of
 from zoo.errors import ResultsError, UsageError
 from zoo.evaluation.predictions import Predictions, load_predictions
 from zoo.images.formats import split_frame
@@ -21,6 +23,7 @@ from zoo.registry.lookup import Registry
 from zoo.system.progress import Progress
 from zoo.trained.card import ModelCard
 from zoo.trained.inputs import NewImage
+from zoo.trained.volume_inputs import NewVolume, ReadVolume
 
 NUM_SAMPLED = 24
 
@@ -81,7 +84,7 @@ class TestedImages:
 
     @property
     def has_masks(self) -> bool:
-        return self.dataset.samples.findings is not None
+        return self.dataset.samples.findings is not None or self.dataset.samples.masks is not None
 
     def image_of(self, name: str) -> Any:
         return self.dataset.samples.table["image"].iloc[self.rows[name]]
@@ -99,10 +102,25 @@ class TestedImages:
                 source = (samples.files[self.rows[name]], split_frame(str(image))[1])
             yield NewImage(name=name, file=name, source=source)
 
+    def list_inputs(self, dims: int) -> Iterator[NewImage] | Iterator[NewVolume]:
+        """Yield the images or volumes."""
+        if dims == 2:
+            return self.list_images()
+        names = self.sample_ids.tolist()
+        return (NewVolume(name=name, read=partial(self.read_volume, name)) for name in names)
+
+    def read_volume(self, name: str) -> ReadVolume:
+        image = self.image_of(name)
+        values = read_volume(self.dataset, self.rows[name], image)
+        return ReadVolume(values=values, spacing=spacing_of(self.dataset, image), differs=())
+
     def find_mask(self, name: str, column: int, _: Placement) -> Array | None:
-        if self.dataset.samples.findings is None:
-            return None
-        mask: Array = self.dataset.samples.findings(self.image_of(name))[column]
+        samples, image = self.dataset.samples, self.image_of(name)
+        mask: Array | None = None
+        if samples.masks is not None:
+            mask = samples.masks(image) == column + 1
+        elif samples.findings is not None:
+            mask = samples.findings(image)[column]
         return mask
 
 

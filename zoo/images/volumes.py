@@ -109,9 +109,14 @@ def is_volume_suffix(suffix: str) -> bool:
 
 
 def central_slice(voxels: Array) -> Array:
-    """The middle slice across the last of three axes in RAS+ order, upright; of channels after them, the first."""
+    """The middle slice of a volume: see `slice_at`."""
+    return slice_at(voxels, voxels.shape[2] // 2)
+
+
+def slice_at(voxels: Array, place: int) -> Array:
+    """A slice across the last of three axes in RAS+ order, upright; of channels after them, the first."""
     volume = voxels[..., 0] if voxels.ndim == 4 else voxels
-    return np.ascontiguousarray(volume[:, :, volume.shape[2] // 2].T[::-1, ::-1])
+    return np.ascontiguousarray(volume[:, :, place].T[::-1, ::-1])
 
 
 def show_slice(voxels: Array) -> Array:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from zoo.explaining.layers import SpatialLayer
 from zoo.explaining.numbers import MIN_COMPARED, SURVIVES, MapNumbers
+from zoo.explaining.outputs import ExplainedOutput
 from zoo.leaderboard.formatting import number
 from zoo.trained.card import ModelCard
 
@@ -22,12 +24,35 @@ SHORT_TITLES = {
     "deletion": "deletion (lower is better)",
 }
 COARSE = 4  # positions of a side
+# Below the pictures of a page, by what is explained.
+LEGENDS = {
+    "image": "On the left is the image as the network gets it, on the right the evidence for the output: bright where "
+    "there is most, unchanged where there is none.",
+    "mask": "From left to right: the image as the network gets it; the predicted mask, filled, and the outline of the "
+    "reference if there is one; the entropy of the probabilities, from 0 (sure) to 1 (all labels equally probable); "
+    "with several seeds their disagreement, from 0 to 1 (half of them sure of one label, half of another); and the "
+    "evidence for each label.",
+    "volume": "From left to right: the middle slice of the volume as the network gets it, and the evidence for the "
+    "output in it; the same for the slice with most evidence.",
+}
+NO_EVIDENCE = "No maps of evidence: the network takes patches, and evidence within a patch is not that of the image."
 
 
 def name_explained(card: ModelCard) -> str:
     """Which of the kept models the maps explain."""
     folds = card.dataset["num_folds"]
     return f"seed {card.seed}, fold {card.fold + 1} of {folds}" if folds > 1 else f"seed {card.seed}"
+
+
+def name_positions(layer: SpatialLayer) -> str:
+    """The positions of a layer: "7 x 7"."""
+    return " x ".join([str(layer.grid)] * layer.axes)
+
+
+def name_output(output: ExplainedOutput) -> str:
+    """What a map explains: "nodule .62", "lesion 60 px"."""
+    value = f"{output.value:,.0f} px" if output.measure == "pixels" else number(output.value, 2)
+    return f"{output.label} {value}"
 
 
 def state_numbers(numbers: MapNumbers, grid: int | None) -> list[str]:
@@ -76,7 +101,7 @@ def state_restrictions(numbers: MapNumbers, grid: int | None) -> Iterator[str]:
     if numbers.empty:
         yield f"{numbers.empty} of {numbers.maps} maps are empty: no position of the layer is evidence for the output."
     if grid is not None and grid <= COARSE:
-        yield f"The layer has {grid} x {grid} positions, too few to point at a small finding; larger images give more."
+        yield f"The layer has {grid} positions to a side, too few to point at a small finding; larger inputs give more."
 
 
 def list_numbers(numbers: MapNumbers) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ COLORS = (
 OPACITY = 0.7  # of the color where the map is highest; 0 where it is 0, so that the image stays visible
 PANEL_SIDE = 320  # pixels of the longer side of a panel
 PANEL_GAP = 8
-LEVELS = 65535  # of a stored map: its maximum
+LEVELS = 65535  # of a stored map: 1
 
 
 def shown_part(values: Array, placement: Placement) -> Array:
@@ -73,20 +73,24 @@ def draw_panels(square: Array, values: Array, placement: Placement, intensity: t
     """The image and, at its right, the image under its map."""
     from PIL import Image
 
-    image = gray_or_color(shown_part(square, placement), intensity)
-    zoom = PANEL_SIDE / max(image.size)
-    image = image.resize(tuple(max(1, round(side * zoom)) for side in image.size), Image.Resampling.BICUBIC)  # type: ignore[arg-type]
+    image = fit_to_panel(gray_or_color(shown_part(square, placement), intensity))
     sheet = Image.new("RGB", (2 * image.width + PANEL_GAP, image.height), (255, 255, 255))
     sheet.paste(image, (0, 0))
     sheet.paste(lay_over(image, as_shares(shown_part(values, placement))), (image.width + PANEL_GAP, 0))
     return sheet
 
 
-def save_map(values: Array, placement: Placement, path: Path) -> None:
-    """Write a map as a gray PNG of 16 bits, with the padding cut off; its maximum is 65535."""
+def fit_to_panel(image: Image, resampling: int | None = None, side: int = PANEL_SIDE) -> Image:
+    """The image with a longer side of this length, resized bicubic by default."""
+    zoom = side / max(image.size)
+    return image.resize(tuple(max(1, round(side * zoom)) for side in image.size), resampling)  # type: ignore[arg-type]
+
+
+def save_map(shares: Array, path: Path) -> None:
+    """Write a map (H, W) of 0 to 1 as a gray PNG of 16 bits; 1 is 65535."""
     from PIL import Image
 
-    save_png(Image.fromarray(np.rint(as_shares(shown_part(values, placement)) * LEVELS).astype(np.uint16)), path)
+    save_png(Image.fromarray(np.rint(shares * LEVELS).astype(np.uint16)), path)
 
 
 def save_png(image: Image, path: Path) -> None:

@@ -24,12 +24,13 @@ def robustness_lines(robustness: Robustness) -> list[str]:
     reasons = dict.fromkeys(reason_text(row.score.reason) for row in robustness.rows if row.score.reason)
     tested = any(row.drop for row in robustness.rows)
     return [
-        f"{clean(robustness.model)} · {robustness.metric} · {robustness.num_images} test images{people}",
+        f"{clean(robustness.model)} · {robustness.metric} · {robustness.num_inputs} test {robustness.inputs}{people}",
         "",
         *table_lines([table_row(row, robustness.metric) for row in robustness.rows]),
         "",
         *(DROP_NOTES if tested else ["no drops: a test needs more patients"]),
         *(f"missing: {reason}" for reason in reasons),
+        *(f"left out: {name} does not take {robustness.inputs}" for name in robustness.left_out),
     ]
 
 

@@ -13,23 +13,29 @@ from zoo.data.contact_sheet import Thumbnail
 from zoo.data.opening import OpenDataset
 from zoo.errors import ZooError, clean
 from zoo.evaluation.predictions import load_predictions
+from zoo.explaining.choosing import open_explainer
 from zoo.explaining.collecting import MapCollection
 from zoo.explaining.explainer import GRAD_CAM
 from zoo.explaining.explanations import ExplainedImage, ImageExplainer, Request
 from zoo.explaining.outputs import check_explainable
 from zoo.explaining.sampling import TestedImages, sample_ids_of
-from zoo.leaderboard.formatting import number
 from zoo.leaderboard.tables import ScoredRow
 from zoo.registry.lookup import Registry
 from zoo.report.html import small_picture
-from zoo.report.map_statements import list_numbers, name_explained, state_numbers
+from zoo.report.map_statements import (
+    NO_EVIDENCE,
+    list_numbers,
+    name_explained,
+    name_output,
+    name_positions,
+    state_numbers,
+)
 from zoo.report.overlays import as_shares, gray_or_color, lay_over, shown_part
 from zoo.results.store import WEIGHTS_FILE
 from zoo.system.devices import resolve_device
 from zoo.system.progress import Progress
 from zoo.trained.card import CARD_FILE
 from zoo.trained.opening import best_of, open_model
-from zoo.trained.predicting import find_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +94,11 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
         if folder != best and not len(shown.sample_ids):
             continue
         model = open_model(folder, source.registry, source.cache, resolve_device("auto"))
-        check_explainable(model.card, "")
+        check_explainable(model.card, "", GRAD_CAM)
+        if model.card.dims == 3:
+            return RowMaps(reason="a page shows slices; `zoo explain` maps whole volumes")
         find_mask = shown.find_mask if shown.has_masks else None
-        explaining = ImageExplainer(model, find_rules([model]), Request(method=GRAD_CAM, find_mask=find_mask))
+        explaining = open_explainer([model], Request(method=GRAD_CAM, find_mask=find_mask))
         for explained in explaining.explain_images(shown.list_images()):
             if explained.explanations:
                 pictures[explained.answer.name] = draw_map(explained, explaining)
@@ -101,15 +109,17 @@ def explain_kept(kept: Sequence[Path], sample_ids: Sequence[str], source: MapSou
 
 def measure_tested(explaining: ImageExplainer, tested: TestedImages, progress: Progress) -> RowMaps:
     """The numbers about the maps of some test images, without pictures."""
+    if not explaining.has_maps:
+        return RowMaps(reason=NO_EVIDENCE)
     collected = MapCollection(len(tested.sample_ids), tested.patient_of)
     for explained in explaining.explain_images(tested.list_images()):
         collected.add(explained)
     numbers, explainer = collected.measure(explaining.explainer, progress), explaining.explainer
     if explainer is None or explainer.layer is None:
-        return RowMaps(reason="no test image can be read")
+        return RowMaps(reason="no test image has a map")
     layer, card = explainer.layer, explaining.model.card
     return RowMaps(
-        model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {layer.grid} x {layer.grid} positions",
+        model=f"{name_explained(card)}: Grad-CAM of {layer.name}, {name_positions(layer)} positions",
         statements=tuple(state_numbers(numbers, layer.grid)),
         table=tuple(list_numbers(numbers)),
     )
@@ -124,7 +134,7 @@ def draw_map(explained: ExplainedImage, explaining: ImageExplainer) -> MapPictur
     overlay = lay_over(image, as_shares(shown_part(first.map, explained.placement)))
     return MapPicture(
         uri=small_picture(Thumbnail(pixels=np.asarray(overlay)), (0.0, 255.0)),
-        output=f"{first.output.label} {number(first.output.value, 2)}",
+        output=name_output(first.output),
         layer=explaining.explainer.layer.name,
         model=name_explained(card),
     )

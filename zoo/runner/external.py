@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zoo.auditing.external import OFFICIAL_TEST, External, match_datasets, require_inputs
 from zoo.auditing.overlap import OverlapRequest, check_overlap
 from zoo.data.cube_pixels import open_cubes
@@ -21,7 +19,7 @@ from zoo.data.volume_cubes import DecodedCubes
 from zoo.data.volumes import DecodedVolumes, VolumePixels, open_volumes
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.evaluation.predict import predict
-from zoo.evaluation.predictions import Predictions
+from zoo.evaluation.predictions import Predictions, prediction_difference
 from zoo.evaluation.scoring import score_run
 from zoo.registry.context import Context
 from zoo.results.runs import Run
@@ -110,17 +108,8 @@ def open_alike(dataset: DecodedFold, pixels: Pixels | VolumePixels) -> Pixels | 
 
 
 def compare_val(val: Predictions, trained: Result) -> float:
-    """The largest difference between val's predictions and the stored ones; 0 for a run that was trained just now.
-
-    Of masks, it is the share of an image's pixels that differ.
-    """
-    if trained.folder is None:
-        return 0.0
-    stored = trained.predictions()["val"]
-    if val.label_maps is not None and stored.label_maps is not None:
-        rows = range(len(val.label_maps))
-        return max(float((val.label_maps[row] != stored.label_maps[row]).mean()) for row in rows)
-    return float(np.abs(val.probabilities - stored.probabilities).max())
+    """`prediction_difference` of val's predictions and the stored ones; 0 for a run that was trained just now."""
+    return 0.0 if trained.folder is None else prediction_difference(val, trained.predictions()["val"])
 
 
 OpenExternal = tuple[str, OpenDataset, Fingerprints]  # the name as in `--test-on`

@@ -121,6 +121,16 @@ class MaskAnswers(Answers):
         decided: Array = logits.argmax(axis=1).astype(np.uint8)
         return decided
 
+    def region_evidence(self, logits: Tensor, decided: Tensor) -> Tensor:
+        """The logits of each label, summed over its predicted region: Seg-Grad-CAM differentiates this sum.
+
+        Vinogradova, Dibrov & Myers 2020, AAAI, arXiv:2002.11434.
+        """
+        from torch.nn.functional import one_hot
+
+        regions = one_hot(decided.long(), logits.shape[1]).movedim(-1, 0)  # (O, H, W)
+        return (logits * regions).sum(dim=(2, 3))[:, 1:]
+
     def of_target(self, answers: Array, targets: Array) -> Array:
         """The Dice of each image, mean over its labels."""
         return mean_where_known(statistic(answers, "dice"))

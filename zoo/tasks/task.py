@@ -208,6 +208,10 @@ class Answers(ABC):
         """The numbers (N, C) that an explanation of each column of the answers differentiates, from its logits."""
         return logits
 
+    def region_evidence(self, logits: Tensor, decided: Tensor) -> Tensor:
+        """The same (N, L) of dense logits (N, O, H, W), of each label in its region of one label map (H, W)."""
+        raise NotImplementedError
+
     def recover_log_odds(self, answers: Array) -> Array | None:
         """Log odds from stored probabilities that keep the digits of small ones; None where they are lost."""
         return None

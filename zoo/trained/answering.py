@@ -10,7 +10,7 @@ from zoo.trained.classifying_volumes import classify_volumes
 from zoo.trained.inputs import list_images
 from zoo.trained.predicting import NewAnswer, find_rules, predict_images
 from zoo.trained.second_input import attach_metadata
-from zoo.trained.segmenting import by_image, segment_images
+from zoo.trained.segmenting import by_answer, segment_images
 from zoo.trained.segmenting_volumes import segment_volumes
 from zoo.trained.volume_inputs import list_volumes
 
@@ -41,7 +41,7 @@ def answer_files(
             segment_volumes(models, volumes) if has_masks else classify_volumes(models, volumes, find_rules(models))
         )
         return len(volumes), answers
-    listed = list_images(paths, by_image(card) if has_masks else card, cache, tags)
+    listed = list_images(paths, by_answer(card), cache, tags)
     images = list(attach_metadata(listed, card, metadata))
     return len(images), (
         segment_images(models, images) if has_masks else predict_images(models, images, find_rules(models))

@@ -83,6 +83,11 @@ class ModelCard:
         return find_task(self.task)
 
     @property
+    def dims(self) -> int:
+        """The axes of an input: 2 of images, 3 of volumes."""
+        return 3 if self.volumes else 2
+
+    @property
     def coding(self) -> MetadataCoding | None:
         """How columns become the second input; None without one."""
         return read_coding(self.inputs) if self.inputs else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.cube_pixels import as_cube_pixels
+from zoo.data.cube_pixels import CubePixels, as_cube_pixels
 from zoo.data.volume_cubes import Cube, DecodedCube, to_cube
 from zoo.trained.card import ModelCard
 from zoo.trained.modules import forward_rows
@@ -29,12 +29,17 @@ def classify_volumes(models: Sequence[OpenModel], volumes: Sequence[NewVolume], 
 def classify_volume(models: Sequence[OpenModel], volume: NewVolume, rules: Rules) -> NewAnswer:
     """Predict one volume. Raises DataError for what training would have refused."""
     read = read_new_volume(volume, models[0].card)
-    decoded = fit_into_cube(models[0].card, read)
+    return answer_cube(models, volume.name, read, fit_into_cube(models[0].card, read), rules)
+
+
+def answer_cube(
+    models: Sequence[OpenModel], name: str, read: ReadVolume, decoded: DecodedCube, rules: Rules
+) -> NewAnswer:
+    """The answer for a volume in its cube."""
     (answer,) = answer_outputs(models, [forward_cube(model, decoded) for model in models], rules)
     if answer is None:
-        refused = f"{volume.name}: the model's output is not finite"
-        return NewAnswer(name=volume.name, refused=refused, fix=NO_OUTPUT_FIX)
-    return replace(answer, name=volume.name, differs=read.differs)
+        return NewAnswer(name=name, refused=f"{name}: the model's output is not finite", fix=NO_OUTPUT_FIX)
+    return replace(answer, name=name, differs=read.differs)
 
 
 def fit_into_cube(card: ModelCard, volume: ReadVolume) -> DecodedCube:
@@ -46,10 +51,14 @@ def fit_into_cube(card: ModelCard, volume: ReadVolume) -> DecodedCube:
 
 def forward_cube(model: OpenModel, decoded: DecodedCube) -> tuple[Array, Array | None]:
     """Logits (1, outputs) and features (1, D) of a decoded volume."""
+    return forward_rows(model.tap, cube_pixels(model, decoded), np.zeros(1, np.int64), model.card.precision)
+
+
+def cube_pixels(model: OpenModel, decoded: DecodedCube) -> CubePixels:
+    """A decoded volume with its conversion to the network's input."""
     import torch
 
     assert model.card.volumes is not None
     voxels = torch.from_numpy(decoded.voxels[None])
     moments = (decoded.mean[None], decoded.std[None])
-    pixels = as_cube_pixels(voxels, moments, model.card.volumes["window"], model.device)
-    return forward_rows(model.tap, pixels, np.zeros(1, np.int64), model.card.precision)
+    return as_cube_pixels(voxels, moments, model.card.volumes["window"], model.device)

@@ -95,7 +95,7 @@ def build_empty(card: ModelCard, spec: ModelSpec) -> nn.Module:
         channels=card.channels,
         image_size=card.image_size,
         tag=tag if any(each.tag == tag for each in spec.weights) else "",
-        dims=3 if card.volumes else 2,
+        dims=card.dims,
     )
     return build_model(spec, request, stem=card.protocol_fields["stem"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ from zoo.results.store import REFERENCE_FILE, WEIGHTS_FILE, find_result_folders,
 from zoo.specs.choice import Choice
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.model import ModelSpec
-from zoo.tasks.kinds import MASK_TASKS
 from zoo.trained.card import CARD_FILE, ModelCard, read_model_card
 from zoo.trained.modules import FeatureTap, describe_versions, rebuild
 from zoo.trained.outside import Reference
@@ -49,16 +48,12 @@ class OpenModel:
     images: Array | None  # squares (n, size, size, channels) of val, to compare an export with; the same
 
 
-def find_models(name: str, results: Path, *, with_masks: bool = False) -> list[Path]:
+def find_models(name: str, results: Path) -> list[Path]:
     """The folders of a trained model with kept weights, by seed: `name` is a folder, a run's id, or
     DATASET/MODEL with or without /PROTOCOL.
-
-    Raises UsageError for a model that predicts masks, unless they are wanted.
     """
     path = Path(name)
     if (path / CARD_FILE).is_file():
-        if not with_masks:
-            refuse_masks(name, [read_model_card(path)])
         return [path]
     if path.exists() and is_bundle(path):
         raise ResultsError(
@@ -82,8 +77,6 @@ def find_models(name: str, results: Path, *, with_masks: bool = False) -> list[P
             fix=f"{nearest(name, names)} {results} has {', '.join(names[:6])}".strip(),
             code="unknown-model",
         )
-    if not with_masks:
-        refuse_masks(name, matches.values())
     kept = {folder: card for folder, card in matches.items() if (folder / WEIGHTS_FILE).exists()}
     if not kept:
         raise ResultsError(
@@ -125,17 +118,6 @@ def facts_but_seed(document: Mapping[str, Any]) -> dict[str, str]:
     fields = {**identity["protocol"], **identity}
     left_out = {"protocol", "seed", "fold", "batch_size", *run.get("tuned_fields", ())}
     return {each: str(value) for each, value in fields.items() if each not in left_out}
-
-
-def refuse_masks(name: str, cards: Iterable[ModelCard]) -> None:
-    """Raise UsageError if a model predicts masks. Plugins are not loaded yet, so only tasks of zoo are known."""
-    if any(card.task in MASK_TASKS for card in cards):
-        raise UsageError(
-            f"{name} predicts masks, which only `zoo predict` and `zoo export` support",
-            fix="find its worst and median test images with `zoo report --predictions FILE.csv`, and look at their "
-            "masks: `zoo predict MODEL IMAGES -o FOLDER`",
-            code="wrong-task",
-        )
 
 
 def best_of(folders: Sequence[Path]) -> Path:

@@ -33,9 +33,9 @@ class NewMask(NewAnswer):
     file: str = ""  # where it was written
 
 
-def by_image(card: ModelCard) -> ModelCard:
-    """The card of a model whose answers are by image, although its scores are by patient."""
-    return replace(card, unit="image")
+def by_answer(card: ModelCard) -> ModelCard:
+    """The card by whose unit files are listed: each image has its own mask, also where scores are by patient."""
+    return replace(card, unit="image") if card.task_kind.targets.spatial else card
 
 
 def segment_images(models: Sequence[OpenModel], images: Iterable[NewImage]) -> Iterator[NewMask]:
@@ -49,7 +49,11 @@ def segment_images(models: Sequence[OpenModel], images: Iterable[NewImage]) -> I
 
 
 def segment_image(models: Sequence[OpenModel], read: ReadImage, placement: Placement) -> NewMask:
-    outputs = [predict_output(model, read, placement) for model in models]
+    return decide_outputs([predict_output(model, read, placement) for model in models], read, placement)
+
+
+def decide_outputs(outputs: Sequence[Tensor], read: ReadImage, placement: Placement) -> NewMask:
+    """The mask of an image from the logits of each seed."""
     if not all(bool(logits.isfinite().all()) for logits in outputs):
         fix = "name another seed by its run's id"
         return NewMask(name=read.image.name, refused=f"{read.image.name}: the model's output is not finite", fix=fix)

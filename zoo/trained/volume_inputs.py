@@ -35,6 +35,7 @@ class NewVolume:
 
     name: str  # as in the command; of several files, that of the first channel
     files: tuple[Path, ...] = ()  # of the channels, or one file
+    read: Callable[[], ReadVolume] | None = None  # of a dataset, in place of files
     refused: str = ""
     fix: str = ""
 
@@ -112,6 +113,8 @@ def answer_volumes(
 
 def read_new_volume(volume: NewVolume, card: ModelCard) -> ReadVolume:
     """Read a volume as the bench read those of training. Raises DataError for what training would have refused."""
+    if volume.read is not None:
+        return volume.read()
     assert card.volumes is not None
     first = volume.files[0]
     check_file_name(first, volume.name)

@@ -11,6 +11,8 @@ from zoo.specs.transform import TransformSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOISE_AT_ONCE = 1 << 22  # perf: values; hashes of 16 bytes each, in several copies, would fill the memory
+
 
 def cut_out(images: Tensor, draws: Tensor, *, side: float) -> Tensor:
     """Set a square of each image (B, C, H, W) to 0: `side` is its share of the image's side, `draws` (B, 2) its center.
@@ -28,35 +30,41 @@ def cut_out(images: Tensor, draws: Tensor, *, side: float) -> Tensor:
 
 
 def lower_contrast(images: Tensor, draws: Tensor, *, share: float, factor: float) -> Tensor:
-    """Multiply the distances from the mean of each image by `factor`, in a `share` of the images."""
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    """Multiply the distances from the mean of each image or volume by `factor`, in a `share` of them."""
+    mean = images.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
     return where_drawn(draws, share, (images - mean) * factor + mean, images)
 
 
 def blur_some(images: Tensor, draws: Tensor, *, share: float, deviation: float) -> Tensor:
-    """Blur a `share` of the images by a Gaussian whose standard deviation is a share of the side."""
+    """Blur a `share` of the images or volumes by a Gaussian whose standard deviation is a share of the side."""
     import torch
-    from torch.nn.functional import conv2d, pad
+    from torch.nn.functional import conv2d, conv3d, pad
 
+    num_axes = images.ndim - 2
     sigma = max(deviation * max(images.shape[2:]), 1e-3)
     radius = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)
     places = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-(places**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    single = pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
-    blurred = conv2d(conv2d(single, kernel[None, None, :, None]), kernel[None, None, None, :])
+    blurred = pad(images.flatten(0, 1)[:, None], (radius,) * 2 * num_axes, mode="reflect")
+    for axis in range(num_axes):
+        along = [1, 1, *(len(kernel) if each == axis else 1 for each in range(num_axes))]
+        blurred = (conv2d if num_axes == 2 else conv3d)(blurred, kernel.reshape(along))
     return where_drawn(draws, share, blurred.reshape(images.shape), images)
 
 
 def add_gaussian_noise(images: Tensor, draws: Tensor, *, share: float, deviation: float) -> Tensor:
-    """Add independent normal numbers to the pixels of a `share` of the images, the same on every device."""
+    """Add independent normal numbers to the values of a `share` of the images or volumes, the same on every device."""
     import torch
 
     count = images[0].numel()
-    numbers = torch.arange(2 * count, device=images.device).reshape(2, 1, count)
     seeds = (draws[:, 1:] * 2**24).long()  # (B, 1)
-    first, second = hash_to_share(hash_numbers(numbers ^ hash_numbers(seeds)))
-    normal = (-2 * (1 - first).log()).sqrt() * (2 * math.pi * second).cos()  # Box & Muller 1958
+    parts = []
+    for places in torch.arange(count, device=images.device).split(NOISE_AT_ONCE):  # type: ignore[no-untyped-call]
+        numbers = torch.stack([places, places + count])[:, None]
+        first, second = hash_to_share(hash_numbers(numbers ^ hash_numbers(seeds)))
+        parts.append((-2 * (1 - first).log()).sqrt() * (2 * math.pi * second).cos())  # Box & Muller 1958
+    normal = torch.cat(parts, dim=1)
     return where_drawn(draws, share, images + deviation * normal.reshape(images.shape), images)
 
 
@@ -98,6 +106,7 @@ GAUSSIAN_NOISE = TransformSpec(
     name="gaussian-noise",
     augment=add_gaussian_noise,
     num_draws=2,
+    dims=(2, 3),
     title="independent normal noise",
     citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
     options={"share": 0.5, "deviation": 0.05},
@@ -107,6 +116,7 @@ GAUSSIAN_NOISE = TransformSpec(
 GAUSSIAN_BLUR = TransformSpec(
     name="blur",
     augment=blur_some,
+    dims=(2, 3),
     title="a Gaussian blur",
     citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
     options={"share": 0.5, "deviation": 0.01},
@@ -116,6 +126,7 @@ GAUSSIAN_BLUR = TransformSpec(
 LOW_CONTRAST = TransformSpec(
     name="contrast",
     augment=lower_contrast,
+    dims=(2, 3),
     title="a lower contrast",
     citation="Hendrycks & Dietterich 2019, ICLR, arXiv:1903.12261",
     options={"share": 0.5, "factor": 0.5},
