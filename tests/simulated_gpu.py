@@ -170,7 +170,9 @@ def execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     own = [each for each in leaves(args, kwargs) if isinstance(each, OnGpu)]
     of_host = [each for each in leaves(args, kwargs) if is_on_host(each)]
     if func in COPIES:
-        to_host = not names_gpu(kwargs["device"]) if kwargs.get("device") is not None else not isinstance(args[0], OnGpu)
+        to_host = (
+            not names_gpu(kwargs["device"]) if kwargs.get("device") is not None else not isinstance(args[0], OnGpu)
+        )
         if to_host or of_host:
             wait(func)
     elif of_host:

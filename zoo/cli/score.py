@@ -216,7 +216,7 @@ def read_labels_option(text: str | None) -> dict[str, int] | None:
     """The names and values of `--labels anterior=1,posterior=2`, or `--labels 1,2`."""
     if text is None:
         return None
-    labels = {}
+    labels: dict[str, int] = {}
     for part in text.split(","):
         name, _, value = part.strip().rpartition("=")
         if not value.isdecimal() or not 0 < int(value) <= 65_535:
