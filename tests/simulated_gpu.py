@@ -135,7 +135,7 @@ class OnGpu(torch.Tensor):
         return ["inner"], None
 
     @staticmethod
-    def __tensor_unflatten__(parts: Any, context: Any, size: Any, stride: Any) -> OnGpu:  # noqa: ARG004
+    def __tensor_unflatten__(parts: Any, context: Any, size: Any, stride: Any) -> OnGpu:
         return OnGpu(parts["inner"])
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -148,7 +148,7 @@ class OnGpu(torch.Tensor):
         return self.cpu().tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return execute(func, args, kwargs or {})
 
 
@@ -304,7 +304,7 @@ class Simulated(Cuda):
             return tensor.to(self.name)
         return OnGpu(tensor.clone())  # from pinned memory: the host does not wait
 
-    def prediction_batch(self, image_bytes: int) -> int:  # noqa: ARG002
+    def prediction_batch(self, image_bytes: int) -> int:
         return 8
 
     @contextlib.contextmanager

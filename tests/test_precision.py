@@ -9,7 +9,6 @@ import torch
 from test_planning import REGISTRY
 from torch import nn
 
-from zoo.models.layout import place
 from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.runner import precision
@@ -154,33 +153,3 @@ def test_volumes_are_timed_at_sides_that_the_network_accepts(monkeypatch):
     timed = network("multiple", image_size=128, dims=3)
     precision.time_steps(timed, "cpu", reports.append, registry=Registry(), cache=None)
     assert set(reports[0]["seconds"]) == {"fp32", "bf16"}
-
-
-@pytest.mark.parametrize(
-    ("network", "sides", "expected"),
-    [
-        (nn.Conv3d(16, 16, 3, padding=1), (2, 4, 4), torch.float32),
-        (nn.Conv3d(16, 16, 3, padding=1), (3, 4, 4), torch.bfloat16),
-        (nn.Conv2d(16, 16, 1, stride=2), (1, 1), torch.float32),
-        (nn.Conv2d(16, 16, 3, padding=2, dilation=2), (4, 5), torch.float32),
-    ],
-)
-def test_convolutions_of_maps_shorter_than_their_kernel_train_in_float32(network, sides, expected):
-    """In bf16, oneDNN leaves gradients of weights unwritten there: here, the NaN that the memory held before."""
-    module = place(network, "cpu", "bf16", 32)
-    maps = torch.rand(2, 16, *sides)
-    freed = [torch.full((1 << power,), torch.nan) for power in range(4, 20) for _ in range(4)]
-    del freed
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = module(maps)
-    outputs.float().square().sum().backward()
-
-    assert outputs.dtype == expected
-    assert module.weight.grad.isfinite().all()
-
-
-def test_convolutions_predict_in_bf16():
-    module = place(nn.Conv3d(16, 16, 3, padding=1), "cpu", "bf16", 32)
-
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert module(torch.rand(2, 16, 2, 2, 2)).dtype == torch.bfloat16

@@ -58,8 +58,10 @@ class MetricRequest:
 
         perf: the resampled values of a metric and their noise need the same arrays.
         """
+        import numpy as np
+
         last: tuple[Array, Value] | None = self._resampled.get(function)
-        if last is None or last[0] is not weights:
+        if last is None or not np.array_equal(last[0], weights):
             self._resampled[function] = last = weights, function(self, weights)
         return last[1]
 
@@ -86,8 +88,8 @@ class MetricSpec:
 
     For any other metric, `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
 
-    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. The
-      weights are read-only. Without it the interval calls `compute` for every resample.
+    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
+      it the interval calls `compute` for every resample.
     - `counts` returns (successes, trials) of a proportion, for a Wilson interval. It raises `Undefined` for a task in
       which the metric is not a proportion.
     - `curve` returns (positives, scores), both (N,), of a single area under the ROC curve, for a DeLong interval. It
