@@ -533,15 +533,6 @@ def test_gradients_of_weights_in_bf16_are_those_in_float32(kind, kernel, stride,
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0.02, atol=0.02 * float(gradients[0].abs().max()))
 
 
-def test_gradients_in_bf16_of_a_gray_volume_shorter_than_a_stride_are_written():
-    placed = place(nn.Conv3d(1, 16, 1, stride=2), "cpu", "bf16", image_size=64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = placed(torch.ones(2, 1, 1, 1, 1))
-    torch.testing.assert_close(
-        torch.autograd.grad(outputs.float().sum(), placed.weight)[0].squeeze(), torch.full((16,), 2.0)
-    )
-
-
 def test_depthwise_convolutions_outside_channels_last_give_the_same_outputs():
     module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8)).to(memory_format=torch.channels_last)
     given = images(channels=4).contiguous(memory_format=torch.channels_last)

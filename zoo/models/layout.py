@@ -54,15 +54,13 @@ def needs_float32(part: nn.Conv2d | nn.Conv3d, sides: Sequence[int]) -> bool:
 
     Depthwise ones of images are slower in bf16 (mobilenet 0.8x). In others oneDNN leaves parts of the gradient of the
     weights unwritten, or writes beside it, on CPUs with AVX512_BF16 but without AMX (torch 2.15): those of volumes
-    with a side shorter than the dilated kernel or the stride, such as the last stage of a ResNet on cubes of 48 voxels, and strided ones of
+    with a side shorter than the kernel, such as the last stage of a ResNet on cubes of 48 voxels, and strided ones of
     images that are one pixel wide.
     """
     if is_depthwise(part):
         return True
     if len(sides) == 3:
-        lengths = zip(part.kernel_size, part.dilation, part.stride, strict=True)
-        reach = [max(dilation * (length - 1) + 1, stride) for length, dilation, stride in lengths]
-        return any(side < least for side, least in zip(sides, reach, strict=True))
+        return any(side < length for side, length in zip(sides, part.kernel_size, strict=True))
     return sides[1] == 1 < part.kernel_size[1] and part.stride[1] > 1
 
 
