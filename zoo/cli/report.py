@@ -76,6 +76,7 @@ def report_command(
     from zoo.report.board_csv import table_to_csv
     from zoo.results.memo import ScoreMemo
     from zoo.system.files import cache_root
+    from zoo.system.machine import num_cores
 
     forms = formats_of(outputs, form)
     if check and not outputs:
@@ -94,7 +95,7 @@ def report_command(
         if cards:
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
-        memo = ScoreMemo(cache=cache_root())
+        memo = ScoreMemo(cache=cache_root(), processes=num_cores())
         boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
         page_boards = fill_families(boards, registry) if "html" in forms.values() else []
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []

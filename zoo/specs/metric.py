@@ -42,16 +42,17 @@ class MetricRequest:
     patients: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)
     _resampled: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
-    _known: dict[Callable[[MetricRequest], Array], Array] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
 
-    def compute_once(self, function: Callable[[MetricRequest], Array]) -> Array:
+    def compute_once(self, function: Callable[[MetricRequest], Value]) -> Value:
         """`function(self)`, computed at the first call.
 
-        perf: the value, its note and the check of its resamples need the same array.
+        perf: the value, its note, its resamples and other metrics need the same arrays.
         """
         if function not in self._known:
             self._known[function] = function(self)
-        return self._known[function]
+        known: Value = self._known[function]
+        return known
 
     def resample_once(self, function: Callable[[MetricRequest, Array], Value], weights: Array) -> Value:
         """`function(self, weights)`, computed again for other weights than those of the last call.
@@ -156,12 +157,12 @@ def unit_values(request: MetricRequest, per_unit: PerUnit) -> Array:
 def compute_mean(request: MetricRequest, *, per_unit: PerUnit) -> float:
     import numpy as np
 
-    from zoo.statistics.units import means_by_label
+    from zoo.statistics.units import mean_over_labels, means_by_label
 
     by_label = means_by_label(unit_values(request, per_unit))
     if np.isnan(by_label).all():
         raise Undefined("undefined for every unit")
-    return float(np.nanmean(by_label))
+    return float(mean_over_labels(by_label[None])[0])
 
 
 def resample_mean(request: MetricRequest, weights: Array, *, per_unit: PerUnit) -> Array:
