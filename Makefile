@@ -10,6 +10,8 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 # take minutes go first (tests/conftest.py), or one worker would be busy with them alone at the end. perf: one more than two
 # cores, since tests of killed and hanging processes mostly wait.
 WORKERS ?= 3
+# Unit tests do not wait, so each core gets one worker. perf: a third one on two cores costs 20 CPU seconds more.
+UNIT_WORKERS ?= 2
 
 # perf: pip compiles nothing here, so the first import must keep what it compiles: timm takes 4 s from then on, 11 s else.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,7 +40,7 @@ bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 	$(BIN)/zoo bench --models resnet18,efficientnet_b0
 
 test-unit: setup-dev  ## The tests that start no process and take under half a second each: about 2 minutes on 2 cores.
-	$(PYTEST) -m "not integration and not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not integration and not slow" -n $(UNIT_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: setup-dev  ## All tests but the slow ones.
 	$(PYTEST) -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder

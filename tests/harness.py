@@ -29,13 +29,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Collect without garbage collection: what is imported and collected stays until the end. perf: 1 s per worker."""
+    """Collect without garbage collection: what is imported and collected stays until the end. perf: 1 s per worker.
+
+    The tests then collect every 20,000 new objects instead of every 700. perf: they took 5.6 s of 96.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -135,7 +135,7 @@ class OnGpu(torch.Tensor):
         return ["inner"], None
 
     @staticmethod
-    def __tensor_unflatten__(parts: Any, context: Any, size: Any, stride: Any) -> OnGpu:  # noqa: ARG004
+    def __tensor_unflatten__(parts: Any, context: Any, size: Any, stride: Any) -> OnGpu:
         return OnGpu(parts["inner"])
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -148,7 +148,7 @@ class OnGpu(torch.Tensor):
         return self.cpu().tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return execute(func, args, kwargs or {})
 
 
@@ -170,7 +170,9 @@ def execute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     own = [each for each in leaves(args, kwargs) if isinstance(each, OnGpu)]
     of_host = [each for each in leaves(args, kwargs) if is_on_host(each)]
     if func in COPIES:
-        to_host = not names_gpu(kwargs["device"]) if kwargs.get("device") is not None else not isinstance(args[0], OnGpu)
+        to_host = (
+            not names_gpu(kwargs["device"]) if kwargs.get("device") is not None else not isinstance(args[0], OnGpu)
+        )
         if to_host or of_host:
             wait(func)
     elif of_host:
@@ -302,7 +304,7 @@ class Simulated(Cuda):
             return tensor.to(self.name)
         return OnGpu(tensor.clone())  # from pinned memory: the host does not wait
 
-    def prediction_batch(self, image_bytes: int) -> int:  # noqa: ARG002
+    def prediction_batch(self, image_bytes: int) -> int:
         return 8
 
     @contextlib.contextmanager

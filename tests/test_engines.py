@@ -162,6 +162,17 @@ def test_time_in_the_queue_does_not_count(start, monkeypatch, told):
     assert (now[0], shelf.canceled) == (1021.0, ["a"])
 
 
+def test_works_that_wait_in_a_queue_give_a_sign_of_life(start):
+    polls = []
+
+    def wait_first(work, number):
+        polls.append(number)
+        return succeed(work, number) if len(polls) == 3 else "waiting"
+
+    events = list(start(Shelf({"a": wait_first})))
+    assert [event.kind for event in events[:3]] == ["progress", "progress", "started"]
+
+
 def test_a_failure_with_fail_fast_cancels_what_has_not_begun(start):
     shelf = Shelf({"a": hang, "b": fail, "c": wait_in_queue})
     events = start(shelf, fail_fast=True)

@@ -1,6 +1,7 @@
 """Work in child processes: every failure is one event and does not affect other work."""
 
 import ctypes
+import errno
 import faulthandler
 import multiprocessing
 import operator
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from zoo.errors import PluginError, RunError
+from zoo.errors import PluginError, ResultsError, RunError
 from zoo.registry.isolation import run_executor
 from zoo.specs.executor import ExecutorSpec
 from zoo.system.machine import can_fork
@@ -277,6 +278,16 @@ def test_a_failing_executor_of_a_plugin_is_named(broken):
     with pytest.raises(PluginError, match="executor 'far' failed") as caught:
         events_of(broken)
     assert caught.value.code == "executor-failed"
+
+
+def test_a_full_disk_is_not_blamed_on_the_executor():
+    def fill(works, carry_out, **settings):
+        yield Event(work=works[0], kind="started")
+        raise OSError(errno.ENOSPC, "No space left on device", "results/.jobs/1.parcel")
+
+    with pytest.raises(ResultsError, match=r"1\.parcel: No space left on device") as caught:
+        events_of(fill)
+    assert caught.value.code == "no-room"
 
 
 def test_an_executor_may_return_any_iterable_of_events():

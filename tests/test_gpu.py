@@ -6,16 +6,15 @@ simulated_gpu.py simulates; test_simulated_gpu.py runs these tests on it.
 
 import os
 import time
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import simulated_gpu
-import torch
 import test_segmentation
 import test_volume_classes
 import test_volumes
+import torch
 from folders import open_source
 from test_checkpoints import interrupted, new_module
 from test_training import SHORT, TINY, Greedy, Tiny, make, train

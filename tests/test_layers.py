@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from source_code import syntax_nodes, syntax_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / "zoo"
@@ -50,14 +51,9 @@ API = {"bench", "load_results", "open_dataset", "predict"}
 VAGUE = {"utils", "util", "helpers", "common", "base", "core", "manager", "types", "misc"}
 
 
-@cache
-def syntax_tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def imports(path: Path) -> Iterator[tuple[str, str, int]]:
     """Every import in a file, in functions and for types only too: module, name ("" for a plain import), line."""
-    for node in ast.walk(syntax_tree(path)):
+    for node in syntax_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "", node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -225,7 +221,7 @@ TEXT_METHODS = {"startswith", "endswith", "partition", "rpartition", "removepref
 
 def parsed_facts(path: Path) -> Iterator[int]:
     """The lines that take the text of a deviation, reason, method or error apart."""
-    for node in ast.walk(syntax_tree(path)):
+    for node in syntax_nodes(path):
         texts: list[ast.expr] = []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TEXT_METHODS:
             texts = [node.func.value]
@@ -271,9 +267,8 @@ def test_a_parsed_sentence_is_detected(tmp_path, line):
 
 def string_literals(path: Path) -> Iterator[str]:
     """The string literals of a file that are not docstrings."""
-    tree = syntax_tree(path)
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docs = {id(node.value) for node in syntax_nodes(path) if isinstance(node, ast.Expr)}
+    for node in syntax_nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             yield node.value
 

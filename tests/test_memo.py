@@ -9,25 +9,29 @@ import numpy as np
 import pytest
 from factories import make_predictions
 
+from zoo.evaluation.mask_statistics import compare_masks
 from zoo.evaluation.metrics.catalogue import METRICS
 from zoo.evaluation.reasons import Reason
 from zoo.evaluation.thresholds import ThresholdTarget
 from zoo.evaluation.values import Score
+from zoo.leaderboard import boards, rows
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.tables import ReportOptions
 from zoo.report.formats import FORMATS, Layout, write_boards
 from zoo.results import memo, verifying
 from zoo.results.memo import RunsMemo, ScoreMemo, SoundRuns
 from zoo.results.store import load_results, load_sound_result
+from zoo.system.machine import can_fork
 
 BY_NAME = {spec.name: spec for spec in METRICS}
 
 
-def write_all(results, cache, options=None):
+def write_all(results, cache, options=None, processes=1):
     """The boards of some results in every format."""
-    boards = build_leaderboard(results, BY_NAME, options, memo=ScoreMemo(cache=cache))
+    metrics = {**BY_NAME, "own": replace(BY_NAME["accuracy"], name="own")}  # as of a plugin
+    built = build_leaderboard(results, metrics, options, memo=ScoreMemo(cache=cache, processes=processes))
     layout = Layout(details=True)
-    return {form: write_boards(boards, form, layout) for form in FORMATS}
+    return {form: write_boards(built, form, layout) for form in FORMATS}
 
 
 def store_rows(root, store_one):
@@ -54,14 +58,30 @@ def numbers(seed):
     return {split: make_predictions(targets, values[:, None], prefix=split) for split in ("val", "test")}
 
 
+def masks(seed):
+    random, references = np.random.default_rng(seed), np.zeros((40, 12, 12), np.uint8)
+    references[:, 3:8, 3:8] = 1
+    references[::2, 8:11, 1:9] = 2
+    predicted = np.where(random.random(references.shape) < 0.1, 1, references)
+    rows = [compare_masks(*pair, 2, None, tolerance=1.0) for pair in zip(references, predicted, strict=True)]
+    sizes = np.stack([(references == label).sum(axis=(1, 2)) for label in (1, 2)], axis=1).astype(float)
+    return {split: make_predictions(sizes, np.stack(rows), prefix=split) for split in ("val", "test")}
+
+
+OTHER_TASKS = {
+    "multilabel": (["x", "y", "z"], ("auroc", "f1"), lambda model, seed: multilabel(0)),
+    "regression": (["value"], ("mae", "r2"), lambda model, seed: numbers(10 * model + seed)),
+    "segmentation": (["organ", "lesion"], ("dice", "hd95"), lambda model, seed: masks(10 * model + seed)),
+}
+
+
 def store_task(root, store_one, task):
-    facts = {"task": task, "positive": None, "labels": ["x", "y", "z"] if task == "multilabel" else ["value"]}
+    labels, metrics, draw = OTHER_TASKS[task]
+    facts = {"task": task, "positive": None, "labels": labels}
     facts["splits"] = {split: {"images": 40, "patients": 40} for split in ("train", "val", "test")}
-    metrics = ("auroc", "f1") if task == "multilabel" else ("mae", "r2")
-    draw = multilabel if task == "multilabel" else numbers
     for number, model in enumerate("ab"):
         for seed in range(2):
-            predictions = draw(0 if task == "multilabel" else 10 * number + seed)
+            predictions = draw(number, seed)
             store_one(root, model=model, seed=seed, facts=facts, metrics=metrics, predictions=predictions)
     results, damaged = load_results(root)
     assert not damaged
@@ -85,12 +105,33 @@ def test_a_board_from_the_cache_equals_one_without_it_in_every_format(tmp_path, 
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
+@pytest.mark.parametrize("task", OTHER_TASKS)
 def test_boards_of_other_tasks_from_the_cache_equal_those_without_it(tmp_path, store, task):
     results = store_task(tmp_path / "results", store, task)
     plain = write_all(results, None)
     assert write_all(results, tmp_path / "cache") == plain
     assert write_all(results, tmp_path / "cache") == plain
+
+
+@pytest.mark.integration
+def test_several_processes_give_the_board_of_a_plugins_metric(tmp_path, store, monkeypatch):
+    results, options = (
+        store_rows(tmp_path / "results", store),
+        ReportOptions(rank_by="own", metrics=("own", "f1_macro")),
+    )
+    monkeypatch.setattr(boards, "MIN_SCORED_AHEAD", 1)
+    assert write_all(results, tmp_path / "cache", options, processes=2) == write_all(results, None, options)
+
+
+@pytest.mark.integration
+def test_several_processes_score_the_rows_of_a_board(tmp_path, store, monkeypatch):
+    results = store_rows(tmp_path / "results", store)
+    plain, scored_here = write_all(results, None), []
+    score_decided = rows.score_decided
+    monkeypatch.setattr(rows, "score_decided", lambda *args: scored_here.append(1) or score_decided(*args))
+    monkeypatch.setattr(boards, "MIN_SCORED_AHEAD", 1)
+    assert write_all(results, tmp_path / "cache", processes=2) == plain
+    assert len(scored_here) == (2 if can_fork() else 4)  # of four rows the first one, and the baseline
 
 
 def test_a_second_board_reads_the_predictions_of_one_run(tmp_path, store, monkeypatch):
@@ -118,6 +159,16 @@ def test_other_code_makes_other_facts(tmp_path, store, monkeypatch):
     path = facts_of([result], tmp_path).path
     monkeypatch.setattr(memo, "digest_code", lambda: "of another version")
     assert facts_of([result], tmp_path).path != path
+
+
+def test_code_that_is_installed_without_its_sources_has_a_digest(tmp_path):
+    (tmp_path / "code").mkdir()
+    module = tmp_path / "code" / "module.pyc"
+    digests = {memo.digest_modules(tmp_path)}
+    for content in (b"1", b"2"):
+        module.write_bytes(content)
+        digests.add(memo.digest_modules(tmp_path))
+    assert len(digests) == 3
 
 
 def test_a_result_of_a_bundle_keeps_no_facts(tmp_path, store):

@@ -436,7 +436,7 @@ def test_the_variance_of_the_influence_values_equals_the_bootstraps(task, name):
     request = make_request(task, num=400)
     part = DecidedTest(request, np.arange(400))
     influence = unit_influence(METRIC[name], part)
-    drawn = METRIC[name].resample(request, bootstrap_weights(np.arange(400), 4000).astype(float))
+    drawn = METRIC[name].resample(request, bootstrap_weights(np.arange(400), 1000).astype(float))
     assert influence.mean() == approx(0, abs=1e-6)
     assert influence.std() / 20 == approx(drawn.std(), rel=0.08)
 

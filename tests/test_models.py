@@ -21,7 +21,7 @@ from zoo.models.building import (
     load_weights,
     read_state,
 )
-from zoo.models.layout import in_contiguous, in_float32, wrap_depthwise
+from zoo.models.layout import in_contiguous, in_float32_where_needed, place
 from zoo.specs.model import BuildRequest, ModelSpec
 
 
@@ -497,7 +497,7 @@ def test_parameters_and_operations_are_counted():
 
 def test_depthwise_convolutions_stay_in_float32_under_cpu_autocast():
     module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
-    wrap_depthwise(module, in_float32)
+    module[1].forward = in_float32_where_needed(module[1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         between = module[0](images(channels=4))
         outputs = module[1](between)
@@ -506,11 +506,38 @@ def test_depthwise_convolutions_stay_in_float32_under_cpu_autocast():
     torch.testing.assert_close(outputs, expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel", "stride", "sides"),
+    [
+        (nn.Conv3d, 3, 1, (2, 2, 2)),
+        (nn.Conv3d, 3, 1, (4, 4, 4)),
+        (nn.Conv3d, 3, 2, (3, 2, 1)),
+        (nn.Conv3d, 5, 1, (4, 4, 4)),
+        (nn.Conv2d, 3, 2, (4, 1)),
+        (nn.Conv2d, 3, 1, (2, 2)),
+    ],
+)
+def test_gradients_of_weights_in_bf16_are_those_in_float32(kind, kernel, stride, sides):
+    """On CPUs with AVX512_BF16 but without AMX, oneDNN leaves some unwritten."""
+    torch.manual_seed(0)
+    module = kind(16, 16, kernel, stride, padding=kernel // 2)
+    given, gradients = torch.randn(4, 16, *sides).bfloat16().float(), []
+    with torch.no_grad():
+        module.weight.copy_(module.weight.bfloat16())
+    for precision in ("fp32", "bf16"):
+        placed = place(module, "cpu", precision, image_size=64)
+        _ = [torch.full((1 << size,), 1e30, dtype=torch.bfloat16) for size in range(10, 20)]  # what is left in memory
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            outputs = placed(given)
+        gradients.append(torch.autograd.grad(outputs.float().sum(), module.weight)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.02, atol=0.02 * float(gradients[0].abs().max()))
+
+
 def test_depthwise_convolutions_outside_channels_last_give_the_same_outputs():
     module = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8)).to(memory_format=torch.channels_last)
     given = images(channels=4).contiguous(memory_format=torch.channels_last)
     expected, state = module(given), {name: value.clone() for name, value in module.state_dict().items()}
-    wrap_depthwise(module, in_contiguous)
+    module[1].forward = in_contiguous(module[1])
     outputs = module(given)
     torch.testing.assert_close(outputs, expected)
     assert outputs.is_contiguous(memory_format=torch.channels_last)

@@ -72,6 +72,12 @@ def test_a_dataset_with_a_name_there_is_decoded_there_to_the_same_images(move, a
     assert moved.dataset.images.read_bytes() == assignment.dataset.images.read_bytes()
 
 
+def test_a_dataset_without_its_official_split_is_decoded_there(move, assignment, tiny_data):
+    resplit = replace(assignment, dataset=replace(assignment.dataset, name="binary-resplit"))
+    moved = move(resplit, binary=find_recognized(tiny_data / "binary.npz", []))
+    assert moved.dataset.images.read_bytes() == assignment.dataset.images.read_bytes()
+
+
 def test_a_finished_run_is_carried_out_again_where_its_result_is_not(move, assignment, tiny_data, tmp_path):
     there = tmp_path / "bench"
     done = Result(id=assignment.run.id, run={}, identity={}, status="ok", folder=there)

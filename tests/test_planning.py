@@ -17,8 +17,9 @@ from zoo.registry.finding import find_plugins
 from zoo.registry.loading import CORE, load_registry
 from zoo.registry.lookup import Registry
 from zoo.results.plans import load_plan, save_plan
+from zoo.results.store import load_result
 from zoo.runner.execution import worker_devices
-from zoo.runner.planning import plan_bench
+from zoo.runner.planning import has_weights, plan_bench
 from zoo.specs.deviation import Deviation
 from zoo.specs.model import ModelSpec, Weights
 from zoo.specs.protocol import PROTOCOLS
@@ -302,6 +303,17 @@ def test_a_finished_run_without_the_requested_weights_is_not_done(plan, tmp_path
     assert (done("none"), done("best"), done("all")) == ({0, 1}, set(), set())
     (first / "model.safetensors").write_bytes(b"")
     assert (done("none"), done("best"), done("all")) == ({0, 1}, {0, 1}, {0})
+
+
+def test_weights_of_another_version_of_a_choice_are_not_those_of_a_run(plan, tmp_path):
+    first, second = plan("binary.npz").runs[:2]
+    other = replace(first, choices={"loss": {"name": "focal", "plugin": "zoo-tiny", "version": 2}})
+    assert other.protocol.label == second.protocol.label
+    (finish(other, tmp_path) / "model.safetensors").write_bytes(b"")
+    finish(second, tmp_path)
+    assert not has_weights(load_result(tmp_path / second.folder), second, "best")
+    (finish(first, tmp_path) / "model.safetensors").write_bytes(b"")
+    assert has_weights(load_result(tmp_path / second.folder), second, "best")
 
 
 def test_weights_kept_under_another_protocol_do_not_count(plan, tmp_path):

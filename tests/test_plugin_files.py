@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from zoo.cli.commands import zoo as zoo_command
 from zoo.cli.options import add_plugin_files
 from zoo.errors import UsageError
 from zoo.registry.finding import find_plugins
@@ -116,3 +117,18 @@ def test_a_missing_file_is_a_usage_error(zoo, tmp_path):
 def test_a_path_with_the_separator_of_paths_is_refused(tmp_path):
     with pytest.raises(UsageError, match="contains ':'"):
         add_plugin_files(None, None, [tmp_path / "a:b" / "net.py"])
+
+
+def test_every_command_that_loads_plugins_takes_a_file():
+    """`zoo worker` receives the files of its bench in ZOO_PLUGINS."""
+    without = {"cache", "completion", "new", "worker"}
+
+    def list_options(command, name):
+        for key, part in getattr(command, "commands", {}).items():
+            if key not in without:
+                yield from list_options(part, f"{name} {key}")
+        if not hasattr(command, "commands"):
+            yield name, {option for parameter in command.params for option in parameter.opts}
+
+    found = dict(list_options(zoo_command, "zoo"))
+    assert len(found) > 10 and [name for name, options in found.items() if "--plugin" not in options] == []

@@ -79,6 +79,14 @@ def test_without_a_terminal_only_permanent_lines_are_written(clock):
     assert console.stream.getvalue() == "[1 of 2] dots net seed 0: auroc 0.9; about 10 s left\n"
 
 
+def test_runs_in_the_queue_of_an_engine_are_reported(clock):
+    console = Console(stream=io.StringIO(), last_message=clock.now)
+    bench = BenchProgress(console, 6, start=clock.now)
+    clock.now += 250
+    bench.progressed(NAME, {})
+    assert console.stream.getvalue() == "6 runs waiting for the executor: 4 min 10 s\n"
+
+
 def test_on_a_terminal_one_line_shows_run_step_loss_val_and_time_left(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     console = Console(stream=Terminal())

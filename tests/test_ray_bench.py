@@ -4,12 +4,16 @@ import os
 import shutil
 import tempfile
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.integration]
-pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.integration,
+    pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,6 +19,7 @@ from zoo import builtin
 from zoo.conformance.catalogue import checks_of
 from zoo.conformance.checking import CheckedSpec
 from zoo.data.opening import open_dataset
+from zoo.data.references import list_readers
 from zoo.errors import DataError, PluginError
 from zoo.images.formats import BY_SUFFIX, how_to_read, is_image_name, is_volume_name, read_header, read_image
 from zoo.images.formats import read_spacing as spacing_of
@@ -149,6 +150,19 @@ def test_images_named_by_a_table_are_read(install, tmp_path, spec):
     names = [f"{number}.oct,{number % 2}" for number in range(6)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,label", *names]) + "\n")
     assert len(open_dataset(find_source(tmp_path / "labels.csv"), tmp_path).sample_ids) == 6
+
+
+def test_a_reader_of_masks_alone_is_among_the_readers_of_a_dataset(install, tmp_path, monkeypatch, spec):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    install(("zoo-oct", plugin_of(spec)))
+    root = tmp_path / "set"
+    (root / "images").mkdir(parents=True)
+    for number in range(24):
+        Image.fromarray((draw(number) // 16).astype(np.uint8)).save(root / "images" / f"{number}.png")
+        write_oct(root / "masks" / f"{number}.oct", draw(number) > 1500)
+    toml = 'schema = 1\ntask = "segmentation"\nimages = "images/*"\nmasks = {path = "masks/{stem}.oct"}\n'
+    (root / "dataset.toml").write_text(toml)
+    assert list_readers(open_dataset(find_source(root / "dataset.toml"), root)) == ["zoo-oct:oct@1"]
 
 
 def test_a_mask_is_read_with_its_spacing(install, tmp_path, spec):

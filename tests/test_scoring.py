@@ -251,6 +251,18 @@ def test_bootstrap_of_the_accuracy_is_close_to_the_normal_interval():
     assert (scored.low, scored.high) == approx((scored.value - half, scored.value + half), abs=0.006)
 
 
+@pytest.mark.parametrize("num", [120, 900])  # resamples in one chunk and in several
+def test_a_metric_that_writes_into_the_weights_has_its_interval_and_changes_no_other(num):
+    def scribble(request, weights):
+        weights /= weights.sum(axis=1, keepdims=True)
+        return weights @ (request.decisions == request.targets)
+
+    scribbles = replace(METRIC["accuracy"], name="first", resample=scribble, counts=None, per_unit=None)
+    metrics = {"first": scribbles, "accuracy": replace(METRIC["accuracy"], counts=None)}
+    first, second = score([[binary_run(0, num=num)]], metrics, BINARY_CARD, threshold="val").values()
+    assert (first.low, first.high) == approx((second.low, second.high)) and second.low is not None
+
+
 def test_an_area_of_independent_images_has_delongs_interval():
     run = binary_run(0)
     positives, chance = run["test"].targets == 1, run["test"].probabilities[:, 1]

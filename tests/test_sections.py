@@ -20,6 +20,7 @@ from zoo.evaluation.thresholds import choose_thresholds
 from zoo.evaluation.values import Score
 from zoo.leaderboard.boards import build_leaderboard
 from zoo.leaderboard.sections import CORE_SECTIONS, OwnedSection, complete_section, complete_sections, list_sections
+from zoo.leaderboard.tables import ReportOptions, parse_by
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.report.board_csv import table_to_csv
@@ -27,7 +28,7 @@ from zoo.report.board_html import to_html
 from zoo.report.board_json import to_json
 from zoo.report.board_markdown import to_markdown
 from zoo.report.board_terminal import to_terminal
-from zoo.report.figures.board_figures import list_figures
+from zoo.report.figures.board_figures import draw_section_dots, draw_section_lines, list_figures
 from zoo.report.figures.figure import to_csv_file, to_svg_file
 from zoo.report.formats import Layout
 from zoo.results.store import load_results
@@ -131,6 +132,36 @@ def test_the_figure_of_a_section_is_on_the_page_and_a_file(board):
     assert to_csv_file(figure).splitlines()[0] == "series,model,share of changed decisions,low,high"
 
 
+def test_a_further_table_with_the_name_of_another_section_is_left_out(results):
+    sections = [
+        OwnedSection(
+            name=name, plugin="zoo-x", spec=SectionSpec(name=name, build=lambda _, part=part: replace(TABLE, name=part))
+        )
+        for name, part in (("a", "b"), ("a.b", ""))
+    ]
+    (board,) = build_leaderboard(results, KNOWN, sections=sections)
+    assert [section.name for section in board.sections] == ["a.b"]
+    (dropped,) = board.dropped
+    assert dropped.name == "a" and "another section is called 'a.b'" in dropped.reason
+
+
+@pytest.mark.parametrize("name", ["model", "group", "p (Holm)", "dataset", "auroc_low", "num_parameters", "a|b", "<b>"])
+def test_a_metric_may_have_the_name_of_another_column(tmp_path, store, name):
+    known = {**KNOWN, name: replace(KNOWN["accuracy"], name=name)}
+    sexes = np.array(["m", "f"] * 20)
+    for seed in (0, 1):
+        store(tmp_path, seed=seed, metrics=(name, "auroc"), metadata={"sex": sexes})
+    options = ReportOptions(by=parse_by(["sex"]), ensembles=True)
+    (board,) = build_leaderboard(load_results(tmp_path)[0], known, options, sections=CORE_SECTIONS)
+    assert not board.dropped and list_figures(board).figures
+    for table in ("board", "subgroups", "ensembles"):
+        headings, first, *_ = csv.reader(io.StringIO(table_to_csv([board], table)))
+        line = dict(zip(headings, first, strict=True))
+        assert len(line) == len(headings)
+        assert (line["dataset"], line["model"]) == ("dots", "net")
+        assert {f"metric {name}", f"table {name}", name} & line.keys()
+
+
 # --- sections that fail ----------------------------------------------------------------------------------------------
 def fail(request):
     raise ValueError("no numbers")
@@ -206,6 +237,16 @@ def test_a_figure_that_cannot_be_drawn_is_refused(series, reason):
     figure = SectionFigure(title="f", text="t", axes=("x", "y"), series=(series,))
     with pytest.raises(ValueError, match=re.escape(reason)):
         complete_section(replace(TABLE, figures=(figure,)))
+
+
+@pytest.mark.parametrize("kind", ["lines", "dots"])
+def test_thirty_six_series_of_a_figure_differ_in_style(kind):
+    series = tuple(FigureSeries(name=str(number), x=(0, 1), y=(0.5, number / 36)) for number in range(36))
+    figure = SectionFigure(title="f", text="t", axes=("x", "y"), series=series, kind=kind)
+    drawn = {"lines": draw_section_lines, "dots": draw_section_dots}[kind](figure)
+    patterns = {"lines": r'class="line (c\d)"( stroke-dasharray="[^"]*")? ', "dots": r'class="mark (c\d)" d="([^"]*)"'}
+    styles = {(color, re.sub(r"[mM][\d. -]*", "", shape)) for color, shape in re.findall(patterns[kind], drawn)}
+    assert len(styles) == 36
 
 
 def test_numbers_of_numpy_and_intervals_become_plain_cells():

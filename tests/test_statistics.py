@@ -11,7 +11,15 @@ import scipy.stats
 from factories import paired_delong
 from pytest import approx
 from scipy.stats import binom, binomtest, spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    auc,
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    roc_auc_score,
+    roc_curve,
+)
 from statsmodels.stats import contingency_tables, multitest, power, proportion
 
 from zoo import BINARY
@@ -40,11 +48,13 @@ from zoo.statistics.pairs import (
 )
 from zoo.statistics.roc import (
     ClusteredArea,
+    area_under_curve,
     auroc_influence,
     clustered_interval,
     clustered_variance,
     delong_covariance,
     logit_interval,
+    midranks,
     placements,
 )
 from zoo.statistics.weighted import (
@@ -186,6 +196,21 @@ def test_a_resample_without_positives_or_negatives_is_nan():
 
 
 # --- areas under the ROC curve ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_the_area_is_that_of_scikit_learns_curve_to_the_last_bit(decimals):
+    random = np.random.default_rng(decimals)
+    for size in range(2, 60):
+        positives = np.arange(size) % 3 == 0
+        scores = np.round(random.normal(size=size) + positives, decimals)
+        assert area_under_curve(positives, scores) == auc(*roc_curve(positives, scores)[:2])
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_midranks_are_scipys(decimals):
+    scores = np.round(np.random.default_rng(0).normal(size=(3, 50)), decimals)
+    np.testing.assert_array_equal(midranks(scores), scipy.stats.rankdata(scores, axis=-1))
+
+
 def small_delong():
     known = reference()["delong_small"]
     return known, np.array(known["y"]) == 1, np.array(known["score_a"]), np.array(known["score_b"])

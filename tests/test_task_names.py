@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+from source_code import syntax_nodes
+
 from zoo.tasks.kinds import CORE_TASKS, IMAGE_TASKS
 
 HOUSE = Path(__file__).resolve().parents[1] / "zoo"
@@ -13,9 +15,9 @@ MODULES = {type(part).__module__ for task in CORE_TASKS for part in (task.target
 DOOR = HOUSE / "__init__.py"
 
 
-def task_names(tree):
+def task_names(nodes):
     """The names of tasks in a module: a constant, a module of one kind, a whole string, or quoted in a sentence."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and node.id in CONSTANTS:
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute) and node.attr in CONSTANTS:
@@ -34,7 +36,7 @@ def test_only_the_package_of_tasks_knows_a_task_by_name():
         f"{path.relative_to(HOUSE)}:{line}: {name}"
         for path in sorted(HOUSE.rglob("*.py"))
         if HOUSE / "tasks" not in path.parents and path != DOOR
-        for line, name in task_names(ast.parse(path.read_text(encoding="utf-8")))
+        for line, name in task_names(syntax_nodes(path))
     ]
     assert found == []
 
@@ -50,4 +52,4 @@ d = kinds.REGRESSION
 e = title == 'multi-class'
 """
     expected = {"ORDINAL", "zoo.tasks.multilabel", "binary", "multilabel", "REGRESSION", "multi-class"}
-    assert {name for _, name in task_names(ast.parse(source))} == expected
+    assert {name for _, name in task_names(ast.walk(ast.parse(source)))} == expected

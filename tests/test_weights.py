@@ -259,6 +259,16 @@ def test_the_card_beside_a_local_file_declares_its_facts(tmp_path):
     assert (initial.pretraining(model()), initial.local.license) == (["radimagenet"], "CC0")
 
 
+def test_the_mean_in_the_card_of_a_network_for_images_is_not_that_of_its_network_for_volumes(tmp_path):
+    write(tmp_path / "mine", "tiny.pth")
+    card = b'mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\nlicense = "CC0"\n'
+    write(tmp_path / "mine", "tiny.toml", card)
+    spec = model("tiny_3d", weights_of="tiny", dims=(3,), channels=1, mean=(0.0,), std=(1.0,))
+    spec = replace(spec, weights=tuple(replace(weights, mean=(0.0,), std=(1.0,)) for weights in spec.weights))
+    (initial,) = find(tmp_path, spec, weights_dir=tmp_path / "mine")
+    assert (initial.normalization(spec), initial.local.license) == (((0.0,), (1.0,)), "CC0")
+
+
 @pytest.mark.parametrize(
     ("card", "named"),
     [

@@ -2,10 +2,11 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from source_code import syntax_nodes
 
 from zoo import errors
 from zoo.errors import ZooError
@@ -19,9 +20,9 @@ OWN_CODE = {name: c.code for name, c in vars(errors).items() if isinstance(c, ty
 ROWS = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
 
 
-def codes_in(source: str) -> Iterator[str]:
+def codes_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Every code written in some code: of errors made, of `unknown(KIND, ...)`, of findings that refuse a dataset."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Dict):  # what a child process reports
             named = zip(node.keys, node.values, strict=True)
             yield from (
@@ -54,7 +55,7 @@ def texts(value: ast.expr) -> Iterator[str]:
 def codes():
     files = [*ROOT.glob("zoo/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")]
     files.remove(ROOT / "zoo/results/schema1.py")  # its codes are of stored facts
-    found = {code for path in files for code in codes_in(path.read_text(encoding="utf-8"))}
+    found = {code for path in files for code in codes_in(syntax_nodes(path))}
     ends = {"oom", "killed", "timeout", "crashed", "run-error"}  # of runs: see the next test
     return found | ends | {"boxes", "outlines", "volume-masks"}  # of sources.masks.other_task
 
@@ -89,4 +90,4 @@ Finding(check="leak", verdict="refuse" if x else "warn")
 Finding(check="size", verdict="warn")
 """
     odd = {f"odd-{kind}" for kind in HOOKS}
-    assert set(codes_in(source)) == {"data", "bad-flag", "unknown-suite", "leak", *odd}
+    assert set(codes_in(ast.walk(ast.parse(source)))) == {"data", "bad-flag", "unknown-suite", "leak", *odd}

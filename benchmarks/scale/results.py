@@ -5,7 +5,8 @@
 Writes 10 datasets of 500 images and a result of every run of a bench (50 networks, 20 seeds, and the baselines) with
 zoo's own writer into FOLDER, unless they are there. No network is trained: the predictions are drawn at random around
 the targets. Then `zoo bench --dry-run` plans the same bench and finds all runs done, and `zoo report` builds the
-boards: first with an empty cache (unless FOLDER/cache is there), then with what it kept, then as a page.
+boards: first with an empty cache (unless FOLDER/cache is there), then with what it kept, then as a page. At last
+`zoo list runs` lists the results.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -107,12 +109,12 @@ def store_all(folder: Path, results: Path) -> tuple[list[str], list[Path]]:
 
 
 def measure(*words: str) -> None:
+    start = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "zoo", *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
-    print(
-        f"zoo {words[0]}: exit status {status >> 8}, {seconds:.1f} CPU seconds, peak memory {peak:.0f} MB", flush=True
-    )
+    wall, seconds, peak = time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+    costs = f"{seconds:.1f} CPU seconds in {wall:.1f} s, peak memory of a process {peak:.0f} MB"
+    print(f"zoo {words[0]}: exit status {status >> 8}, {costs}", flush=True)
 
 
 def main() -> None:
@@ -129,6 +131,7 @@ def main() -> None:
     measure("report", *flags)
     measure("report", *flags)
     measure("report", *flags, "--output", str(folder / "board.html"))
+    measure("list", "runs", *flags)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def report_command(
     from zoo.report.board_csv import table_to_csv
     from zoo.results.memo import ScoreMemo
     from zoo.system.files import cache_root
+    from zoo.system.machine import num_cores
 
     forms = formats_of(outputs, form)
     if check and not outputs:
@@ -83,10 +84,8 @@ def report_command(
     check_formats(set(forms.values()), flags)
     cards = flags["cards"]
     if predictions or cards:
-        what = "--predictions" if predictions else "--cards"
-        used = {} if predictions else {"cards": None, "by": ()}
-        board_flags = {"output": outputs, "format": form not in (None, "terminal", "csv"), **flags, **used}
-        refuse_ignored(what, [f"--{name.replace('_', '-')}" for name, value in board_flags.items() if value])
+        board_flags = {"output": outputs, "format": form not in (None, "terminal", "csv"), **flags}
+        refuse_board_flags(board_flags, without_board="--predictions" if predictions else "--cards")
     registry = registry_with_warnings()
     options = options_from_flags(flags, registry)
     with quiet_stdout():
@@ -96,21 +95,13 @@ def report_command(
         if cards:
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
-        memo = ScoreMemo(cache=cache_root())
+        memo = ScoreMemo(cache=cache_root(), processes=num_cores())
         boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
         page_boards = fill_families(boards, registry) if "html" in forms.values() else []
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:
             export_figures(boards, flags["figures"])
-    warnings = (
-        *warn_groupless(boards, options),
-        *warn_unjoined(boards, options),
-        *warn_unranked(boards),
-        *warn_dropped(boards),
-        *warn_pictureless(boards, galleries),
-    )
-    for line in warnings:
-        tell(f"zoo: warning: {clean(line)}")
+    tell_warnings(boards, options, galleries)
     if flags["table"]:
         texts = dict.fromkeys(forms, table_to_csv(boards, flags["table"]))
     else:
@@ -129,6 +120,25 @@ def report_command(
         }
     finish = compare_with if check else write_report
     return max(finish(output, text) for output, text in texts.items())
+
+
+def refuse_board_flags(flags: dict[str, Any], without_board: str) -> None:
+    """Raise UsageError if flags of a board are given with one that writes no board."""
+    used = () if without_board == "--predictions" else ("cards", "by")
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value and name not in used]
+    refuse_ignored(without_board, given)
+
+
+def tell_warnings(boards: Sequence[Board], options: ReportOptions, galleries: Sequence[Gallery]) -> None:
+    warnings = (
+        *warn_groupless(boards, options),
+        *warn_unjoined(boards, options),
+        *warn_unranked(boards),
+        *warn_dropped(boards),
+        *warn_pictureless(boards, galleries),
+    )
+    for line in warnings:
+        tell(f"zoo: warning: {clean(line)}")
 
 
 def check_formats(forms: set[str], flags: dict[str, Any]) -> None:

@@ -176,12 +176,15 @@ def read_by_train(source: OpenDataset, train: Array) -> OpenDataset:
     return replace(source, samples=replace(fitted, read=partial(read_image_pixels, fitted, source.spec.name)))
 
 
+RESPLIT = "-resplit"  # follows the name of a dataset without its official split
+
+
 def discard_split(source: OpenDataset) -> OpenDataset:
     """Return the dataset under another name, without its official split; unchanged if it has none."""
     if not (source.splits == "test").any():
         return source
     samples = replace(source.samples, notes=(*source.samples.notes, "the official split is discarded: --resplit"))
-    spec = replace(source.spec, name=f"{source.spec.name}-resplit", official_splits=())
+    spec = replace(source.spec, name=f"{source.spec.name}{RESPLIT}", official_splits=())
     return replace(source, spec=spec, samples=samples, splits=np.full(len(source.splits), ""))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from zoo.arrays import Array
 from zoo.data.dataset import Fold, fields_of_fold
@@ -12,6 +13,7 @@ from zoo.data.masks import read_mask
 from zoo.data.opening import OpenDataset, SameMasks
 from zoo.data.splits import Split
 from zoo.data.volumes import spacing_of
+from zoo.images.formats import readers_of
 from zoo.images.placement import Spacing
 from zoo.sources.mask_targets import MaskReader
 
@@ -49,9 +51,20 @@ def open_references(source: OpenDataset, split: Split, fold: int) -> ReferenceFo
 
 def find_mask_reader(source: OpenDataset) -> MaskReader | None:
     """The reader of the masks of a dataset if they are files."""
-    masks = source.samples.masks
+    return as_file_reader(source.samples.masks)
+
+
+def as_file_reader(masks: Callable[[Any], Array] | None) -> MaskReader | None:
     read = masks.read if isinstance(masks, SameMasks) else masks
     return read if isinstance(read, MaskReader) else None
+
+
+def list_readers(source: OpenDataset) -> list[str]:
+    """The identities of the plugins' readers of the images and the masks of a dataset."""
+    samples = source.samples
+    masks = [reader for own in (samples.masks, samples.second_masks) if (reader := as_file_reader(own))]
+    files = (name for reader in masks for own in reader.files.values() for name in own)
+    return [*samples.reading.get("readers", ()), *readers_of(files)]
 
 
 def name_images(source: OpenDataset) -> dict[str, tuple[str, ...]]:

@@ -90,10 +90,7 @@ def draw_patients(tested: Sequence[Sequence[DecidedTest]]) -> list[Array]:
             raise ValueError("the seeds were not tested on the same patients in the same order")
     drawn = [bootstrap_weights(part.patients, seed=(BOOTSTRAP_SEED, fold)) for fold, part in enumerate(first)]
     # perf: one conversion for all metrics and seeds
-    draws = [counts.astype(np.float64) if counts.size <= RESAMPLES_AT_ONCE else counts for counts in drawn]
-    for weights in draws:
-        weights.flags.writeable = False  # as the other inputs of a plugin's metric
-    return draws
+    return [counts.astype(np.float64) if counts.size <= RESAMPLES_AT_ONCE else counts for counts in drawn]
 
 
 def add_interval(
@@ -230,13 +227,14 @@ def resample(metric: MetricSpec, part: DecidedTest, weights: Array) -> Array:
 def in_chunks(
     metric: MetricSpec, function: Callable[[MetricRequest, Array], Array], part: DecidedTest, weights: Array
 ) -> Array:
-    """Apply a function of a metric to all resamples (B,), in chunks that fit the cache."""
+    """Apply a function of a metric to all resamples (B,), in chunks that fit the cache.
+
+    A chunk is a copy: the metric may write into it.
+    """
     request = part.request_of(metric)
     rows = max(MIN_CHUNK_RESAMPLES, RESAMPLES_AT_ONCE // weights.shape[1])
-    parts = (weights[start : start + rows].astype(np.float64) for start in range(0, len(weights), rows))
-    whole = len(weights) <= rows and weights.dtype == np.float64
-    chunks = [np.asarray(function(request, chunk), dtype=np.float64) for chunk in ([weights] if whole else parts)]
-    values = np.concatenate(chunks)
+    chunks = (weights[start : start + rows].astype(np.float64) for start in range(0, len(weights), rows))
+    values = np.concatenate([np.asarray(function(request, chunk), dtype=np.float64) for chunk in chunks])
     if values.shape != (len(weights),):
         raise ValueError(f"resample gives the shape {values.shape}, expected ({len(weights)},)")
     return values

@@ -19,6 +19,7 @@ from zoo.errors import ResultsError
 from zoo.images.formats import clips_of
 from zoo.specs.dataset import Unit
 from zoo.statistics.means import mean_by_group, mean_of_known
+from zoo.system.npz import ArchivedArrays
 from zoo.tasks.logits import round_log_odds, sigmoid
 
 
@@ -255,7 +256,8 @@ def read_label_maps(arrays: Mapping[str, Array], split: str) -> LabelMaps | None
 def load_predictions(path: Path) -> dict[str, Predictions]:
     """Read a file of `save_predictions`. Raises ResultsError if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with zipfile.ZipFile(path) as archive:
+            arrays = ArchivedArrays(archive)
             return {split: read_split(arrays, split) for split in STORED_SPLITS if f"{split}_sample_ids" in arrays}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultsError(f"{path}: cannot be read: {error}", fix="delete its folder and run again") from error

@@ -24,10 +24,10 @@ def find_temperature(run: SplitPredictions, card: ScoringContext) -> float | str
     targets = val.targets[~np.isnan(val.targets)]
     if len(np.unique(targets)) < 2:
         return "val holds one class only"
-    request = decide({"test": val}, card, "half").request
+    request, probabilities = decide({"test": val}, card, "half").request, val.probabilities
 
     def loss(temperature: float) -> float:
-        return LOG_LOSS.compute(replace(request, probabilities=rescale(val, temperature, card).probabilities))
+        return LOG_LOSS.compute(replace(request, probabilities=card.task.answers.rescale(probabilities, temperature)))
 
     try:
         return fit_temperature(loss)

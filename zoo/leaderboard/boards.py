@@ -25,6 +25,7 @@ from zoo.leaderboard.rows import (
     group_rows,
     identify_targets,
     is_higher_better,
+    list_unscored,
     load_tests,
     name_recipes,
     order,
@@ -42,14 +43,18 @@ from zoo.leaderboard.sanity_checks import (
     judge_shuffles,
     tested_on,
 )
-from zoo.leaderboard.sections import CORE_SECTIONS, DroppedSection, OwnedSection, build_sections
+from zoo.leaderboard.sections import CORE_PLUGIN, CORE_SECTIONS, DroppedSection, OwnedSection, build_sections
 from zoo.leaderboard.significance import Comparisons, compare_rows
 from zoo.leaderboard.tables import Failure, ReportOptions, ScoredRow, SectionRequest
-from zoo.results.memo import ScoreMemo
+from zoo.results.memo import ScoreMemo, is_core
 from zoo.results.runs import SHUFFLED, trained_and_tested
 from zoo.results.store import Result
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.specs.section import Section
+from zoo.system.machine import can_fork
+from zoo.system.workers import execute
+
+MIN_SCORED_AHEAD = 200  # runs; fewer are scored sooner than the processes have imported what they need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +181,8 @@ def build_leaderboard(
     shuffled labels have separate boards. Tuning runs are excluded: they are not tested. `scored_runs` lists all runs
     ever scored (`Run.describe()`) if there are more than these results. `memo` keeps what is computed from predictions.
     """
+    from threadpoolctl import threadpool_limits
+
     results, options = list(results), options or ReportOptions()
     request = BoardRequest(metrics=metrics, options=options, sections=sections, memo=memo or ScoreMemo())
     key_of = data_key if options.recipes else board_key
@@ -197,11 +204,13 @@ def build_leaderboard(
     recipes = name_recipes(scored) if options.recipes else {}
     parts = [(group, matching_runs(baselines, group)) for _, group in sorted(groups.items())]
     parts += [([], group) for _, group in sorted(orphans.items())]
-    boards = [build_board(group, controls, recipes, request) for group, controls in parts]
-    shuffled = build_controls(
-        [r for r in results if r.run["purpose"] == "shuffle" and r.dataset],
-        replace(request, options=replace(options, rank_by=""), sections=()),
-    )
+    with threadpool_limits(1):  # perf: products of resamples are small; BLAS with two threads took twice the CPU time
+        score_ahead([group for group, _ in parts], recipes, request)
+        boards = [build_board(group, controls, recipes, request) for group, controls in parts]
+        shuffled = build_controls(
+            [r for r in results if r.run["purpose"] == "shuffle" and r.dataset],
+            replace(request, options=replace(options, rank_by=""), sections=()),
+        )
     verdicts = {key: board.controls for key, board in shuffled.items()}
     counted = [
         replace(
@@ -213,6 +222,43 @@ def build_leaderboard(
         if board
     ]
     return compare_sites(counted) + list(shuffled.values())
+
+
+def score_ahead(groups: Sequence[Sequence[Result]], recipes: Mapping[str, str], request: BoardRequest) -> None:
+    """Let several processes store the facts of all rows, so that this one only reads them.
+
+    A fact that they do not store is computed again.
+    """
+    memo, processes = request.memo, request.memo.processes
+    if processes < 2 or not can_fork():  # a process that is not forked would read all results again
+        return
+    rows = [row for group in groups for row in list_unscored(group, memo)]
+    if sum(map(len, rows)) < MIN_SCORED_AHEAD:
+        return
+    core = without_plugins(request)
+
+    def score_share(share: int, *_: Any) -> None:
+        for row in rows[1 + share :: processes]:
+            build_board(row, [], recipes, core)
+
+    build_board(rows[0], [], recipes, core)  # perf: imports once what all processes need
+    for _ in execute(range(processes), score_share, devices=["cpu"] * processes, reuse=False):
+        pass
+
+
+def without_plugins(request: BoardRequest) -> BoardRequest:
+    """The part of a request whose facts are stored."""
+    metrics = {name: spec for name, spec in request.metrics.items() if is_core(spec)}
+    options = request.options
+    options = ReportOptions(
+        prevalence=options.prevalence,
+        reach=options.reach,
+        recipes=options.recipes,
+        metrics=tuple(name for name in options.metrics if name in metrics),
+        rank_by=options.rank_by if options.rank_by in metrics else "",
+    )
+    sections = [section for section in request.sections if section.plugin == CORE_PLUGIN]
+    return replace(request, metrics=metrics, options=options, sections=sections)
 
 
 def add_everywhere(

@@ -17,7 +17,7 @@ from zoo.evaluation.predictions import Predictions, SplitPredictions, mean_log_o
 from zoo.evaluation.scoring import score
 from zoo.evaluation.values import Runs, Score
 from zoo.leaderboard.significance import compare_rows
-from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest
+from zoo.leaderboard.tables import Cell, ScoredRow, SectionRequest, set_apart
 from zoo.specs.metric import MetricSpec
 from zoo.specs.section import Section
 from zoo.statistics.means import exact_mean, mean_of_arrays
@@ -50,19 +50,13 @@ def build_section(request: SectionRequest) -> Section | None:
     found, notes = list_ensembles(request)
     if not found and not notes:
         return None
+    first, last = ("model", "ensemble of"), (f"{name} of its members", MINUS_BEST, TRAIN_SECONDS, "seconds per image")
+    columns = set_apart(metrics, {*first, *last})
     return Section(
         name="ensembles",
         title="Ensembles: the mean probability of several trainings of one model, or of several models",
-        columns=(
-            "model",
-            "ensemble of",
-            *metrics,
-            f"{name} of its members",
-            MINUS_BEST,
-            TRAIN_SECONDS,
-            "seconds per image",
-        ),
-        compact=("model", "ensemble of", name, f"{name} of its members", MINUS_BEST, TRAIN_SECONDS),
+        columns=(*first, *columns, *last),
+        compact=(*first, columns[0], *last[:-1]),
         rows=tuple(score_ensemble(each, metrics, request) for each in found),
         notes=(
             "an ensemble costs as much as all its members, so it is not ranked among single models; its interval is "

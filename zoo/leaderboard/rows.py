@@ -213,10 +213,20 @@ def build_recipes(results: Sequence[Result], scoring: RowScoring, recipes: Mappi
     """Build the rows of each recipe by itself: a model is compared with the others of its recipe for missing seeds."""
     rows = []
     for part in split_by_recipe(results):
-        seeds = [0] if is_baseline(part[0].run) else sorted({r.run["seed"] for r in part})
         recipe = recipes.get(part[0].run["protocol_label"], "")
-        rows += [replace(row, recipe=recipe) for row in build_rows(part, scoring, seeds)]
+        rows += [replace(row, recipe=recipe) for row in build_rows(part, scoring, expected_seeds(part))]
     return rows
+
+
+def expected_seeds(results: Sequence[Result]) -> list[int]:
+    """The seeds that the rows of one recipe should have."""
+    return [0] if is_baseline(results[0].run) else sorted({r.run["seed"] for r in results})
+
+
+def list_unscored(results: Sequence[Result], memo: ScoreMemo) -> list[list[Result]]:
+    """The results of each row of a board whose facts can be stored but are not."""
+    parts = [(row, expected_seeds(part)) for part in split_by_recipe(results) for row in group_rows(part)]
+    return [row for row, seeds in parts if memo.of_runs(find_whole(row, seeds)[1]).is_missing()]
 
 
 def name_recipes(results: Iterable[Result]) -> dict[str, str]:
@@ -274,10 +284,7 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         seeds = sorted({r.run["seed"] for r in results})
     finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
     folds = range(run["num_folds"])
-    whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
-    complete = [[finished[seed, fold] for fold in folds] for seed in whole]
-    if run["purpose"] == "external":  # the models of all folds are tested on the same images
-        complete = [[result] for part in complete for result in part]
+    whole, complete = find_whole(results, seeds)
     counted = [result for part in complete for result in part]
     scored = score_row(complete, scoring)
     evidence = scored.evidence
@@ -326,6 +333,18 @@ def build_row(results: Sequence[Result], scoring: RowScoring, seeds: Sequence[in
         folders=[[result.folder for result in part if result.folder] for part in complete] if scored.stored else (),
         provenance=strongest(results),
     )
+
+
+def find_whole(results: Sequence[Result], seeds: Sequence[int]) -> tuple[list[int], list[list[Result]]]:
+    """The seeds of a row that have all their folds, and their runs by seed and fold."""
+    run = results[0].run
+    finished = {(r.run["seed"], r.run["fold"]): r for r in results if r.ok}
+    folds = range(run["num_folds"])
+    whole = [seed for seed in seeds if all((seed, fold) in finished for fold in folds)]
+    complete = [[finished[seed, fold] for fold in folds] for seed in whole]
+    if run["purpose"] == "external":  # the models of all folds are tested on the same images
+        complete = [[result] for part in complete for result in part]
+    return whole, complete
 
 
 def name_weights(run: Mapping[str, Any]) -> str:

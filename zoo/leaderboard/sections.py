@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -74,13 +74,15 @@ def build_sections(
     from zoo.evaluation.reasons import describe_error
 
     built: list[Section] = []
-    dropped = []
+    dropped, reserved = [], {section.name for section in sections}
     for section in sections:
         if section.spec.tasks and request.card.task.name not in section.spec.tasks:
             continue
         try:
             with noted_interrupts() as interrupts, process_unchanged():
-                built += complete_sections(section.spec.build(request), section)
+                parts = complete_sections(section.spec.build(request), section)
+                refuse_taken_names(parts, section, reserved | {part.name for part in built})
+                built += parts
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt) and interrupts:
                 raise
@@ -103,6 +105,12 @@ def complete_sections(built: object, section: OwnedSection) -> list[Section]:
             complete_section(replace(part, name=name, title=part.title or section.spec.title or section.name))
         )
     return completed
+
+
+def refuse_taken_names(parts: Sequence[Section], section: OwnedSection, names: Container[str]) -> None:
+    """Raise ValueError if a further table has the name of another section: part `b` of `a` that of a section `a.b`."""
+    if taken := [part.name for part in parts if part.name != section.name and part.name in names]:
+        raise ValueError(f"another section is called {taken[0]!r}: set another `name`")
 
 
 def complete_section(section: Section) -> Section:

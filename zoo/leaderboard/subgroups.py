@@ -20,7 +20,7 @@ from zoo.evaluation.reasons import Reason, reason_for
 from zoo.evaluation.scoring import score
 from zoo.evaluation.thresholds import ThresholdRule, decide
 from zoo.evaluation.values import MIN_CASES, Runs, Score, find_too_few
-from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, SectionRequest
+from zoo.leaderboard.tables import Cell, GroupBy, ScoredRow, SectionRequest, set_apart
 from zoo.specs.metric import MetricSpec, ScoringContext, positive_index
 from zoo.specs.section import Section
 from zoo.statistics.intervals import independent_difference
@@ -300,7 +300,8 @@ def group_columns(request: SectionRequest, metrics: Mapping[str, MetricSpec]) ->
     if request.card.task.targets.has_positive:
         counted += [f"{request.case_name}s +", f"{request.case_name}s -"]
     differences = [f"{name} {LESS}" for name in metrics]
-    return ("model", "by", "group", *counted, *metrics, *differences[:1], "p (Holm)", *differences[1:])
+    first, p = ("model", "by", "group", *counted), "p (Holm)"
+    return (*first, *set_apart(metrics, {*first, p}), *differences[:1], p, *differences[1:])
 
 
 def group_cells(

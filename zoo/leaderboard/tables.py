@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,11 @@ class SectionRequest:
     def unit_name(self) -> str:
         """The scored unit in the dataset's word."""
         return self.case_name if self.card.unit == "patient" else self.card.unit
+
+
+def set_apart(names: Iterable[str], others: Container[str], kind: str = "metric") -> tuple[str, ...]:
+    """The columns of metrics in a table that has `others` too: that of a metric called `model` is `metric model`."""
+    return tuple(f"{kind} {name}" if name in others else name for name in names)
 
 
 @dataclass(frozen=True)

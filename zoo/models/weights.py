@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -163,11 +163,12 @@ def read_local_card(path: Path, spec: ModelSpec) -> LocalCard:
         raise bad_card(path, f"unknown key {name!r} {nearest(name, names)}".strip())
     if fault := find_spec_fault(card, LocalCard):
         raise bad_card(path, fault)
-    if bool(card.mean) != bool(card.std) or len(card.mean) not in (0, spec.channels) or len(card.std) != len(card.mean):
+    is_of_images = spec.weights_of != "" and spec.dims == (3,)  # the file is that of a network for images
+    if len(card.std) != len(card.mean) or (not is_of_images and len(card.mean) not in (0, spec.channels)):
         raise bad_card(path, f"mean and std: expected {spec.channels} numbers each, or neither")
     if any(not 0 < value < inf for value in card.std):
         raise bad_card(path, f"std is {card.std}, expected numbers above 0")
-    return card
+    return replace(card, mean=(), std=()) if is_of_images else card
 
 
 def bad_card(path: Path, reason: str) -> WeightsError:

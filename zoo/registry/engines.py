@@ -104,8 +104,9 @@ def execute_on(
                             pending = False
                             waiting.clear()
                             jobs = cancel_waiting(engine, jobs)
-            if active := [job for job in jobs if job.has_worker]:
-                yield Event(work=active[0].remote.work, kind="progress")
+            if jobs:  # of a work that runs, if there is one: all may wait in a queue
+                job = max(jobs, key=lambda job: job.has_worker)
+                yield Event(work=job.remote.work, kind="progress")
             if waiting or jobs or pending:
                 time.sleep(POLL_SECONDS)
     finally:

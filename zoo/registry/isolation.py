@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from zoo.errors import PluginError, ZooError, clean
+from zoo.errors import PluginError, ZooError, clean, convert_disk_errors
 from zoo.registry.lookup import Registry
 from zoo.specs.executor import ExecutorSpec
 from zoo.system.machine import can_fork
@@ -43,8 +43,9 @@ def run_executor(
         yield from spec.execute(works, carry_out, **settings)
         return
     try:
-        events = spec.execute(works, carry_out, **settings)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(convert_disk_errors())  # a full disk is no fault of the plugin
+            events = spec.execute(works, carry_out, **settings)
             if hasattr(events, "close"):  # generators have it; other iterators need no end
                 stack.callback(events.close)
             for event in events:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import UsageError
@@ -16,12 +16,14 @@ from zoo.leaderboard.formatting import disarm
 from zoo.leaderboard.label_scores import score_labels
 from zoo.leaderboard.multi_dataset import find_across
 from zoo.leaderboard.rows import Row
+from zoo.leaderboard.tables import set_apart
 from zoo.report.cells import recipe_of
 from zoo.report.deviations import deviation_text
 from zoo.report.formats import Layout
 from zoo.report.reasons import text_or_none
 from zoo.report.statements import case_name, note_statements
 
+SCORE_PARTS = ("_low", "_high", "_reason", "_seed_sd")  # of the columns beside that of a score
 BOARD_TABLE = "board"  # the name by which `--table` requests the rows of the boards
 LEVEL = 0.95  # of every interval
 NOT_RUN = Score(value=None, reason=Reason("not-run"))
@@ -172,12 +174,7 @@ def wide_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any
         "rank": board.rank(place),
         "tied_with": ("; " if board.recipes else " ").join(board.tied_with(place)),
     }
-    for name in metrics:
-        score = row.scores.get(name)
-        line |= {name: score and score.value, f"{name}_low": score and score.low, f"{name}_high": score and score.high}
-        line[f"{name}_seed_sd"] = row.seed_sd.get(name)
-    return {
-        **line,
+    rest = {
         **row.cost,
         "deviations": "; ".join(map(deviation_text, row.deviations)),
         "degenerate": "; ".join(row.degenerate),
@@ -195,6 +192,16 @@ def wide_line(board: Board, place: int, metrics: Sequence[str]) -> dict[str, Any
         "seeds_change_winner": board.comparisons.seeds_change_winner,
         "runs": " ".join(row.run_ids),
     }
+    for name, column in zip(metrics, set_apart(metrics, {*line, *rest, *list_parts(metrics)}), strict=True):
+        score = row.scores.get(name)
+        line |= {column: score and score.value, f"{column}_low": score and score.low}
+        line |= {f"{column}_high": score and score.high, f"{column}_seed_sd": row.seed_sd.get(name)}
+    return {**line, **rest}
+
+
+def list_parts(names: Iterable[str]) -> list[str]:
+    """The columns beside those of some scores."""
+    return [f"{name}{part}" for name in names for part in SCORE_PARTS]
 
 
 def table_to_csv(boards: Sequence[Board], name: str) -> str:
@@ -218,10 +225,15 @@ def table_to_csv(boards: Sequence[Board], name: str) -> str:
         for i, cell in enumerate(cells)
         if isinstance(cell, Score)
     }
-    parts = {c: (c, f"{c}_low", f"{c}_high", f"{c}_reason") if c in wide else (c,) for c in columns}
+    first = ("dataset", "protocol", "init")
+    shown = dict(zip(columns, set_apart(columns, {*first, *list_parts(wide)}, "table"), strict=True))
+    parts = {
+        column: (name, f"{name}_low", f"{name}_high", f"{name}_reason") if column in wide else (name,)
+        for column, name in shown.items()
+    }
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["dataset", "protocol", "init", *(disarm(part) for column in columns for part in parts[column])])
+    writer.writerow([*first, *(disarm(part) for column in columns for part in parts[column])])
     for place, section in chosen:
         for cells in section.rows:
             line: list[Any] = list(place)

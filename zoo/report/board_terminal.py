@@ -141,7 +141,7 @@ def list_columns(board: Board) -> list[TableColumn]:
         TableColumn(name="rank", heading="rank", cells=ranks, justify="left"),
         TableColumn(name="model", heading="model", cells=tuple(map(model_cell, rows)), justify="left"),
         TableColumn(
-            name=primary,
+            name=f"metric {primary}",
             heading=primary_heading(board),
             cells=tuple(with_interval(row.scores.get(primary)) for row in rows),
         ),
@@ -149,7 +149,8 @@ def list_columns(board: Board) -> list[TableColumn]:
     ]
     for position, name in enumerate(short_metrics(board)):
         cells = tuple(number(row.scores[name].value) if name in row.scores else "-" for row in rows)
-        columns.append(TableColumn(name=name, heading=SHORT_NAMES.get(name, name), cells=cells, drop=98 - position))
+        heading = SHORT_NAMES.get(name, name)
+        columns.append(TableColumn(name=f"metric {name}", heading=heading, cells=cells, drop=98 - position))
     costs = (
         ("train img/s", [amount(row.cost["images_per_second"]) for row in rows], 3),
         ("params", [amount(row.cost["num_parameters"]) for row in rows], 2),

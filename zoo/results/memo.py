@@ -35,10 +35,16 @@ CORE_TASK_NAMES = frozenset(task.name for task in CORE_TASKS)
 
 @cache
 def digest_code() -> str:
-    """The digest of what computes a fact besides its inputs: zoo's source files, the libraries, the processor."""
-    root = Path(__file__).resolve().parents[1]
-    sources = [part for path in sorted(root.rglob("*.py")) for part in (str(path.relative_to(root)), path.read_bytes())]
-    return hash_bytes(sys.version, processor_name(), *map(installed_version, COMPUTING_LIBRARIES), *sources)
+    """The digest of what computes a fact besides its inputs: zoo's code, the libraries, the processor."""
+    code = digest_modules(Path(__file__).resolve().parents[1]) or installed_version("zoo-bench")
+    return hash_bytes(sys.version, processor_name(), *map(installed_version, COMPUTING_LIBRARIES), code)
+
+
+def digest_modules(package: Path) -> str:
+    """The digest of the files that modules are loaded from, sources or compiled ones without them; "" without any."""
+    files = [*package.rglob("*.py"), *(path for path in package.rglob("*.pyc") if path.parent.name != "__pycache__")]
+    parts = [part for path in sorted(files) for part in (str(path.relative_to(package)), path.read_bytes())]
+    return hash_bytes(*parts) if parts else ""
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -88,6 +94,10 @@ class RunsMemo:
             write_facts(self.path, self.facts)
         self.facts, self.is_changed = {}, False  # perf: a report has thousands of runs
 
+    def is_missing(self) -> bool:
+        """Whether facts would be kept, but none are."""
+        return self.path is not None and not self.path.exists()
+
     def find(self, name: str, compute: Callable[[], Any]) -> Any:
         """The fact called `name`: the stored one, else that of `compute`, which returns a JSON value."""
         if name in self.facts:
@@ -124,6 +134,7 @@ class ScoreMemo:
     """The facts about stored runs, in one file of the cache for each row of a board. Without a folder none are kept."""
 
     cache: Path | None = None
+    processes: int = 1  # that may compute facts at the same time
 
     def of_runs(self, runs: Sequence[Sequence[Result]]) -> RunsMemo:
         """The facts about runs by seed and fold: their key has the digests of the predictions."""

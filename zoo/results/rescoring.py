@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from zoo.errors import ResultsError
 from zoo.evaluation.scoring import score_run
@@ -36,7 +36,7 @@ def rescore(
     return undefined
 
 
-def stored_scores(result: Result) -> dict[str, Score]:
+def stored_scores(result: Result) -> Mapping[str, Score]:
     """Return the stored scores, or {} if their file is damaged: they are about to be recomputed."""
     try:
         return result.scores()

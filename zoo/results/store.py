@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
@@ -102,8 +102,13 @@ class Result:
             val_unit=self.dataset.get("val_unit"),
         )
 
-    def scores(self) -> dict[str, Score]:
+    def scores(self) -> Mapping[str, Score]:
         """Return the stored scores, or {} if there are none."""
+        return self._scores
+
+    @cached_property
+    def _scores(self) -> Mapping[str, Score]:
+        """perf: a board needs them four times; `save_scores` removes them."""
         return self.read_scores("scores")
 
     def read_scores(self, kind: str) -> dict[str, Score]:
@@ -213,6 +218,7 @@ def scores_document(result: Result, scores: Mapping[str, Mapping[str, Score]]) -
 def save_scores(result: Result, scores: Mapping[str, Mapping[str, Score]]) -> None:
     """Replace the scores of a result atomically."""
     assert result.folder is not None
+    vars(result).pop("_scores", None)
     try:
         write_sealed(result.folder / "scores.json", scores_document(result, scores))
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from zoo.auditing.external import describe_external, open_external
 from zoo.data.dataset import DecodedFold, Resolution, cache_decoded, describe_fold, open_fold
 from zoo.data.opening import OpenDataset, convert_failures, read_by_train
+from zoo.data.references import list_readers
 from zoo.data.shuffling import shuffle_labels
 from zoo.data.volumes import DecodedVolumes
 from zoo.errors import DataError, ZooError, dataset_subject, with_fix
@@ -153,7 +154,7 @@ def assign_runs(runs: Sequence[Run], plan: Plan, context: Context) -> tuple[list
                     *([plugin] if plugin else []),
                     *libraries_of_estimator(run, context.registry),
                     *plugins_of(find_choices(run.protocol, context.registry)),
-                    *(identity.partition(":")[0] for identity in source.samples.reading.get("readers", ())),
+                    *(identity.partition(":")[0] for identity in list_readers(source)),
                 ),
                 source={} if keep_weights == "none" else decoding.describe(run, source),
             )

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from zoo.data.dataset import DecodedFold, Resolution, cache_decoded
 from zoo.data.decoded import is_intact
-from zoo.data.opening import open_dataset, read_by_train
-from zoo.errors import RunError, ZooError, with_fix
+from zoo.data.opening import RESPLIT, open_dataset, read_by_train
+from zoo.errors import RunError, UsageError, ZooError, with_fix
 from zoo.models.weights import InitialWeights, weights_folder
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.runner.assignments import Assignment, resolution_of
+from zoo.specs.dataset import DatasetSpec
 from zoo.system.caches import mark_used
 from zoo.system.files import cache_root
 from zoo.system.memo import FileMemo
@@ -61,7 +62,7 @@ def find_images(fold: DecodedFold, resolution: Resolution | None, *, registry: R
 def decode_here(fold: DecodedFold, resolution: Resolution, registry: Registry, cache: Path) -> None:
     """Decode a dataset of this machine. Raises RunError if it is missing, or another one of that name."""
     try:
-        source = open_dataset(registry.find("dataset", fold.name), cache, offline=True)
+        source = open_dataset(find_dataset(fold.name, registry), cache, offline=True)
     except ZooError as error:
         fix = f"install the dataset there, or copy {fold.images.parent} to the same place in its cache, {cache}"
         raise other_data(f"no dataset {fold.name!r}: {with_fix(error.message, error.fix)}", fix) from error
@@ -71,6 +72,16 @@ def decode_here(fold: DecodedFold, resolution: Resolution, registry: Registry, c
             "use the same files on every machine",
         )
     cache_decoded(read_by_train(source, fold.split_of == "train"), resolution, cache)
+
+
+def find_dataset(name: str, registry: Registry) -> DatasetSpec:
+    """The dataset of this machine that a fold is of; its images are the same without its official split."""
+    try:
+        return registry.find("dataset", name)
+    except UsageError:
+        if not name.endswith(RESPLIT):
+            raise
+        return registry.find("dataset", name.removesuffix(RESPLIT))
 
 
 def find_weights(weights: InitialWeights, origin: Path, cache: Path) -> InitialWeights:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from zoo.auditing.external import External
 from zoo.data.fingerprints import Fingerprints
 from zoo.data.lookup import SplitDataset, open_and_split, require_two_names
 from zoo.data.opening import OpenDataset
 from zoo.data.splits import Split
-from zoo.errors import DataError, UsageError, ZooError
+from zoo.errors import DataError, ResultsError, UsageError, ZooError
 from zoo.models.baselines import BASELINES
 from zoo.models.identity import identify_estimator
 from zoo.models.weights import InitialWeights, find_all_weights, weights_folder
@@ -19,7 +20,7 @@ from zoo.registry.context import Context
 from zoo.registry.lookup import ModelChoice, Registry
 from zoo.results.memo import SoundRuns
 from zoo.results.runs import Run, safe_name
-from zoo.results.store import WEIGHTS_FILE, Result, find_done, share_records
+from zoo.results.store import WEIGHTS_FILE, Result, find_done, read_result_document, share_records
 from zoo.runner.choices import record_choices
 from zoo.runner.external import plan_externals
 from zoo.runner.grid import (
@@ -45,6 +46,7 @@ from zoo.system.devices import device_kind, resolve_device, resolve_precision
 from zoo.system.machine import distributions_of
 from zoo.system.progress import Progress
 from zoo.system.settings import KeepWeights, Settings
+from zoo.trained.opening import facts_but_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,7 +334,18 @@ def has_weights(result: Result, run: Run, keep_weights: KeepWeights) -> bool:
     if (result.folder / WEIGHTS_FILE).exists():
         return True
     seeds = f"{safe_name(run.protocol.label)}.seed*/{WEIGHTS_FILE}"
-    return keep_weights == "best" and any(result.folder.parent.glob(seeds))
+    return keep_weights == "best" and any(
+        is_other_seed(path.parent, result) for path in result.folder.parent.glob(seeds)
+    )
+
+
+def is_other_seed(folder: Path, result: Result) -> bool:
+    """Whether a folder holds a seed of the same recipe: a choice's other version, say, has the same label."""
+    try:
+        document, _ = read_result_document(folder / "result.json")
+    except ResultsError:
+        return False
+    return facts_but_seed(document) == facts_but_seed({"identity": result.identity, "run": result.run})
 
 
 def warn_of_fallbacks(choices: Sequence[ModelChoice], initial: Sequence[InitialWeights], context: Context) -> None:

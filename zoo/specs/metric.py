@@ -42,24 +42,27 @@ class MetricRequest:
     patients: Array | None = None
     metadata: Mapping[str, Array] = field(default_factory=dict)
     _resampled: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
-    _known: dict[Callable[[MetricRequest], Array], Array] = field(init=False, repr=False, default_factory=dict)
+    _known: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
 
-    def compute_once(self, function: Callable[[MetricRequest], Array]) -> Array:
+    def compute_once(self, function: Callable[[MetricRequest], Value]) -> Value:
         """`function(self)`, computed at the first call.
 
-        perf: the value, its note and the check of its resamples need the same array.
+        perf: the value, its note, its resamples and other metrics need the same arrays.
         """
         if function not in self._known:
             self._known[function] = function(self)
-        return self._known[function]
+        known: Value = self._known[function]
+        return known
 
     def resample_once(self, function: Callable[[MetricRequest, Array], Value], weights: Array) -> Value:
         """`function(self, weights)`, computed again for other weights than those of the last call.
 
         perf: the resampled values of a metric and their noise need the same arrays.
         """
+        import numpy as np
+
         last: tuple[Array, Value] | None = self._resampled.get(function)
-        if last is None or last[0] is not weights:
+        if last is None or not np.array_equal(last[0], weights):
             self._resampled[function] = last = weights, function(self, weights)
         return last[1]
 
@@ -86,8 +89,8 @@ class MetricSpec:
 
     For any other metric, `compute` returns the value, or raises `Undefined(reason)`. The other callables are optional:
 
-    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. The
-      weights are read-only. Without it the interval calls `compute` for every resample.
+    - `resample` computes B resamples at once: (request, weights float (B, N)) -> (B,), NaN where undefined. Without
+      it the interval calls `compute` for every resample.
     - `counts` returns (successes, trials) of a proportion, for a Wilson interval. It raises `Undefined` for a task in
       which the metric is not a proportion.
     - `curve` returns (positives, scores), both (N,), of a single area under the ROC curve, for a DeLong interval. It
@@ -154,12 +157,12 @@ def unit_values(request: MetricRequest, per_unit: PerUnit) -> Array:
 def compute_mean(request: MetricRequest, *, per_unit: PerUnit) -> float:
     import numpy as np
 
-    from zoo.statistics.units import means_by_label
+    from zoo.statistics.units import mean_over_labels, means_by_label
 
     by_label = means_by_label(unit_values(request, per_unit))
     if np.isnan(by_label).all():
         raise Undefined("undefined for every unit")
-    return float(np.nanmean(by_label))
+    return float(mean_over_labels(by_label[None])[0])
 
 
 def resample_mean(request: MetricRequest, weights: Array, *, per_unit: PerUnit) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -55,7 +56,15 @@ def bootstrap_weights(patients: Array, num_resamples: int = NUM_RESAMPLES, seed:
     on the seed, not on the order of the images, so runs tested on the same patients share their resamples.
     """
     unique, inverse = np.unique(patients, return_inverse=True)
-    num_patients = len(unique)
+    counts = count_draws(len(unique), num_resamples, seed if isinstance(seed, int) else tuple(seed))
+    # perf: contiguous by image, because the weighted functions gather whole images
+    weights: Array = counts.T[inverse].T
+    return weights
+
+
+@lru_cache(maxsize=1)  # perf: all rows of a board have the same draws
+def count_draws(num_patients: int, num_resamples: int, seed: int | tuple[int, ...]) -> Array:
+    """How often each patient is drawn in each resample: uint16 (B, G)."""
     random = np.random.default_rng(seed)
     counts = np.empty((num_resamples, num_patients), dtype=np.uint16)
     # perf: many resamples of a few patients at once, half a megabyte of draws
@@ -64,9 +73,7 @@ def bootstrap_weights(patients: Array, num_resamples: int = NUM_RESAMPLES, seed:
         part = counts[start : start + step]
         cells = random.integers(num_patients, size=part.shape) + num_patients * np.arange(len(part))[:, None]
         part[:] = np.bincount(cells.ravel(), minlength=part.size).reshape(part.shape)
-    # perf: contiguous by image, because the weighted functions gather whole images
-    weights: Array = counts.T[inverse].T
-    return weights
+    return counts
 
 
 def percentile_interval(values: Array, confidence: float = 0.95) -> Interval:

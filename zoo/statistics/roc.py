@@ -28,21 +28,50 @@ class Test:
     p: float
 
 
+def area_under_curve(positives: Array, scores: Array) -> float:
+    """The area under the ROC curve by the trapezoidal rule, from positives, bool (N,), and scores (N,).
+
+    It is equal to the last bit to scikit-learn's `auc` of its `roc_curve`, which therefore need not be imported. Points
+    between and in line with two others are left out. perf: .05 ms instead of .6 ms for 100 images.
+    """
+    order = np.argsort(scores)[::-1]
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of each group of equal scores
+    hits = np.cumsum(positives[order])[last]
+    alarms = last + 1 - hits
+    corner = np.ones(len(last), dtype=bool)
+    corner[1:-1] = (np.diff(alarms, 2) != 0) | (np.diff(hits, 2) != 0)
+    x, y = (np.concatenate([[0], counts[corner]]) / counts[-1] for counts in (alarms, hits))
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+
+
 def placements(positives: Array, scores: Array) -> tuple[Array, Array]:
     """Placements of the m positives (..., m) and of the n negatives (..., n), from scores (..., N).
 
     V10_i = (R_i - R_i among positives)/n, V01_j = 1 - (R_j - R_j among negatives)/m, where R are midranks (Sun & Xu
     2014, equations 8 and 9). Raises ValueError without a positive or without a negative.
     """
-    from scipy.stats import rankdata
-
     num_positives, num_negatives = int(positives.sum()), int((~positives).sum())
     if num_positives == 0 or num_negatives == 0:
         raise ValueError("an area under the ROC curve needs a positive and a negative")
-    ranks = rankdata(scores, axis=-1)
-    of_positives = (ranks[..., positives] - rankdata(scores[..., positives], axis=-1)) / num_negatives
-    of_negatives = 1 - (ranks[..., ~positives] - rankdata(scores[..., ~positives], axis=-1)) / num_positives
+    ranks = midranks(scores)
+    of_positives = (ranks[..., positives] - midranks(scores[..., positives])) / num_negatives
+    of_negatives = 1 - (ranks[..., ~positives] - midranks(scores[..., ~positives])) / num_positives
     return of_positives, of_negatives
+
+
+def midranks(scores: Array) -> Array:
+    """The ranks of scores (..., N) from 1; equal scores share the mean of their ranks.
+
+    perf: half the time of scipy's `rankdata` for 100 scores, which gives the same numbers, and no import of it.
+    """
+    rows = scores.reshape(-1, scores.shape[-1])
+    ranks = np.empty(rows.shape)
+    for row, of_row in zip(rows, ranks, strict=True):
+        order = np.argsort(row)
+        ends = np.append(np.flatnonzero(np.diff(row[order])), len(order) - 1) + 1  # of each group of equal scores
+        sizes = np.diff(ends, prepend=0)
+        of_row[order] = np.repeat(ends - (sizes - 1) / 2, sizes)
+    return ranks.reshape(scores.shape)
 
 
 def auroc_influence(positives: Array, scores: Array) -> Array:

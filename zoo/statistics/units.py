@@ -20,6 +20,8 @@ def means_by_label(values: Array) -> Array:
 
 def mean_over_labels(by_label: Array) -> Array:
     """The mean over the labels (B, L) that are defined: (B,), NaN without any."""
+    if by_label.shape[1] == 1:
+        return by_label[:, 0]
     defined = ~np.isnan(by_label)
     return ratio(np.where(defined, by_label, 0.0).sum(axis=1), defined.sum(axis=1))
 

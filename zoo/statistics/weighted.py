@@ -133,8 +133,7 @@ def jackknife_influence(
         weights = np.ones((len(units), num_units))
         diagonal = (np.arange(len(units)), units)
         weights[diagonal] = 1 + step
-        above = resample(weights)
-        weights = weights.copy()  # what was computed of an array may be kept for it: `MetricRequest.resample_once`
+        above = resample(weights.copy())  # a plugin's metric may write into the weights, or keep them
         weights[diagonal] = 1 - step
         slopes[start : start + rows] = (above - resample(weights)) / (2 * step)
     values: Array = num_units * slopes[inverse]

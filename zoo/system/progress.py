@@ -183,6 +183,7 @@ class BenchProgress:
     decoded_bytes: int = 0
     start: float = field(default_factory=time.monotonic)
     ended: int = 0
+    last_end: float = 0.0  # when a run ended last
     estimated: bool = False
     active: dict[RunName, tuple[float, dict[str, Any]]] = field(default_factory=dict)  # start and details by run name
 
@@ -191,14 +192,16 @@ class BenchProgress:
         self.redraw()
 
     def progressed(self, name: RunName, details: dict[str, Any]) -> None:
-        start, earlier = self.active.get(name, (time.monotonic(), {}))
-        self.active[name] = (start, {**earlier, **details})
-        self.estimate()
+        if details or name in self.active:  # else it waits in the queue of an engine
+            start, earlier = self.active.get(name, (time.monotonic(), {}))
+            self.active[name] = (start, {**earlier, **details})
+            self.estimate()
         self.redraw()
 
     def finished(self, name: RunName, outcome: str) -> None:
         self.active.pop(name, None)
         self.ended += 1
+        self.last_end = time.monotonic()
         self.console.say(f"[{self.ended} of {self.num_runs}] {name}: {outcome}{self.time_left()}")
 
     def put_off(self, name: RunName) -> None:
@@ -242,6 +245,9 @@ class BenchProgress:
         return line  # with many active runs the terminal cuts off the last ones
 
     def line(self, *, short: bool = False, num_dropped: int = 0) -> str:
+        if not self.active:
+            num_waiting, waited = self.num_runs - self.ended, time.monotonic() - max(self.start, self.last_end)
+            return f"{num_waiting} run{'s' * (num_waiting > 1)} waiting for the executor: {duration(waited)}"
         left, fields = self.time_left(), [name for name in PROGRESS_FIELDS if name not in DROP_ORDER[:num_dropped]]
         parts = [
             " ".join(filter(None, map(describe_active(name, *run).get, fields))) for name, run in self.active.items()

@@ -1,6 +1,7 @@
 """The runs that MLflow reads."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 from factories import store_result
@@ -9,7 +10,8 @@ from zoo.results.runs import read_run
 from zoo.runner.observing import Observers, round_finished, run_finished, run_started
 from zoo.system.progress import Console
 
-pytest.importorskip("mlflow")
+if not find_spec("mlflow"):  # perf: importing it takes .4 s, also where all these tests are left out
+    pytest.skip("mlflow is not installed", allow_module_level=True)
 zoo_mlflow = pytest.importorskip("zoo_mlflow")
 pytestmark = pytest.mark.integration
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from zoo import ZooError
 from zoo.testing import parametrize_with_checks
 
-pytest.importorskip("ray")
+if not find_spec("ray"):
+    pytest.skip("ray is not installed", allow_module_level=True)
 zoo_ray = pytest.importorskip("zoo_ray")
 
 WORK = """

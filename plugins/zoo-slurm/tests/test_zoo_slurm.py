@@ -81,7 +81,8 @@ def test_every_work_ends_once_however_its_jobs_end(tmp_path, monkeypatch):
         "fine": "ok",
     }
     assert sum(event.kind == "ended" for event in events) == 4
-    first = {event.work: event.kind for event in reversed(events)}
+    # a work that waits in the queue gives an empty sign of life before it starts
+    first = {event.work: event.kind for event in reversed(events) if event.kind != "progress" or event.details}
     assert set(first.values()) == {"started"}
     jobs = {name: (tmp_path / name).read_text().split() for name in ends}
     assert {name: len(pids) for name, pids in jobs.items()} == {"hang": 1, "vanish": 3, "once": 2, "fine": 1}

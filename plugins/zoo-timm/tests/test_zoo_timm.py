@@ -357,19 +357,19 @@ def test_a_head_of_another_number_of_classes_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_file_without_weights_is_an_error(tmp_path, content, suffix):
-    path = tmp_path / f"resnet18{suffix}"
+    path = tmp_path / f"test_resnet{suffix}"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"resnet18.*cannot be read as weights"):
-        build(SPECS["resnet18"], weights=path)
+    with pytest.raises(WeightsError, match=r"test_resnet.*cannot be read as weights"):
+        build(SPECS["test_resnet"], weights=path)
 
 
 def test_code_in_a_weights_file_is_not_executed(tmp_path):
     import torch
 
     witness = tmp_path / "witness"
-    torch.save({"fc.weight": Payload(str(witness))}, tmp_path / "resnet18.pth")
+    torch.save({"fc.weight": Payload(str(witness))}, tmp_path / "test_resnet.pth")
     with pytest.raises(WeightsError, match="cannot be read as weights"):
-        build(SPECS["resnet18"], weights=tmp_path / "resnet18.pth")
+        build(SPECS["test_resnet"], weights=tmp_path / "test_resnet.pth")
     assert not witness.exists()
 
 

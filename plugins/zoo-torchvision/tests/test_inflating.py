@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torchvision import models
 
 from zoo import BuildRequest
 from zoo.testing import check_model
@@ -24,6 +23,8 @@ def randomize(module: nn.Module) -> nn.Module:
 
 
 def test_the_layers_of_two_networks_are_inflated():
+    from torchvision import models
+
     assert sorted(SPECS) == ["resnet18_3d", "resnet50_3d"]
     assert RESNET.weights_of == "resnet18"
     assert [weights.url for weights in RESNET.weights] == [models.ResNet18_Weights.DEFAULT.url]
@@ -41,6 +42,8 @@ def test_a_volume_of_equal_slices_gets_the_activations_of_the_slice_within_the_b
 
 
 def test_the_network_has_the_weights_of_the_file_repeated_along_depth_and_divided_by_it(tmp_path):
+    from torchvision import models
+
     flat = randomize(models.resnet18())
     torch.save(flat.state_dict(), tmp_path / "resnet18.pth")
     request = BuildRequest(num_outputs=1000, channels=3, image_size=64, dims=3, weights=tmp_path / "resnet18.pth")

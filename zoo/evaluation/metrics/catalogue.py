@@ -1,8 +1,8 @@
 """All built-in metrics.
 
 A mean over units is one function, `per_unit`, whose docstring is the formula. Any other metric is implemented twice:
-with scikit-learn for the value, and weighted with numpy for B resamples at once, for the interval; the tests check that
-both agree. Each returns one column per label, NaN where the metric is undefined for it. The value is the mean over the
+once for the value, and weighted for B resamples at once, for the interval. The tests compare both with scikit-learn.
+Each returns one column per label, NaN where the metric is undefined for it. The value is the mean over the
 other labels, and a note counts them ("macro over 6 of 7 labels"): a class that is absent from the test split is never
 scored 0, .5 or 1.
 """

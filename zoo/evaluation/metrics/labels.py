@@ -59,6 +59,10 @@ def decided_classes(request: MetricRequest) -> Array:
 
 def label_columns(request: MetricRequest) -> list[Column]:
     """One column per class, or per label of a multi-label task without the images whose target is unknown (NaN)."""
+    return request.compute_once(split_by_label)
+
+
+def split_by_label(request: MetricRequest) -> list[Column]:
     return [label_column(request, i) for i in range(request.probabilities.shape[1])]
 
 
@@ -77,9 +81,11 @@ def label_column(request: MetricRequest, label: int) -> Column:
 
 def scored_columns(request: MetricRequest) -> list[Column]:
     """The columns for metrics of probabilities: the positive class of a binary task, all columns of other tasks."""
-    if request.task.targets.has_positive:
-        return [label_column(request, positive_index(request))]
-    return label_columns(request)
+    return request.compute_once(positive_column) if request.task.targets.has_positive else label_columns(request)
+
+
+def positive_column(request: MetricRequest) -> list[Column]:
+    return [label_column(request, positive_index(request))]
 
 
 def decided_columns(request: MetricRequest) -> list[Column]:
@@ -127,7 +133,7 @@ class MeanOverLabels:
         values = request.compute_once(self.values)
         if np.isnan(values).all():
             raise Undefined(self.undefined)
-        return float(np.nanmean(values))
+        return float(mean_over_labels(values[None])[0])
 
     def resample(self, request: MetricRequest, weights: Array) -> Array:
         return mean_over_labels(self.resampled(request, weights))

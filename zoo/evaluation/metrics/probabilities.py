@@ -25,17 +25,14 @@ from zoo.evaluation.metrics.labels import (
 )
 from zoo.specs.metric import MetricRequest, MetricSpec
 from zoo.statistics.calibration import NUM_BINS, equal_mass_bins
-from zoo.statistics.roc import auroc_influence
+from zoo.statistics.roc import area_under_curve, auroc_influence
 from zoo.statistics.units import mean_over_labels
 from zoo.statistics.weighted import ratio, total_weights, weighted_auroc, weighted_average_precision
 from zoo.tasks.logits import SMALLEST
 
 
 def auroc(request: MetricRequest) -> Array:
-    from sklearn.metrics import auc, roc_curve
-
-    # perf: what `roc_auc_score` computes, without its checks of the targets: 1.0 ms instead of 2.5 ms for 40 images
-    return by_column(scored_columns(request), has_both, lambda c: auc(*roc_curve(c.positives, c.ranked)[:2]))
+    return by_column(scored_columns(request), has_both, lambda c: area_under_curve(c.positives, c.ranked))
 
 
 def resampled_auroc(request: MetricRequest, weights: Array) -> Array:
@@ -133,13 +130,15 @@ def calibration_gaps(request: MetricRequest) -> list[tuple[Array, Array]]:
 
 
 def ece(request: MetricRequest) -> Array:
-    return np.array([np.abs(gap.mean(axis=0)).sum() if len(gap) else np.nan for _, gap in calibration_gaps(request)])
+    return np.array(
+        [np.abs(gap.mean(axis=0)).sum() if len(gap) else np.nan for _, gap in request.compute_once(calibration_gaps)]
+    )
 
 
 def resampled_gaps(request: MetricRequest, weights: Array) -> list[tuple[Array, Array]]:
     """Gaps by bin of the whole split (15,) and of the resamples (B, 15), for each label, as shares of its images."""
     gaps = []
-    for known, gap in calibration_gaps(request):
+    for known, gap in request.compute_once(calibration_gaps):
         drawn = known_weights(known, weights)
         gaps.append((gap.sum(axis=0) / max(len(gap), 1), ratio(drawn @ gap, total_weights(drawn))))
     return gaps

@@ -488,7 +488,8 @@ def draw_subgroups(request: FigureRequest) -> Iterator[Figure]:
     if section is None or not section.rows:
         return
     metric = request.board.primary_metric
-    column, count = section.columns.index(metric), section.columns[3]
+    column = next(place for place, cell in enumerate(section.rows[0]) if isinstance(cell, Score))
+    count = section.columns[3]
     models = [row.label for row in request.models]
     for by in dict.fromkeys(str(cells[1]) for cells in section.rows):
         own = [cells for cells in section.rows if cells[1] == by and cells[0] in models]

@@ -103,8 +103,13 @@ def close_svg(parts: Sequence[str], width: float, height: float, label: str) -> 
     return open_svg(width, height, label, "fig") + "".join(parts) + "</svg>"
 
 
+def place_of_shape(style: int) -> int:
+    """The place of a style's marker and dashes: with the six colors, 36 styles differ."""
+    return (style + style // 6) % 6
+
+
 def draw_marker(style: int, x: float, y: float, r: float = 4.5) -> str:
-    """A filled marker: each style has its own shape."""
+    """A filled marker: each style has its own shape and color."""
     shapes = (
         f"M{pixel(x - r)} {pixel(y)}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z",
         f"M{pixel(x - r + 0.5)} {pixel(y - r + 0.5)}h{2 * r - 1}v{2 * r - 1}h{1 - 2 * r}Z",
@@ -113,7 +118,7 @@ def draw_marker(style: int, x: float, y: float, r: float = 4.5) -> str:
         f"M{pixel(x)} {pixel(y + r + 0.5)}l{r + 0.5} {-2 * r}h{-2 * r - 1}Z",
         f"M{pixel(x - r)} {pixel(y - 1.5)}h{2 * r}v3h{-2 * r}Z",
     )
-    return f'<path class="mark c{style % 6}" d="{shapes[style % 6]}"/>'
+    return f'<path class="mark c{style % 6}" d="{shapes[place_of_shape(style)]}"/>'
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
@@ -195,7 +200,8 @@ def draw_references(area: Area, references: Sequence[GuideLine]) -> list[str]:
 
 
 def dash_of(style: int) -> str:
-    return f' stroke-dasharray="{DASHES[style % 6]}"' if DASHES[style % 6] else ""
+    dashes = DASHES[place_of_shape(style)]
+    return f' stroke-dasharray="{dashes}"' if dashes else ""
 
 
 def draw_legend(lines: Sequence[Line], references: Sequence[GuideLine], start: float) -> tuple[list[str], float]:
