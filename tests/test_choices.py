@@ -66,7 +66,6 @@ IDS = {
     "medmnist": "1ee650edcca7a425",
     "segment": "e3cbc8d6a97da430",
     "segment-scratch": "d7a59c12ca89551c",
-    "segment-quick": "5287b438a9bd56a6",
     "segment3d": "ba1c946109d9c48b",
     "segment3d-quick": "acbff7037feffcda",
     "segment-patches": "5fad79190d5a7672",

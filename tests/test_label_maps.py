@@ -196,6 +196,12 @@ def test_files_of_folders_are_paired_by_path_without_suffix(tmp_path):
     assert predictions.others == ("plans.json",)
 
 
+def test_composed_and_decomposed_names_are_one_case(tmp_path):
+    predictions = find_label_maps(touch(tmp_path / "p", "N\u00fa\u00f1ez.png"))
+    references = find_label_maps(touch(tmp_path / "r", "Nu\u0301n\u0303ez.png"))
+    assert not pair_label_maps(predictions, references).unpredicted
+
+
 def test_a_star_stands_for_the_case(tmp_path):
     root = touch(tmp_path, "x_seg.png", "x_image.png", "y_seg.png", "one/mask.png")
     assert list(find_label_maps(f"{root}/*_seg.png").by_case) == ["x", "y"]

@@ -112,6 +112,12 @@ def test_contours_between_images_are_refused(tmp_path):
     assert "rt.dcm: 3 of its frames or contours lie on images that are not in this folder" in refusal(tmp_path)
 
 
+def test_a_region_without_a_name_is_refused(tmp_path):
+    images = series(tmp_path / "ct")
+    structures(tmp_path / "rt.dcm", images, {"": contours_of(images)["Heart"]})
+    assert "rt.dcm: no structure set with closed contours of named regions" in refusal(tmp_path)
+
+
 def test_points_are_no_regions(tmp_path):
     images = series(tmp_path / "ct")
     structures(tmp_path / "rt.dcm", images, contours_of(images), kind="POINT")

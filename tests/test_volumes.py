@@ -20,7 +20,7 @@ from zoo.data.dataset import Resolution, cache_decoded, open_fold
 from zoo.data.datasheet import label_text
 from zoo.data.opening import open_dataset
 from zoo.data.splits import draw_split
-from zoo.data.volumes import Sides, map_ahead, open_volumes, standardize
+from zoo.data.volumes import Sides, check_resampled_size, check_values, map_ahead, open_volumes, standardize
 from zoo.errors import DataError
 from zoo.evaluation.predict_volumes import decide_planes, decide_volume, predict_planes
 from zoo.models.baselines import build_atlas
@@ -169,6 +169,20 @@ def test_a_volume_with_nan_is_refused_by_name(tmp_path):
     samples = open_source(tmp_path)[1]
     with pytest.raises(DataError, match=r"ball_001.nii.gz: NaN"):
         samples.volumes("imagesTr/ball_001.nii.gz")
+
+
+def test_a_volume_beyond_float32_is_refused_by_name():
+    """As float32 it is infinite, and NaN when it is standardized."""
+    with pytest.raises(DataError, match=r"a.nii.gz has values that are NaN, infinite or beyond 3.4e\+38"):
+        check_values(np.full((2, 2, 2), -1e39), "a.nii.gz")
+
+
+def test_a_volume_that_resampling_would_enlarge_beyond_memory_is_refused_by_name():
+    """The voxels of a header in meters that means millimeters are 1,000 times too large."""
+    with pytest.raises(DataError, match=r"a.nii.gz: .* 4800 x 5400 x 3600 voxels of 1 x 1 x 1 mm") as caught:
+        check_resampled_size("a.nii.gz", (16, 18, 12), (300.0,) * 3, (1.0,) * 3)
+    assert caught.value.code == "geometry"
+    check_resampled_size("a.nii.gz", (512, 512, 400), (0.7, 0.7, 5.0), (0.7, 0.7, 1.0))
 
 
 def test_a_fourth_axis_is_that_of_channels(tmp_path):

@@ -33,11 +33,11 @@ class KindOrRuns(click.Choice[str]):
 
 
 class Number(click.FloatRange):
-    """A number in a range. NaN is refused: it would pass click's comparisons."""
+    """A finite number in a range. NaN would pass click's comparisons."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
+        if not math.isfinite(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
 

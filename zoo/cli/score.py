@@ -216,12 +216,14 @@ def read_labels_option(text: str | None) -> dict[str, int] | None:
     """The names and values of `--labels anterior=1,posterior=2`, or `--labels 1,2`."""
     if text is None:
         return None
-    labels = {}
+    labels: dict[str, int] = {}
     for part in text.split(","):
         name, _, value = part.strip().rpartition("=")
         if not value.isdecimal() or not 0 < int(value) <= 65_535:
             raise UsageError(
                 f"--labels {text}: {part!r} is no label", fix="write numbers from 1, with names if you like: tumor=1"
             )
+        if (name or value) in labels or int(value) in labels.values():
+            raise UsageError(f"--labels {text}: {part!r} repeats a name or a number", fix="give each label once")
         labels[name or value] = int(value)
     return labels

@@ -14,7 +14,14 @@ import numpy as np
 from zoo.arrays import Array
 from zoo.data.decoded import create_array, fill_cache, map_images, reading_cache
 from zoo.data.opening import OpenDataset
-from zoo.data.volumes import GRIDS_FILE, WINDOW_PERCENTILES, measure_channels, read_volume, spacing_of
+from zoo.data.volumes import (
+    GRIDS_FILE,
+    WINDOW_PERCENTILES,
+    check_resampled_size,
+    measure_channels,
+    read_volume,
+    spacing_of,
+)
 from zoo.errors import DataError
 from zoo.images.placement import Spacing
 from zoo.system.machine import num_cores
@@ -31,6 +38,11 @@ class Cube(NamedTuple):
 
     side: int
     spacing: float | None
+
+    @property
+    def target(self) -> Spacing | None:
+        """mm per voxel along each axis, if it is the same for every volume."""
+        return (self.spacing,) * 3 if self.spacing else None
 
 
 def cache_cubes(source: OpenDataset, cube: Cube, cache: Path, progress: Progress | None = None) -> Path:
@@ -87,7 +99,9 @@ def decode_cubes(source: OpenDataset, cube: Cube, folder: Path, progress: Progre
 
 def decode_cube(source: OpenDataset, cube: Cube, row: int) -> DecodedCube:
     image = source.samples.table["image"].iloc[row]
-    return to_cube(read_volume(source, row, image), spacing_of(source, image), cube)
+    values, own = read_volume(source, row, image), spacing_of(source, image)
+    check_resampled_size(str(source.sample_ids[row]), values.shape[:3], own, cube.target)
+    return to_cube(values, own, cube)
 
 
 def to_cube(values: Array, spacing: Spacing | None, cube: Cube) -> DecodedCube:

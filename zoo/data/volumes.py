@@ -31,6 +31,8 @@ VOXELS_FILE, GRIDS_FILE, RESAMPLED_MASKS_FILE = "voxels.bin", "grids.npz", "mask
 VOLUMES_VERSION = 2  # of the cache; raise it when decoding changes a voxel, or a file is added
 SLAB_PLANES = 32  # of a volume that are standardized at once; a NIfTI stores neighbors along the first axis together
 MAX_MARKED = 1000  # voxels of each label of a volume whose positions are kept
+MAX_RESAMPLED_VOXELS = 1 << 30  # of a resampled volume, 2 GB: a CT of the whole body has 400 million
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_COMMON_SIDE = 96  # voxels of the grid on which the masks of all volumes are compared
 WINDOW_PERCENTILES = (0.5, 99.5)  # of the labeled voxels of train, as in nnU-Net (Isensee et al. 2021)
 
@@ -186,6 +188,7 @@ def decode_volume(source: OpenDataset, row: int, target: tuple[float, ...] | Non
     mask = read_mask(source.spec, source.samples, image)
     check_grid(source.spec, source.samples, image, mask, values)
     own = spacing_of(source, image)
+    check_resampled_size(str(source.sample_ids[row]), mask.shape, own, target)
     shape = resampled_shape(mask.shape, own, target)
     standardized = standardize(values, shape)
     placed = mask[np.ix_(*(nearest_places(old, new) for old, new in zip(mask.shape, shape, strict=True)))]
@@ -207,15 +210,36 @@ def read_volume(source: OpenDataset, row: int, image: object) -> Array:
 
 
 def check_values(values: object, name: str) -> None:
-    """Raise DataError for anything but finite numbers along three axes, and channels."""
-    if not isinstance(values, np.ndarray) or values.ndim not in (3, 4) or values.dtype.kind not in "uif":
+    """Raise DataError for anything but finite numbers, as float32, along three axes, and channels."""
+    if (
+        not isinstance(values, np.ndarray)
+        or values.ndim not in (3, 4)
+        or values.dtype.kind not in "uif"
+        or not values.size
+    ):
         found = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         problem = f"is {found}, expected numbers along three axes"
-    elif not all(np.isfinite(values[at : at + SLAB_PLANES]).all() for at in range(0, len(values), SLAB_PLANES)):
-        problem = "has NaN or infinite values"
+    elif not (values.min() >= -MAX_FLOAT32 and values.max() <= MAX_FLOAT32):  # of NaN both are NaN
+        problem = f"has values that are NaN, infinite or beyond {MAX_FLOAT32:.2g}"
     else:
         return
     raise DataError(f"{name} {problem}", fix="correct it, or leave it out", code="image")
+
+
+def check_resampled_size(name: str, shape: Sequence[int], own: Spacing | None, target: Spacing | None) -> None:
+    """Raise DataError for a volume that would not fit into memory on the target spacing: its header may be wrong."""
+    resampled = resampled_shape(shape, own, target)
+    if own and target and math.prod(resampled) > MAX_RESAMPLED_VOXELS:
+        raise DataError(
+            f"{name}: {join_sides(shape)} voxels of {join_sides(own)} mm are {join_sides(resampled)} voxels of "
+            f"{join_sides(target)} mm, too many to resample",
+            fix="correct the size of the voxels in its header, or leave it out",
+            code="geometry",
+        )
+
+
+def join_sides(sides: Sequence[float]) -> str:
+    return " x ".join(f"{side:.5g}" for side in sides)
 
 
 def resampled_shape(shape: Sequence[int], own: Spacing | None, target: Spacing | None) -> tuple[int, ...]:

@@ -216,6 +216,7 @@ def label_values(path: Path, slab: Array) -> Array:
     values = np.unique(slab)
     if not np.isfinite(values).all():
         raise DataError(f"{path}: NaN or infinite values in a label map", fix="write 0 for the background", code="mask")
+    values = values.astype(np.float64) if values.dtype == np.float16 else values  # whose maximum is below 65,535
     wrong = values[(values != np.rint(values)) | (values < 0) | (values > HIGHEST_LABEL)]
     if len(wrong):
         raise DataError(

@@ -127,7 +127,8 @@ def read_structures(path: Path) -> tuple[StructureSet, int]:
                 source = images[0] if len(images) == 1 else ""
                 contours.append(Contour(int(region.ReferencedROINumber), source, points))
         drawn = {contour.region for contour in contours}
-        if not drawn or not drawn <= labels.keys() or not all(np.isfinite(each.points).all() for each in contours):
+        are_named = all(labels.get(region) for region in drawn)
+        if not drawn or not are_named or not all(np.isfinite(each.points).all() for each in contours):
             raise DataError(
                 f"{path}: no structure set with closed contours of named regions",
                 fix="export it again, or leave it out",

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.errors import UsageError
 from zoo.images.formats import is_ignored, without_suffix
 from zoo.images.label_maps import is_label_map_name
+from zoo.sources.listing import one_form
 
 STAR = "*"
 
@@ -46,7 +47,8 @@ def find_label_maps(place: str) -> LabelMapFiles:
     files = match_star(place) if STAR in place else list_label_folder(Path(place))
     by_case: dict[str, Path] = {}
     others = []
-    for case, path in files:
+    for name, path in files:
+        case = one_form(name)
         if not is_label_map_name(path.name):
             others.append(path.name)
         elif case in by_case:
@@ -113,7 +115,7 @@ def read_case_patients(path: Path) -> dict[str, str]:
         raise UsageError(f"{path}: cannot be read: {error}", fix="write a CSV in UTF-8", code="masks") from error
     patients: dict[str, str] = {}
     for line in lines:
-        case, patient = line.get("case"), line.get("patient")
+        case, patient = one_form(line.get("case") or ""), line.get("patient")
         if not case or not patient or patients.setdefault(case, patient) != patient:
             raise UsageError(
                 f"{path}: a row with case {case!r} and patient {patient!r}",

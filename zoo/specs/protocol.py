@@ -188,12 +188,13 @@ SEGMENT_SCRATCH = replace(
 )
 SEGMENT_QUICK = Protocol(
     name="segment-quick",
-    title="masks in minutes on a CPU: 600 steps of 8 images at the dataset's own size",
+    version=2,
+    title="masks in minutes on a CPU: 1,000 steps of 8 images at the dataset's own size",
     demonstration=True,
-    steps=600,
+    steps=1_000,
     rounds=4,
     batch_size=8,
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     image_size=None,
     stem_to_head_ratio_no_batchnorm=1.0,
     augmentation="none",
@@ -223,9 +224,11 @@ SEGMENT3D_QUICK = replace(
 SEGMENT_PATCHES = replace(
     SEGMENT_QUICK,
     name="segment-patches",
+    version=1,
     title="fine structures on a CPU: 1,350 steps of 8 patches of 128 px at the images' own resolution",
     steps=1_350,
     rounds=5,
+    learning_rate=2e-3,
     patch=(128,),
 )
 FINETUNE3D = replace(

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from zoo.arrays import Array
-from zoo.data.volumes import check_values, sides_of
+from zoo.data.volumes import check_resampled_size, check_values, sides_of
 from zoo.errors import DataError, UsageError, clean
 from zoo.images.formats import is_volume_name
 from zoo.images.label_maps import read_grid
@@ -126,6 +126,8 @@ def read_new_volume(volume: NewVolume, card: ModelCard) -> ReadVolume:
             fix="give a NIfTI whose header has the size of its voxels",
             code="geometry",
         )
+    target = card.volumes["spacing"]
+    check_resampled_size(volume.name, grid, spacing, target and tuple(target))
     differs = find_other_size(card, grid, spacing)
     return ReadVolume(values=read_values_of(volume, card), spacing=spacing, differs=differs)
 

@@ -11,6 +11,7 @@ from zoo.runner.trials import Trial, find_unread, try_weights
 from zoo.testing import check_model
 from zoo.training.loop import describe_hooks, python_state
 from zoo_segmentation import register_models
+from zoo_segmentation.blocks import enlarge
 from zoo_segmentation.encoders import encoder_first, find_maps
 
 SPECS = {spec.name: spec for spec in register_models()}
@@ -90,6 +91,22 @@ def test_the_decoder_has_its_own_learning_rate():
 def test_a_network_without_maps_is_refused():
     with pytest.raises(ZooError, match="maps of 1 sizes"):
         build("unet-vit_tiny_patch16_224")
+
+
+def test_enlarged_maps_beside_others_have_the_gradient_of_bilinear_interpolation():
+    """And one with its own strides, for which torch is faster."""
+    maps = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    skip = torch.randn(2, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(2, 12, 8, 8).contiguous(memory_format=torch.channels_last)
+    enlarged = enlarge(maps, skip)
+    arriving = []
+    enlarged.register_hook(arriving.append)
+    (torch.cat([enlarged, skip], dim=1) * weights).sum().backward()
+    assert arriving[0].is_contiguous(memory_format=torch.channels_last)
+    plain = maps.detach().clone().requires_grad_()
+    reference = torch.nn.functional.interpolate(plain, (8, 8), mode="bilinear", align_corners=False)
+    (torch.cat([reference, skip], dim=1) * weights).sum().backward()
+    assert torch.equal(maps.grad, plain.grad)
 
 
 @pytest.mark.integration

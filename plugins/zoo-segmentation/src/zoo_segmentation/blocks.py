@@ -36,4 +36,12 @@ class Decoder(nn.Module):
 
 def enlarge(maps: Tensor, like: Tensor) -> Tensor:
     """Resize maps to the height and width of others, bilinear."""
-    return nn.functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)
+    enlarged = nn.functional.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=False)
+    if enlarged.requires_grad and enlarged.device.type == "cpu":
+        enlarged.register_hook(in_channels_last)  # type: ignore[no-untyped-call]
+    return enlarged
+
+
+def in_channels_last(gradient: Tensor) -> Tensor:
+    """Copy a gradient that is a part of a larger tensor, as that of `torch.cat` is, to a layout of its own."""
+    return gradient.contiguous(memory_format=torch.channels_last)
