@@ -65,7 +65,19 @@ def test_patients_that_are_not_whole_numbers_stay_separate(a, b):
 
 @pytest.mark.parametrize(
     "column",
-    ["PatientNr", "anon_patient_id", "subjectkey", "participant", "Person Code", "pat_no", "src_subject_id", "MRN"],
+    [
+        *(
+            "PatientNr",
+            "anon_patient_id",
+            "subjectkey",
+            "participant",
+            "Person Code",
+            "pat_no",
+            "src_subject_id",
+            "MRN",
+        ),
+        *("Patientennummer", "Numéro de patient", "id_paciente", "Codice paziente", "Proband", "MRN"),
+    ],
 )
 def test_columns_named_like_a_patient_are_the_patient(tmp_path, column):
     rows = [f"{name},{'ab'[int(name) % 2]},{int(name) // 4}" for name in NAMES]
@@ -162,9 +174,38 @@ def test_a_table_whose_patients_are_not_used_is_a_warning(tmp_path):
     assert "patient-unknown" not in checks(examine(root, tmp_path))
 
 
+def test_a_column_of_repeated_keys_that_may_be_the_patient_is_a_warning(tmp_path):
+    rows = [f"{name},{'ab'[int(name) // 2 % 2]},F{int(name) // 2},S{int(name) % 3},{name}" for name in NAMES]
+    root = table(pictures(tmp_path / "set"), "image,label,Fallnummer,scanner_id,exam_id", *rows)
+    finding = checks(examine(root, tmp_path))["patient-unknown"]
+    assert "'Fallnummer'" in finding.message and 'patient = {column = "Fallnummer"}' in finding.fix
+    card(root, 'patient = {none = "one image each"}\n')
+    assert "patient-unknown" not in checks(examine(root, tmp_path))
+
+
 def test_a_table_for_class_folders_that_names_none_of_their_images_is_refused(tmp_path):
     root = images(tmp_path, *(f"{label}/{name}.png" for label in "ab" for name in NAMES))
     table(root, "scan,who", "x1,P1", "x2,P2")
     text = 'images = "{label}/*"\ntable = "labels.csv"\njoin = {column = "scan"}\npatient = {column = "who"}\n'
     with pytest.raises(DataError, match="no image 'x1'"):
         find_source(card(root, text))
+
+
+def test_a_german_table_is_read_without_a_card(tmp_path):
+    rows = [f"{name}.png;{('gesund', 'Tumor')[int(name) // 2 % 2]};{int(name) // 2}" for name in NAMES]
+    spec, samples = open_source(table(pictures(tmp_path), "Datei;Befund;Patientennummer", *rows))
+    assert (spec.positive or spec.labels[-1]) == "Tumor"
+    assert samples.table["patient"].nunique() == 20
+
+
+def test_a_table_beside_the_folder_of_the_images_is_an_error_with_the_keys(tmp_path):
+    pictures(tmp_path / "set" / "images")
+    path = tmp_path / "set" / "tables" / "labels.csv"
+    path.parent.mkdir()
+    path.write_text("image,label\n" + "".join(f"{name},{'ab'[int(name) % 2]}\n" for name in NAMES))
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path / "set")
+    assert 'table = "tables/labels.csv"' in caught.value.fix
+    with pytest.raises(DataError) as caught:
+        open_source(path)
+    assert "contains the table and the images" in caught.value.fix

@@ -29,6 +29,7 @@ from zoo.sources.labeling import (
     SPLIT_COLUMNS,
     guess_findings,
     guess_label,
+    may_be_patient,
     normalize_name,
 )
 from zoo.sources.levels import are_people, guess_pattern
@@ -173,7 +174,8 @@ def complete_guess(guess: Guess, contents: Contents, card: DatasetCard) -> Guess
     if guessed.split is None and card.split is None and "split" not in placeholders(guessed.images):
         notes = (*notes, *filter(None, [describe_lists(contents.whole)]))
     patients = {table.name: patient_columns(table.rows) for table in contents.tables} | contents.unmatched
-    return Guess(guessed, contents.whole, notes, () if card.patient else doubt_unused(guessed, patients))
+    doubts = () if card.patient else (*doubt_unused(guessed, patients), *doubt_keys(guessed, contents.tables))
+    return Guess(guessed, contents.whole, notes, doubts)
 
 
 def guess_by_description(description: Description, listing: Listing, card: DatasetCard) -> Guess:
@@ -228,14 +230,37 @@ def doubt_unused(card: DatasetCard, patients: Mapping[str, list[str]]) -> tuple[
     )
 
 
+def doubt_keys(card: DatasetCard, tables: Sequence[LabelTable]) -> tuple[AmbiguityNote, ...]:
+    """Return a note per column of the used table that may give the patient, if nothing else does."""
+    if card.patient or "patient" in placeholders(card.images):
+        return ()
+    rows = next((table.rows for table in tables if table.name == card.table), None)
+    columns = [] if rows is None else [c for c in card.metadata if c in rows and may_be_patient(rows[c], c)]
+    return tuple(
+        AmbiguityNote(
+            check="patient-unknown",
+            message=f"column {column!r} of {card.table} may be the patient: its values repeat, and images of one "
+            "patient may be in two splits",
+            fix=set_in_toml(f'patient = {{column = "{column}"}}'),
+        )
+        for column in columns
+    )
+
+
 def guess_named_table(path: Path, card: DatasetCard) -> Guess:
     listing = list_folder(path.parent)
-    check_any_image(listing)
+    if not listing.images:
+        raise DataError(
+            f"{path}: no images in the folder of the table or below it",
+            fix="name a folder that contains the table and the images, and "
+            + set_in_toml('table = "FOLDER/TABLE.csv", join and label'),
+        )
     tags = index_tags(listing)
     table = study_table(path.name, read_tables(listing, path.name), index_images(listing.root, listing.images), tags)
     if table is None:
         raise DataError(f"{path}: no column names the images below {path.parent.name}", fix=set_in_toml("join"))
-    return name_patients(guess_from_table(listing, table, [], path), card, tags, by_folder=table.by_folder)
+    guess = name_patients(guess_from_table(listing, table, [], path), card, tags, by_folder=table.by_folder)
+    return replace(guess, doubts=() if card.patient else doubt_keys(guess.card, [table]))
 
 
 def selected_images(listing: Listing, masks: DatasetCard, card: DatasetCard) -> tuple[str, ...]:
@@ -283,9 +308,13 @@ def missing_labels(path: Path, listing: Listing, errors: list[DataError], unmatc
             fix="add a column with their names, or write how a column and the names match in dataset.toml: "
             'images = "{COLUMN}_*.png"',
         )
+    below = next((name for name in listing.others if "/" in name and is_unread_table(name)), "")
+    keys = f'table = "{below}"; join = {{column = "FILE"}}; label = {{column = "LABEL"}}'
     return DataError(
         f"{path}: nothing labels the {len(listing.images)} images{describe_unread_files(listing)}",
-        fix="put them into one folder per class, or add a CSV with their names and labels",
+        fix=f"put the table beside the folder of the images, or {set_in_toml(keys)}"
+        if below
+        else "put them into one folder per class, or add a CSV with their names and labels",
     )
 
 

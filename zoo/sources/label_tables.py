@@ -30,7 +30,7 @@ IMAGE_NAMES = tuple(
 LABEL_NAMES = tuple(
     "label labels class classes class_name class_label category target targets diagnosis dx finding findings "  # noqa: SIM905
     "finding_label finding_labels grade severity level disease pathology condition classification outcome "
-    "ground_truth y".split()
+    "ground_truth y befund diagnose klasse diagnostic classe diagnostico clase etiqueta diagnosi etichetta".split()
 )
 SPLIT_WORDS = frozenset({"split", "splits", "partition", "subset", "fold", "folds", "usage"})
 COHORT = "group"  # the label in BIDS' participants.tsv, where no other column is named like a label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,10 +18,16 @@ from zoo.sources.tables import LIST, is_list, split_labels, to_flag
 if TYPE_CHECKING:
     import pandas
 
-# A patient column: one of these words alone, or with a suffix (PatientNr, subjectkey) and any prefix (anon_patient_id)
-PATIENT_WORDS = "patient|patients|subject|subjects|participant|participants|person|mrn|pid|pat|subj"
-PATIENT_SUFFIXES = "id|ids|identifier|no|nr|num|number|key|code|pseudonym"
+# A patient column: one of these words alone, or with a suffix (PatientNr, subjectkey) and any prefix (anon_patient_id),
+# or after such a word (numero_de_patient). German, French, Spanish, Portuguese and Italian words follow English ones.
+PATIENT_WORDS = (
+    "patient|patients|subject|subjects|participant|participants|person|mrn|pid|pat|subj|"
+    "patienten|proband|probanden|sujet|paciente|pacientes|sujeto|paziente|pazienti|soggetto"
+)
+PATIENT_SUFFIXES = "id|ids|identifier|no|nr|num|number|key|code|pseudonym|nummer|kennung|numero|codigo|codice"
 PATIENT_COLUMN = re.compile(rf"(.+_)??({PATIENT_WORDS})(_?(?:{PATIENT_SUFFIXES}))?")
+PATIENT_LAST = re.compile(rf"(?:{PATIENT_SUFFIXES})_(?:de_|del_|du_|do_|di_)?({PATIENT_WORDS})")
+KEY_COLUMN = re.compile(r".*(id|nr|num|number|key|code|pseudonym|nummer|kennung|numero|codigo|codice)")
 EXAM_COLUMN = re.compile(r"(case|study|lesion)(_?id)?")  # lesion_number may count the lesions of a patient
 SPLIT_COLUMNS = ("split", "set", "partition", "subset", "fold", "dataset")
 NO_FINDING = ("No Finding", "no finding", "No finding", "No Findings", "none", "None")
@@ -38,7 +45,8 @@ MIN_CLASSES = 3
 
 
 def normalize_name(column: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
+    plain = unicodedata.normalize("NFKD", column.lower()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
 
 
 def patient_rank(column: str) -> int | None:
@@ -47,8 +55,17 @@ def patient_rank(column: str) -> int | None:
     match = PATIENT_COLUMN.fullmatch(name)
     if match and (match[3] or not match[1]):
         return words.index(match[2])
+    if last := PATIENT_LAST.fullmatch(name):
+        return words.index(last[1])
     exam = EXAM_COLUMN.fullmatch(name)
     return len(words) + ("case", "study", "lesion").index(exam[1]) if exam else None
+
+
+def may_be_patient(cells: pandas.Series[str], column: str) -> bool:
+    """Whether a column is named like a key, and its values belong to two or more images each, but to few."""
+    counts = cells[cells != ""].value_counts()
+    is_key = KEY_COLUMN.fullmatch(normalize_name(column)) is not None
+    return is_key and len(counts) >= MIN_ROWS and bool(counts.median() >= 2) and 10 * counts.max() < len(cells)
 
 
 # --- columns of 0 and 1 ----------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ CONTAINER_WORDS = frozenset(
 # A class whose name contains such a word is the negative one of two.
 NEGATIVE_WORDS = frozenset(
     "no none not non normal negative neg benign healthy control controls absent false nv naevus nevus "  # noqa: SIM905
-    "uninfected regular well unremarkable".split()
+    "uninfected regular well unremarkable "
+    "gesund kein keine negativ gutartig sain saine sano sana negatif negativo negativa benigno benigna benin".split()
 )
 MIN_FOLDERS = 5  # in every class: at least the number of folds
 
