@@ -133,6 +133,11 @@ def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(tmp_path, monkey
     monkeypatch.setattr(zoo_slurm, "POLL_SECONDS", 0.05)
     command, seconds = zoo_slurm.Command(["sleep", "600"], tmp_path / "log"), []
 
+    def signal_when_started():
+        while not command.process:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
     def end_job(*_):
         start = time.monotonic()
         command.checkpoint()
@@ -140,7 +145,7 @@ def test_a_job_is_queued_again_as_soon_as_its_command_has_ended(tmp_path, monkey
 
     before = signal.signal(signal.SIGUSR2, end_job)  # in the main thread, as submitit does
     try:
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+        threading.Thread(target=signal_when_started).start()
         assert command() == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGUSR2, before)

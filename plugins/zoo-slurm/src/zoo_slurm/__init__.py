@@ -29,6 +29,8 @@ QUERY_SECONDS = 30.0  # between two queries of Slurm while jobs wait
 class Command:
     """What a job runs: a command. Before the job's time limit or preemption it saves its state and is queued again."""
 
+    process: subprocess.Popen[bytes] | None = None
+
     def __init__(self, words: Sequence[str], log: Path) -> None:
         self.words, self.log = list(words), log
 
@@ -43,9 +45,10 @@ class Command:
         """Called by submitit in the job, when Slurm signals its end."""
         from submitit.helpers import DelayedSubmission
 
-        self.process.terminate()  # training saves its state
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(SAVE_SECONDS)
+        if self.process:  # else the signal came while it was started
+            self.process.terminate()  # training saves its state
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(SAVE_SECONDS)
         with open(self.log, "a", encoding="utf-8") as stream:
             stream.write("\n" + json.dumps({"kind": "progress", "requeued": True}) + "\n")
         return DelayedSubmission(Command(self.words, self.log))
