@@ -134,6 +134,16 @@ def test_several_processes_score_the_rows_of_a_board(tmp_path, store, monkeypatc
     assert len(scored_here) == (2 if can_fork() else 4)  # of four rows the first one, and the baseline
 
 
+@pytest.mark.integration
+@pytest.mark.skipif(not can_fork(), reason="processes are spawned here, and none is started for a board")
+def test_processes_report_how_many_rows_they_have_scored(tmp_path, store, monkeypatch):
+    results, calls = store_rows(tmp_path / "results", store), []
+    monkeypatch.setattr(boards, "MIN_SCORED_AHEAD", 1)
+    memo = ScoreMemo(cache=tmp_path / "cache", processes=2, progress=lambda *call: calls.append(call))
+    build_leaderboard(results, BY_NAME, memo=memo)
+    assert calls[-1] == (4, 4)
+
+
 def test_a_second_board_reads_the_predictions_of_one_run(tmp_path, store, monkeypatch):
     results, cache = store_rows(tmp_path / "results", store), ScoreMemo(cache=tmp_path / "cache")
     build_leaderboard(results, BY_NAME, memo=cache)

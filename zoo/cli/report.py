@@ -77,6 +77,7 @@ def report_command(
     from zoo.results.memo import ScoreMemo
     from zoo.system.files import cache_root
     from zoo.system.machine import num_cores
+    from zoo.system.progress import Console
 
     forms = formats_of(outputs, form)
     if check and not outputs:
@@ -95,8 +96,9 @@ def report_command(
         if cards:
             return export_cards(results, registry, options, cards)
         check_metrics(results, options, registry)
-        memo = ScoreMemo(cache=cache_root(), processes=num_cores())
-        boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
+        with Console().counting("building the leaderboard", "rows", alone=False) as progress:
+            memo = ScoreMemo(cache=cache_root(), processes=num_cores(), progress=progress)
+            boards = build_leaderboard(results, registry.metrics, options, list_sections(registry), memo=memo)
         page_boards = fill_families(boards, registry) if "html" in forms.values() else []
         galleries = find_galleries(page_boards, registry, flags) if page_boards else []
         if flags["figures"]:

@@ -52,7 +52,7 @@ from zoo.results.store import Result
 from zoo.specs.metric import MetricSpec, ScoringContext
 from zoo.specs.section import Section
 from zoo.system.machine import can_fork
-from zoo.system.workers import execute
+from zoo.system.workers import Notify, execute
 
 MIN_SCORED_AHEAD = 200  # runs; fewer are scored sooner than the processes have imported what they need
 
@@ -237,13 +237,16 @@ def score_ahead(groups: Sequence[Sequence[Result]], recipes: Mapping[str, str], 
         return
     core = without_plugins(request)
 
-    def score_share(share: int, *_: Any) -> None:
+    def score_share(share: int, _: str, notify: Notify) -> None:
         for row in rows[1 + share :: processes]:
             build_board(row, [], recipes, core)
+            notify({"rows": 1})
 
     build_board(rows[0], [], recipes, core)  # perf: imports once what all processes need
-    for _ in execute(range(processes), score_share, devices=["cpu"] * processes, reuse=False):
-        pass
+    done = 1
+    for event in execute(range(processes), score_share, devices=["cpu"] * processes, reuse=False):
+        done += event.details.get("rows", 0)
+        memo.progress(done, len(rows))
 
 
 def without_plugins(request: BoardRequest) -> BoardRequest:

@@ -135,6 +135,7 @@ class ScoreMemo:
 
     cache: Path | None = None
     processes: int = 1  # that may compute facts at the same time
+    progress: Callable[[int, int], None] = lambda done, total: None  # noqa: ARG005  # in rows that processes compute
 
     def of_runs(self, runs: Sequence[Sequence[Result]]) -> RunsMemo:
         """The facts about runs by seed and fold: their key has the digests of the predictions."""
