@@ -235,6 +235,13 @@ def test_masks_of_volumes_whose_names_do_not_say_so_are_refused(tmp_path):
     assert refused(tmp_path).code == "volume-masks"
 
 
+def test_folders_of_volumes_and_masks_may_have_german_names(tmp_path):
+    for number in NUMBERS:
+        volume(tmp_path / f"bilder/ct_{number}.nii.gz", is_mask=False)
+        volume(tmp_path / f"masken/ct_{number}.nii.gz", is_mask=True)
+    assert open_source(tmp_path)[0].task == SEGMENTATION
+
+
 def test_real_volumes_with_masks_are_a_set_of_volumes():
     spec, samples = open_source(shared("msd_hippocampus"))
     assert (spec.task, spec.dims, spec.labels, len(samples.table)) == (SEGMENTATION, 3, ("1", "2"), 260)

@@ -209,3 +209,11 @@ def test_a_table_beside_the_folder_of_the_images_is_an_error_with_the_keys(tmp_p
     with pytest.raises(DataError) as caught:
         open_source(path)
     assert "contains the table and the images" in caught.value.fix
+
+
+def test_paths_relative_to_the_folder_of_the_images_are_found(tmp_path):
+    root = images(tmp_path / "set", *(f"images/{'ab'[int(name) // 2 % 2]}/{name}.png" for name in NAMES))
+    rows = [f"{'ab'[int(name) // 2 % 2]}/{name},{int(name) // 2}" for name in NAMES]
+    samples = open_source(table(root, "path,patient_id", *rows))[1]
+    assert samples.table["patient"].nunique() == 20
+    assert "relative to images/" in "\n".join(samples.notes)

@@ -31,7 +31,7 @@ from zoo.sources.masks import box_columns, other_task
 from zoo.sources.screening import Screened, screen
 from zoo.sources.segment_pairs import pair_segmentations
 from zoo.sources.selection import Selection, check_labels_left, select_files
-from zoo.sources.tables import index_images, read_table
+from zoo.sources.tables import ImageIndex, index_images, read_table
 
 if TYPE_CHECKING:
     import pandas
@@ -105,11 +105,13 @@ def join_table(card: DatasetCard, listing: Listing, origin: Path, headers: Heade
         find: Find = partial(find_by_tag, card, table, headers)
     elif card.join:
         index = index_images(listing.root, listing.images).for_cells(table[card.join.column])
-        find = partial(find_by_column, card, table, listing.root, index.prefix)
+        find = partial(find_by_column, card, table, index)
         if index.prefix:
             notes.append(
                 f"column {card.join.column!r}: the leading folders {index.prefix} do not exist here and are ignored"
             )
+        if index.start:
+            notes.append(f"column {card.join.column!r}: its paths are read as relative to {index.start}")
     else:
         find = partial(find_by_keys, table, keys)
     by_row = find(files)
@@ -260,11 +262,14 @@ def find_by_keys(table: pandas.DataFrame, keys: list[str], files: dict[str, Capt
 
 
 def find_by_column(
-    card: DatasetCard, table: pandas.DataFrame, root: Path, prefix: str, files: dict[str, Captures]
+    card: DatasetCard, table: pandas.DataFrame, whole: ImageIndex, files: dict[str, Captures]
 ) -> list[list[str]]:
-    """Find the images of every row by a column with their path or name, or with that of their folder."""
+    """Find the images of every row by a column with their path or name, or with that of their folder.
+
+    `whole` is the index of all images for the column.
+    """
     assert card.join is not None
-    index = replace(index_images(root, tuple(files)), prefix=prefix)
+    index = replace(index_images(whole.root, tuple(files)), prefix=whole.prefix, start=whole.start)
     by_row: list[list[str]] = []
     for place, cell in zip(table.index, table[card.join.column], strict=True):
         try:

@@ -42,10 +42,13 @@ MIN_ARRAYS = 5
 COMPANION_NAMES = frozenset("license licence readme changelog notice citation authors copying version makefile".split())  # noqa: SIM905
 MASK_WORDS = frozenset(
     "mask masks msk seg segs dseg segmentation segmentations segmented label labels gt truth groundtruth annotation "  # noqa: SIM905
-    "annotations annot contour contours delineation manual roi rois".split()
+    "annotations annot contour contours delineation manual roi rois "
+    "maske masken masque masques mascara mascaras maschera maschere segmentierung segmentierungen".split()
 )
 # Words in image names that a mask replaces by its own: `volume-0` and `segmentation-0`
-IMAGE_WORDS = frozenset("volume vol image images img imaging scan ct mr mri orig original raw tr ts ground".split())  # noqa: SIM905
+IMAGE_WORDS = frozenset(
+    "volume vol image images img imaging scan ct mr mri orig original raw tr ts ground bild bilder imagen".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)

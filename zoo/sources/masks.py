@@ -18,7 +18,10 @@ from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.listing import Listing, has_mask_word, mask_key
 
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
-MASK_FOLDER = re.compile(r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?", re.IGNORECASE)
+MASK_FOLDER = re.compile(
+    r"masks?|gt|ground_?truths?|segmentations?|annotations?|labels?|masken?|masques?|m[aá]scaras?|maschere|segmentierung(en)?",
+    re.IGNORECASE,
+)
 SEPARATOR = re.compile(r"[-_ .(]+")
 MAX_KINDS = 6  # of files per image: the image, and a mask of each rater or region
 NUM_DECODED = 8  # files decoded per folder or ending, evenly spread
@@ -267,11 +270,17 @@ def other_task(root: Path, kind: str, evidence: str) -> DataError:
 
     The kinds are "boxes", "outlines" and "volume-masks".
     """
+    if kind == "volume-masks":
+        return DataError(
+            f"{root}: looks like volumes with masks ({evidence}), but no file or folder is named like a mask",
+            fix="name the folders images and labels, with the same file names in both, or write into dataset.toml: "
+            'task = "segmentation"; dims = 3; images = "FOLDER/*.nii.gz"; masks = {path = "FOLDER/{stem}.nii.gz"}',
+            code=kind,
+        )
     return DataError(
-        f"{root}: looks annotated with {kind.replace('-', ' ')} ({evidence}), which are not read, and nothing labels "
-        "the images",
+        f"{root}: looks annotated with {kind} ({evidence}), which are not read, and nothing labels the images",
         fix="write a table with a label per image, and set `table` and `label` in dataset.toml; masks are read from "
-        "PNG or TIFF files",
+        "PNG or TIFF files, and from volumes",
         code=kind,
     )
 

@@ -274,6 +274,7 @@ class ImageIndex:
     by_name: dict[str, list[str]]  # by every shorter name; several images where it is ambiguous
     images: tuple[str, ...] = ()  # in the order of the dataset
     prefix: str = ""  # leading folders of cells that do not exist here, with a slash at the end
+    start: str = ""  # the folder that the cells are relative to, with a slash at the end
 
     def find(self, cell: str) -> list[str]:
         """Return the images that a cell names: several where the name is ambiguous."""
@@ -283,7 +284,7 @@ class ImageIndex:
             return self.by_name[cell]
         if "/" not in cell and "\\" not in cell:
             return []
-        tidy = self.tidy(cell)
+        tidy = self.start + self.tidy(cell)
         return [tidy] if tidy in self.paths else self.by_name.get(tidy, [])
 
     @cached_property
@@ -298,9 +299,10 @@ class ImageIndex:
         return self.by_folder.get(self.tidy(cell), [])
 
     def for_cells(self, cells: Iterable[str]) -> ImageIndex:
-        """Return an index that ignores leading folders shared by all cells and absent here.
+        """Return an index that ignores leading folders shared by all cells and absent here, or adds those they lack.
 
-        Examples are the folder's own name, and its path on another machine: `/home/ann/set/train/1.png`.
+        Examples are the folder's own name, its path on another machine (`/home/ann/set/train/1.png`), and `sick/1.png`
+        for `images/sick/1.png`.
         """
         paths = [cell.replace("\\", "/") for cell in cells if cell]
         some = paths[:: max(1, len(paths) // MOST_TRIED)]  # perf: an unknown name takes 50 us
@@ -313,7 +315,17 @@ class ImageIndex:
             exists = (self.root / index.prefix.strip("/")).is_dir()
             if not exists and ".." not in shared[:count] and any(map(index.finds_any, some)):
                 return index
-        return self
+        ends = tuple(f"/{path.removeprefix('./')}" for path in some)
+        starts = {self.start_of(image, ends) for image in self.images} - {""}
+        return replace(self, start=starts.pop()) if len(starts) == 1 else self
+
+    @staticmethod
+    def start_of(image: str, ends: tuple[str, ...]) -> str:
+        """The leading folders of an image whose path, with or without suffix, ends with one of several; else ""."""
+        for name in (image, without_suffix(image)):
+            if name.endswith(ends):  # perf: most images end with none
+                return next(name[: 1 - len(end)] for end in ends if name.endswith(end))
+        return ""
 
     def finds_any(self, cell: str) -> bool:
         """Whether a cell names an image, or a folder with images."""
