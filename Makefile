@@ -39,7 +39,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 bench: setup  ## The main job: the quickstart, ending with a leaderboard.
 	$(BIN)/zoo bench --models resnet18,efficientnet_b0
 
-test-unit: setup-dev  ## The tests that start no process and take under half a second each: about 70 seconds on 2 cores.
+test-unit: setup-dev  ## The tests that start no process and take under half a second each: about a minute on 2 cores.
 	$(PYTEST) -m "not integration and not slow" -n $(UNIT_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: setup-dev  ## All tests but the slow ones.
