@@ -539,7 +539,7 @@ def test_dropped_leaks_make_another_split_without_deviations(bench, leaking, tmp
     arguments = ("-d", leaking, *SHORT, "--results", tmp_path / "results", "--dry-run")
     status, document, stderr = bench(*arguments, "--drop-leaks")
     assert status == 0 and not any(run["deviations"] for run in document["runs"])
-    assert "left out as copies of test (same patient, same pixels or alike): 1 images of train" in stderr
+    assert "left out as copies of test (same patient, same pixels or alike): 1 image of train" in stderr
     ids = {run["id"] for run in document["runs"]}
     _, allowed, _ = bench(*arguments, "--allow-leak", "x")
     assert ids.isdisjoint(run["id"] for run in allowed["runs"])

@@ -59,7 +59,7 @@ def test_copies_are_removed_from_train_before_val_and_val_before_test(tmp_path):
     copy(root, "val/a/val2.png", "train/a/train2.png")
     chosen = choose(root, tmp_path)
     assert chosen.sample_ids == {"train/a/train0.png", "val/a/val0.png", "train/a/train2.png"}
-    assert len(chosen.notes) == 2 and "1 images of train and 1 images of val" in chosen.notes[0]
+    assert len(chosen.notes) == 2 and "1 image of train and 1 image of val" in chosen.notes[0]
 
 
 def test_all_images_of_a_test_patient_leave_train_and_val(tmp_path):

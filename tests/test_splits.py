@@ -116,8 +116,8 @@ def test_leaks_are_dropped_from_train_and_val_and_test_is_whole():
     assert np.flatnonzero(fold != OFFICIAL).tolist() == [0, 5, 210]
     assert set(fold[[0, 5, 210]]) == {""}
     assert split.notes == (
-        "left out as copies of test (same patient, same pixels or alike): 1 images of train and 1 images of val",
-        "left out as copies of val (same patient, same pixels or alike): 1 images of train",
+        "left out as copies of test (same patient, same pixels or alike): 1 image of train and 1 image of val",
+        "left out as copies of val (same patient, same pixels or alike): 1 image of train",
     )
     assert split.hash != draw_split(source).hash
 

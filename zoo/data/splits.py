@@ -190,7 +190,7 @@ def drop_copies(splits: Array, groups: Array, alike: Array, notes: list[str]) ->
         is_copy[alike[(kept[alike] == later).any(axis=1)]] = True
         is_copy &= np.isin(kept, earlier)
         counts = {name: int((is_copy & (kept == name)).sum()) for name in earlier}
-        texts = [f"{count} images of {name}" for name, count in counts.items() if count]
+        texts = [f"{count} image{'s' * (count > 1)} of {name}" for name, count in counts.items() if count]
         if texts:
             notes.append(f"left out as copies of {later} (same patient, same pixels or alike): {' and '.join(texts)}")
         kept[is_copy] = ""

@@ -103,7 +103,7 @@ def caption(board: Board) -> str:
     parts = [escape_latex(title(board))]
     winner = board.comparisons.winner
     if winner is not None and board.tied_with(winner):
-        parts.append(rf"{TIED}The best score and those that are not detectably worse")
+        parts.append(rf"{TIED}The best of the ranked models and those that are not detectably worse")
     elif winner is not None:
         parts.append("Bold: detectably better than every other ranked model")
     if imported := [escape_latex(row.label) for row in board.rows if row.is_imported]:

@@ -210,6 +210,7 @@ def pixels_of(model: OpenModel, squares: Array, cells: Sequence[Mapping[str, str
     import torch
 
     card, coding = model.card, model.card.coding
+    squares = np.require(squares, requirements="W")  # torch warns about read-only arrays
     levels = torch.from_numpy(squares.view(np.int16) if squares.dtype == np.uint16 else squares)
     pixels = as_pixels(levels, card.intensity, card.mean, card.std, model.device)
     if coding is None:
