@@ -99,6 +99,7 @@ def test_a_class_folder_named_masks_without_masks_is_a_class(tmp_path):
         (("a/10_left.jpeg", "a/10_right.jpeg", "b/x.jpeg"), None),  # an exception
         (("a/lung_left.jpeg", "b/lung_right.jpeg"), None),
         (("a/CNV-1016042-1.jpeg", "a/CNV-1016042-2.jpeg", "b/NORMAL-53264-1.jpeg"), {"1016042", "53264"}),
+        (("a/00000005_000.png", "b/00000005_001.png", "b/00000013_000.png"), {"00000005", "00000013"}),
         (("a/p1_a.png", "b/p1_b.png"), None),
     ],
 )

@@ -44,6 +44,7 @@ SHAPES = (
         "Kermany's numbered patients: CNV-1016042-1, VIRUS-6875-0001",
         r"(?:^|/)(?:CNV|DME|DRUSEN|NORMAL|BACTERIA|VIRUS)-([0-9]+)-[0-9]+\.[^./]+$",
     ),
+    Shape("NIH's chest X-rays: 00000005_001", r"(?:^|/)([0-9]{8})_[0-9]{3}\.[^./]+$", pairs=True),
 )
 
 
