@@ -7,6 +7,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -57,7 +58,10 @@ def read_npy(stream: IO[bytes]) -> Array:
 def parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """The shape, whether the order is Fortran's, and the type of an array."""
     stream = io.BytesIO(header)
-    shape, is_fortran, dtype = VERSIONS[np.lib.format.read_magic(stream)](stream)
+    try:
+        shape, is_fortran, dtype = VERSIONS[np.lib.format.read_magic(stream)](stream)
+    except (SyntaxError, TokenError) as error:  # numpy parses the header as Python code
+        raise ValueError(f"the header of an array is damaged: {error}") from error
     if dtype.hasobject or min(shape, default=0) < 0:
         raise ValueError(f"an array of {dtype} {shape}")
     return shape, is_fortran, dtype
