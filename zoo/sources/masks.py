@@ -16,6 +16,7 @@ from zoo.errors import DataError
 from zoo.images.formats import is_volume_name, read_header, read_values, without_suffix
 from zoo.sources.cards import DatasetCard, Masks
 from zoo.sources.listing import Listing, has_mask_word, mask_key
+from zoo.tasks.kinds import mask_task
 
 MASK = re.compile(r"(?P<image>.+?)_mask(_?\d+)?")
 MASK_FOLDER = re.compile(
@@ -274,7 +275,7 @@ def other_task(root: Path, kind: str, evidence: str) -> DataError:
         return DataError(
             f"{root}: looks like volumes with masks ({evidence}), but no file or folder is named like a mask",
             fix="name the folders images and labels, with the same file names in both, or write into dataset.toml: "
-            'task = "segmentation"; dims = 3; images = "FOLDER/*.nii.gz"; masks = {path = "FOLDER/{stem}.nii.gz"}',
+            f'task = "{mask_task()}"; dims = 3; images = "FOLDER/*.nii.gz"; masks = {{path = "FOLDER/{{stem}}.nii.gz"}}',
             code=kind,
         )
     return DataError(
