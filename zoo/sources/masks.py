@@ -274,8 +274,8 @@ def other_task(root: Path, kind: str, evidence: str) -> DataError:
     if kind == "volume-masks":
         return DataError(
             f"{root}: looks like volumes with masks ({evidence}), but no file or folder is named like a mask",
-            fix="name the folders images and labels, with the same file names in both, or write into dataset.toml: "
-            f'task = "{mask_task()}"; dims = 3; images = "FOLDER/*.nii.gz"; masks = {{path = "FOLDER/{{stem}}.nii.gz"}}',
+            fix="name the folders images and labels, with the same file names in both, or write into dataset.toml "
+            f'task = "{mask_task()}"; dims = 3; images = "DIR/*.nii.gz"; masks = {{path = "DIR/{{stem}}.nii.gz"}}',
             code=kind,
         )
     return DataError(
