@@ -28,8 +28,7 @@ FLOORS = (
     {"evaluation"},
     {"results", "training"},
     {"auditing", "leaderboard", "trained"},
-    {"builtin", "explaining", "runner"},
-    {"conformance"},
+    {"builtin", "conformance", "explaining", "runner"},
     {"report", "scaffold"},
     {"api", "cli", "testing"},
 )

@@ -28,7 +28,7 @@ from zoo.models.weights import InitialWeights
 from zoo.registry.lookup import ModelChoice
 from zoo.registry.opening import open_registry
 from zoo.runner.grid import Machine, PlannedModel, plan_run
-from zoo.runner.trials import list_trials
+from zoo.runner.weight_checks import list_trials
 from zoo.sources.opening import write_card
 from zoo.specs.choice import Choice
 from zoo.specs.model import BuildRequest

@@ -17,9 +17,9 @@ import requests
 from zoo.errors import DataError, UsageError, WeightsError
 from zoo.models import weights
 from zoo.models.building import load_weights, read_state
+from zoo.models.trials import Trial, find_heads, refuse_misfits, try_weights
 from zoo.models.weights import InitialWeights, find_all_weights, find_local_weights, host_of, reachable_hosts
 from zoo.registry.lookup import ModelChoice, Registry
-from zoo.runner.trials import Trial, find_heads, refuse_misfits, try_weights
 from zoo.specs.dataset import FetchRequest
 from zoo.specs.model import BuildRequest, ModelSpec, Weights
 from zoo.system.machine import can_fork

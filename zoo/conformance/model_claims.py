@@ -414,7 +414,7 @@ def check_metadata(subject: CheckedSpec) -> None:
 
 def check_weights_read(subject: CheckedSpec) -> None:
     """Build from the weights on this machine and from a copy with other values, which must change every parameter."""
-    from zoo.runner.trials import Trial, find_unread
+    from zoo.models.trials import Trial, find_unread
 
     spec = subject.spec
     build_or_skip(subject)

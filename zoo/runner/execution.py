@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from zoo.errors import ResultsError, with_fix
+from zoo.models.trials import import_all, imports_of
 from zoo.registry.context import Context
 from zoo.registry.isolation import inherited, run_executor
 from zoo.results.runs import Run
@@ -21,7 +22,6 @@ from zoo.runner.decoding import Ahead, decoding_ahead, split_by_dataset
 from zoo.runner.observing import round_finished, run_finished, run_started
 from zoo.runner.planning import Plan
 from zoo.runner.run import claim_and_execute
-from zoo.runner.trials import import_all, imports_of
 from zoo.system.devices import count_sharing, device_kind, list_devices
 from zoo.system.machine import can_fork, num_cores, versions
 from zoo.system.progress import BenchProgress, Console, duration

@@ -17,6 +17,7 @@ from zoo.evaluation.tiles import tile_starts
 from zoo.leaderboard.sanity_checks import is_baseline
 from zoo.models.building import build_model
 from zoo.models.layout import place
+from zoo.models.trials import import_all, imports_of
 from zoo.models.weights import find_model_spec
 from zoo.registry.context import Context
 from zoo.registry.isolation import inherited, run_executor
@@ -24,7 +25,6 @@ from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run, read_run
 from zoo.results.store import Result, read_timing, save_timing
-from zoo.runner.trials import import_all, imports_of
 from zoo.specs.model import BuildRequest
 from zoo.system.devices import device_kind, list_devices, open_device
 from zoo.system.locks import locked

@@ -35,7 +35,7 @@ from zoo.runner.grid import (
 )
 from zoo.runner.precision import choose_precisions
 from zoo.runner.selection import choose_datasets, choose_metrics, choose_models
-from zoo.runner.trials import check_weights
+from zoo.runner.weight_checks import check_weights
 from zoo.specs.dataset import DatasetSpec
 from zoo.specs.estimator import EstimatorSpec
 from zoo.specs.metric import MetricSpec

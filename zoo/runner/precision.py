@@ -16,12 +16,12 @@ from zoo.data.splits import Split
 from zoo.models.building import build_model
 from zoo.models.identity import nearest_size
 from zoo.models.layout import place
+from zoo.models.trials import import_all, imports_of
 from zoo.models.weights import find_model_spec
 from zoo.registry.context import Context
 from zoo.registry.lookup import Registry
 from zoo.registry.opening import open_registry
 from zoo.results.runs import Run
-from zoo.runner.trials import import_all, imports_of
 from zoo.specs.model import BuildRequest
 from zoo.system.devices import open_device
 from zoo.system.files import hash_bytes, read_regular, write_json

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from zoo import BuildRequest, ZooError
+from zoo.models.trials import Trial, find_unread, try_weights
 from zoo.registry.opening import open_registry
-from zoo.runner.trials import Trial, find_unread, try_weights
 from zoo.testing import check_model
 from zoo.training.loop import describe_hooks, python_state
 from zoo_segmentation import register_models
