@@ -122,6 +122,14 @@ def test_volumes_are_corrupted_between_the_ends_of_their_window_or_of_each_chann
     )
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+def test_the_largest_value_of_a_file_stays_its_largest(kind):
+    brighter = Choice(spec=replace(LOW_CONTRAST, augment=lambda images, _, **__: images + 1), options={})
+    values = np.full((2, 2, 2), np.iinfo(kind).max, kind)
+    changed = corrupt_volume(read_volume(values), np.zeros((1, 1), np.float32), brighter, None).values
+    np.testing.assert_array_equal(changed, values)
+
+
 def test_what_does_not_take_volumes_is_named():
     robustness = Robustness(
         model="a/b",

@@ -92,7 +92,8 @@ def corrupt_volume(volume: ReadVolume, draws: Array, choice: Choice, window: Seq
     """Apply a corruption to the values of a file; the window, else the range of each channel, becomes 0 to 1."""
     values = volume.values if volume.values.ndim == 4 else volume.values[..., None]
     low, high = (values.min(axis=(0, 1, 2)), values.max(axis=(0, 1, 2))) if window is None else window
-    ends = np.asarray(low, np.float32), np.where(np.equal(low, high), np.add(low, 1), high)
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)  # low + 1 does not fit into each integer type
+    ends = low, np.where(low == high, low + 1, high)
     changed = corrupt(values[None], draws, choice, ends)[0]
     return replace(volume, values=changed.reshape(volume.values.shape))
 
