@@ -13,9 +13,9 @@ from scipy import ndimage
 from zoo import TransformSpec
 from zoo.conformance.checking import CheckedSpec
 from zoo.conformance.choice_claims import TRANSFORM_CHECKS
-from zoo.errors import UsageError
+from zoo.errors import ResultsError, UsageError
 from zoo.explaining.robustness import Robustness, draw_by_name, find_corruptions
-from zoo.explaining.test_inputs import corrupt, corrupt_volume
+from zoo.explaining.test_inputs import LabeledImages, corrupt, corrupt_volume
 from zoo.registry.finding import InstalledPlugin
 from zoo.registry.loading import load_registry
 from zoo.report.robustness import robustness_lines
@@ -128,6 +128,13 @@ def test_the_largest_value_of_a_file_stays_its_largest(kind):
     values = np.full((2, 2, 2), np.iinfo(kind).max, kind)
     changed = corrupt_volume(read_volume(values), np.zeros((1, 1), np.float32), brighter, None).values
     np.testing.assert_array_equal(changed, values)
+
+
+def test_an_output_that_is_not_finite_names_its_image():
+    ids, model = np.array(["a", "b"]), SimpleNamespace(card=SimpleNamespace(name="m"))
+    inputs = LabeledImages(model=model, test=SimpleNamespace(sample_ids=ids), squares=np.zeros((2, 4, 4, 1)))
+    with pytest.raises(ResultsError, match="for b is not finite"):
+        inputs.answer_logits(np.array([[0.0], [np.nan]]))
 
 
 def test_what_does_not_take_volumes_is_named():

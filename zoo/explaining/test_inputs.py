@@ -51,7 +51,7 @@ class TestInput(ABC):
 
     def answer_logits(self, logits: Array) -> Predictions:
         """The predictions of logits (n, outputs)."""
-        self.require_finite(bool(np.isfinite(logits).all()))
+        self.require_finite(np.asarray(np.isfinite(logits).all(axis=1)))
         card = self.model.card
         answers = card.task_kind.answers
         return replace(
@@ -60,10 +60,11 @@ class TestInput(ABC):
             log_odds=answers.to_log_odds(logits),
         )
 
-    def require_finite(self, finite: bool) -> None:
-        if not finite:
+    def require_finite(self, finite: Array) -> None:
+        """Raise ResultsError that names the first row that is not finite, by `finite` (n,)."""
+        if not finite.all():
             raise ResultsError(
-                f"{self.model.card.name}: its output for {self.test.sample_ids[0]} is not finite",
+                f"{self.model.card.name}: its output for {self.test.sample_ids[finite.argmin()]} is not finite",
                 fix="use another corruption",
             )
 
@@ -137,7 +138,7 @@ class MaskedInput(TestInput):
 
     def answer(self, *, counts_only: bool) -> Predictions:
         decided, card = self.decide(), self.model.card
-        self.require_finite(decided is not None)
+        self.require_finite(np.array([decided is not None]))
         assert decided is not None
         if counts_only:
             statistics = compare_pixels(self.reference, decided, len(card.labels))
