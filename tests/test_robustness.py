@@ -211,3 +211,10 @@ def test_a_transform_without_severities_and_a_model_of_other_data_are_one_line(z
     ):
         done = zoo("robustness", "folders/tiny_cnn", "--results", trained, *words)
         assert done.returncode == 2 and f"error[{code}]" in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_a_corruption_of_large_integers_does_not_overflow():
+    brighter = Choice(spec=TransformSpec(name="brighter", augment=lambda images, draws: images + 1), plugin="own")
+    stored = np.full((1, 2, 2, 1), 2**31 - 1, np.int32)
+    changed = corrupt(stored, np.zeros((1, 0), np.float32), brighter, (0.0, 1000.0))
+    np.testing.assert_array_equal(changed, stored)

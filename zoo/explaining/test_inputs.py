@@ -82,11 +82,11 @@ def corrupt(stored: Array, draws: Array, choice: Choice, ends: tuple[Ends, Ends]
     low, high = (torch.as_tensor(end, dtype=torch.float32) for end in ends)
     images = ((torch.from_numpy(stored.astype(np.float32)) - low) / (high - low)).movedim(-1, 1)
     changed = choice.spec.augment(images, torch.from_numpy(draws), **choice.options)
-    values = changed.movedim(1, -1) * (high - low) + low
+    values = (changed.movedim(1, -1) * (high - low) + low).numpy()
     if stored.dtype.kind in "iu":
         kind = np.iinfo(stored.dtype)
-        values = values.round().clamp(kind.min, kind.max)
-    return np.ascontiguousarray(values.numpy().astype(stored.dtype))
+        values = np.clip(values.round().astype(np.float64), kind.min, kind.max)  # float32 has no 2^31 - 1
+    return np.ascontiguousarray(values.astype(stored.dtype))
 
 
 def corrupt_volume(volume: ReadVolume, draws: Array, choice: Choice, window: Sequence[float] | None) -> ReadVolume:

@@ -45,7 +45,9 @@ def volume_panels(cube: Array, values: Array) -> Iterator[tuple[str, Image]]:
     `cube` is the network's input (size, size, size, channels), `values` the map of all its positions.
     """
     size, shares = len(values), as_shares(values)
-    for caption, place in (("middle", size // 2), ("most evidence", int(values.sum(axis=(0, 1)).argmax()))):
+    sums = values.sum(axis=(0, 1))
+    most = np.flatnonzero(sums >= 0.999 * sums.max())  # a coarse map has the same evidence in many slices
+    for caption, place in (("middle", size // 2), ("most evidence", int(most[len(most) // 2]))):
         image = fit_to_panel(gray_or_color(slice_at(cube, place)[..., None], SHOWN_DEVIATIONS))
         yield f"slice {place + 1} of {size}: {caption}", image
         yield "evidence", lay_over(image, slice_at(shares, place))
